@@ -1,0 +1,2 @@
+//! The cloudcore binary.
+fn main() {}

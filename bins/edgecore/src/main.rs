@@ -1,0 +1,2 @@
+//! The edgecore binary.
+fn main() {}

@@ -1,0 +1,2 @@
+//! The edgesite binary.
+fn main() {}

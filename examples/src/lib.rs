@@ -1,0 +1,1 @@
+//! Integrator stories: see the files under `examples/`.

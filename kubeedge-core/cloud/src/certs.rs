@@ -1,0 +1,1 @@
+//! The HTTPS service: CA certificate, certificates for nodes, node checks.

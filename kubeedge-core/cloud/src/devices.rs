@@ -1,0 +1,1 @@
+//! DeviceController: devices and device models to the edge, twins and states back.

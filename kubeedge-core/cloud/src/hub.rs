@@ -1,0 +1,1 @@
+//! CloudHub: the cloud end of the links, one session per node.

@@ -1,0 +1,12 @@
+//! The cloud side of KubeEdge as a library.
+//!
+//! A cloudcore is put together from a transport and a cluster: a real Kubernetes API server, or the embedded one
+//! over any store (feature `embedded-apiserver`).
+
+#[cfg(feature = "embedded-apiserver")]
+pub mod apiserver;
+pub mod certs;
+pub mod devices;
+pub mod hub;
+pub mod objects;
+pub mod sync;

@@ -1,0 +1,1 @@
+//! EdgeController: nodes, pods, ConfigMaps and Secrets.

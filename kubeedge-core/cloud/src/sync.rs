@@ -1,0 +1,1 @@
+//! SyncController: what an edge has against what it should have.

@@ -1,0 +1,1 @@
+//! Edged, the edge's kubelet: runs the pods it is told of.

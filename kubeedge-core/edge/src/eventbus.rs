@@ -1,0 +1,1 @@
+//! EventBus: the bridge between MQTT topics and messages.

@@ -1,0 +1,1 @@
+//! EdgeHub: the edge end of the link to the cloud.

@@ -1,0 +1,11 @@
+//! The edge side of KubeEdge as a library.
+//!
+//! An edgecore is put together from a transport, a store and a container runtime; modules talk over the bus of
+//! [`kubeedge_core`]. Each module takes a plain `…Settings` struct, so that any of them can be used alone.
+
+pub mod edged;
+pub mod eventbus;
+pub mod hub;
+pub mod meta;
+pub mod runtime;
+pub mod twin;

@@ -1,0 +1,1 @@
+//! MetaManager: the edge's durable copy of what it should run.

@@ -1,0 +1,1 @@
+//! Container runtimes: process, CRI, memory.

@@ -1,0 +1,1 @@
+//! DeviceTwin: what devices report and what is wished of them.

@@ -1,0 +1,343 @@
+//! KubeEdge's JSON form of a message, byte for byte as Go writes it.
+//!
+//! Writing: fields in Go's order, empty ones left out as Go's tags say, `<`, `>` and `&` escaped, one newline at
+//! the end. Reading: keys in any case and order, unknown keys ignored, header and route strictly typed; the
+//! content is not parsed but sliced out of the frame, so a carried object costs no copy.
+
+use std::{fmt, io};
+
+use bytes::Bytes;
+use serde::{
+    Deserialize, Serialize, Serializer,
+    de::{self, Deserializer, IgnoredAny, MapAccess, Visitor},
+    ser::SerializeStruct,
+};
+use serde_json::value::RawValue;
+
+use super::{Content, Header, Message, Millis, Route};
+use crate::name::{MessageId, ResourceVersion};
+
+/// A frame does not hold a message.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum JsonError {
+    /// Nothing in the frame; Go's encoder emits this when it fails half-way.
+    #[error("empty frame")]
+    Empty,
+    /// Not JSON, or header or route of the wrong type.
+    #[error("not a KubeEdge message: {0}")]
+    Malformed(#[from] serde_json::Error),
+}
+
+/// Writes a message as Go does, newline included.
+pub fn encode(message: &Message) -> Bytes {
+    let mut out = Vec::with_capacity(256 + message.content.as_json().len());
+    // Writing into memory cannot fail, and every field is text or number.
+    let _ = serialize(&Wire(message), &mut out);
+    out.push(b'\n');
+    out.into()
+}
+
+/// Reads one message from a frame. Bytes after the first JSON value are ignored, as Go ignores them.
+pub fn decode(frame: &Bytes) -> Result<Message, JsonError> {
+    if frame.trim_ascii().is_empty() {
+        return Err(JsonError::Empty);
+    }
+    let mut documents = serde_json::Deserializer::from_slice(frame).into_iter::<Parts<'_>>();
+    let parts = documents.next().ok_or(JsonError::Empty)??;
+    let content = match parts.content {
+        Some(raw) if raw.get() != "null" => Content::Json(frame.slice_ref(raw.get().as_bytes())),
+        _ => Content::Empty,
+    };
+    Ok(Message { header: parts.header.into_header(), route: parts.route, content })
+}
+
+/// A value as JSON text with Go's escaping; for values that JSON can always hold.
+pub(crate) fn to_bytes<T: Serialize + ?Sized>(value: &T) -> Bytes {
+    try_to_bytes(value).unwrap_or_else(|_| Bytes::from_static(b"null"))
+}
+
+/// A value as JSON text with Go's escaping.
+pub(crate) fn try_to_bytes<T: Serialize + ?Sized>(value: &T) -> Result<Bytes, serde_json::Error> {
+    let mut out = Vec::with_capacity(128);
+    serialize(value, &mut out)?;
+    Ok(out.into())
+}
+
+fn serialize<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Result<(), serde_json::Error> {
+    value.serialize(&mut serde_json::Serializer::with_formatter(out, GoFormatter))
+}
+
+/// Escapes what Go's encoding/json escapes beyond the standard: `<`, `>`, `&`, U+2028, U+2029.
+struct GoFormatter;
+
+impl serde_json::ser::Formatter for GoFormatter {
+    fn write_string_fragment<W: ?Sized + io::Write>(&mut self, out: &mut W, text: &str) -> io::Result<()> {
+        let mut rest = text;
+        while let Some(at) = rest.find(['<', '>', '&', '\u{2028}', '\u{2029}']) {
+            let (plain, tail) = rest.split_at(at);
+            out.write_all(plain.as_bytes())?;
+            let mut chars = tail.chars();
+            if let Some(special) = chars.next() {
+                write!(out, "\\u{:04x}", u32::from(special))?;
+            }
+            rest = chars.as_str();
+        }
+        out.write_all(rest.as_bytes())
+    }
+}
+
+struct Wire<'a>(&'a Message);
+struct WireHeader<'a>(&'a Header);
+struct WireRoute<'a>(&'a Route);
+
+impl Serialize for Wire<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut out = serializer.serialize_struct("Message", 3)?;
+        out.serialize_field("header", &WireHeader(&self.0.header))?;
+        out.serialize_field("route", &WireRoute(&self.0.route))?;
+        let raw: &RawValue =
+            serde_json::from_slice(self.0.content.as_json()).map_err(serde::ser::Error::custom)?;
+        out.serialize_field("content", raw)?;
+        out.end()
+    }
+}
+
+impl Serialize for WireHeader<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let header = self.0;
+        let mut out = serializer.serialize_struct("Header", 6)?;
+        out.serialize_field("msg_id", &header.id)?;
+        if let Some(parent) = header.parent.as_ref().filter(|id| !id.is_empty()) {
+            out.serialize_field("parent_msg_id", parent)?;
+        }
+        out.serialize_field("timestamp", &header.timestamp.0)?;
+        if let Some(version) = header.resource_version.as_ref().filter(|v| !v.is_empty()) {
+            out.serialize_field("resourceversion", version)?;
+        }
+        if header.sync {
+            out.serialize_field("sync", &true)?;
+        }
+        if !header.kind.is_empty() {
+            out.serialize_field("type", &header.kind)?;
+        }
+        out.end()
+    }
+}
+
+impl Serialize for WireRoute<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let route = self.0;
+        let fields = [
+            ("source", route.source.as_str()),
+            ("destination", route.destination.as_str()),
+            ("group", route.group.as_str()),
+            ("operation", route.operation.as_str()),
+            ("resource", route.resource.as_str()),
+        ];
+        let mut out = serializer.serialize_struct("Route", fields.len())?;
+        for (name, value) in fields {
+            if !value.is_empty() {
+                out.serialize_field(name, value)?;
+            }
+        }
+        out.end()
+    }
+}
+
+struct Parts<'a> {
+    header: WireIn,
+    route: Route,
+    content: Option<&'a RawValue>,
+}
+
+#[derive(Default)]
+struct WireIn {
+    id: String,
+    parent: String,
+    timestamp: i64,
+    version: String,
+    sync: bool,
+    kind: String,
+}
+
+impl WireIn {
+    fn into_header(self) -> Header {
+        let some = |text: String| (!text.is_empty()).then_some(text);
+        Header {
+            id: MessageId::from(self.id),
+            parent: some(self.parent).map(MessageId::from),
+            timestamp: Millis(self.timestamp),
+            resource_version: some(self.version).map(ResourceVersion::from),
+            sync: self.sync,
+            kind: self.kind,
+        }
+    }
+}
+
+/// A visitor over an object whose keys are matched in any case, as Go's decoder does.
+macro_rules! any_case_object {
+    ($visitor:ident<$lt:lifetime> -> $value:ty, $what:literal, |$key:ident, $map:ident, $into:ident| $body:expr, $start:expr) => {
+        struct $visitor;
+        impl<$lt> Visitor<$lt> for $visitor {
+            type Value = $value;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str($what)
+            }
+            fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+                Ok($start)
+            }
+            fn visit_map<A: MapAccess<$lt>>(self, mut $map: A) -> Result<Self::Value, A::Error> {
+                let mut $into: $value = $start;
+                while let Some($key) = $map.next_key::<String>()? {
+                    let $key = $key.to_ascii_lowercase();
+                    $body
+                }
+                Ok($into)
+            }
+        }
+    };
+}
+
+any_case_object!(HeaderVisitor<'de> -> WireIn, "a message header", |key, map, into| match key.as_str() {
+    "msg_id" => into.id = text(&mut map)?,
+    "parent_msg_id" => into.parent = text(&mut map)?,
+    "timestamp" => into.timestamp = map.next_value::<Option<i64>>()?.unwrap_or_default(),
+    "resourceversion" => into.version = text(&mut map)?,
+    "sync" => into.sync = map.next_value::<Option<bool>>()?.unwrap_or_default(),
+    "type" => into.kind = text(&mut map)?,
+    _ => drop(map.next_value::<IgnoredAny>()?),
+}, WireIn::default());
+
+any_case_object!(RouteVisitor<'de> -> Route, "a message route", |key, map, into| match key.as_str() {
+    "source" => into.source = text(&mut map)?.into(),
+    "destination" => into.destination = text(&mut map)?,
+    "group" => into.group = text(&mut map)?.into(),
+    "operation" => into.operation = text(&mut map)?.into(),
+    "resource" => into.resource = text(&mut map)?.into(),
+    _ => drop(map.next_value::<IgnoredAny>()?),
+}, Route::default());
+
+any_case_object!(PartsVisitor<'de> -> Parts<'de>, "a KubeEdge message", |key, map, into| match key.as_str() {
+    "header" => into.header = map.next_value::<WireIn>()?,
+    "route" => into.route = map.next_value::<RouteIn>()?.0,
+    "content" => into.content = Some(map.next_value::<&RawValue>()?),
+    _ => drop(map.next_value::<IgnoredAny>()?),
+}, Parts { header: WireIn::default(), route: Route::default(), content: None });
+
+fn text<'de, A: MapAccess<'de>>(map: &mut A) -> Result<String, A::Error> {
+    Ok(map.next_value::<Option<String>>()?.unwrap_or_default())
+}
+
+struct RouteIn(Route);
+
+impl<'de> Deserialize<'de> for WireIn {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(HeaderVisitor)
+    }
+}
+impl<'de> Deserialize<'de> for RouteIn {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(RouteVisitor).map(Self)
+    }
+}
+impl<'de> Deserialize<'de> for Parts<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(PartsVisitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::name::{Group, ModuleName, Operation};
+
+    const KEEPALIVE: &str = r#"{"header":{"msg_id":"8f2a3c1e-0b7d-4a55-9c1f-1d2e3f405162","timestamp":1700000000123},"route":{"source":"websocket","group":"resource","operation":"keepalive","resource":"node"},"content":"ping"}
+"#;
+
+    #[test]
+    fn a_keepalive_is_196_bytes_as_go_writes_it() {
+        let message = decode(&Bytes::from_static(KEEPALIVE.as_bytes())).unwrap();
+        assert_eq!(message.route.operation, Operation::KEEPALIVE);
+        assert_eq!(message.content.as_text().unwrap(), "ping");
+        let again = encode(&message);
+        assert_eq!(again, KEEPALIVE.as_bytes());
+        assert_eq!(again.len(), 196);
+    }
+
+    #[test]
+    fn keys_match_in_any_case_unknown_keys_are_ignored_and_trailing_bytes_too() {
+        let frame = Bytes::from_static(
+            br#"{"Header":{"MSG_ID":"a","Timestamp":5,"x":[1]},"ROUTE":{"Source":"s","nope":1},"more":{},"Content":{"a":[1,2]}} {garbage"#,
+        );
+        let message = decode(&frame).unwrap();
+        assert_eq!(message.header.id, "a");
+        assert_eq!(message.route.source, "s");
+        assert_eq!(message.content.as_json(), br#"{"a":[1,2]}"#);
+    }
+
+    #[test]
+    fn wrong_header_types_empty_frames_and_broken_json_are_errors() {
+        for bad in [
+            "",
+            "  \n",
+            "[]",
+            "0",
+            "{",
+            r#"{"header":{"timestamp":1.5}}"#,
+            r#"{"header":{"timestamp":1e3}}"#,
+            r#"{"header":{"msg_id":7}}"#,
+            r#"{"route":[]}"#,
+            r#"{"content":{"a":}}"#,
+        ] {
+            assert!(decode(&Bytes::from(bad)).is_err(), "{bad:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn absent_and_null_parts_are_empty() {
+        for frame in ["{}", r#"{"header":null,"route":null,"content":null}"#] {
+            let message = decode(&Bytes::from(frame)).unwrap();
+            assert!(
+                message.content.is_empty() && message.header.id.is_empty() && message.route.source.is_empty()
+            );
+        }
+    }
+
+    #[test]
+    fn html_characters_are_escaped_as_go_does() {
+        let message =
+            Message::new(ModuleName::EDGED, Operation::INSERT, "a/<b>&c").with(Content::text("<&>"));
+        let text = String::from_utf8(encode(&message).to_vec()).unwrap();
+        assert!(text.contains(r#""resource":"a/\u003cb\u003e\u0026c""#), "{text}");
+        assert!(text.contains(r#""content":"\u003c\u0026\u003e""#), "{text}");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_decodes_to_the_same(
+            id in ".*", parent in proptest::option::of(".+"), at in any::<i64>(), version in proptest::option::of(".+"),
+            source in ".*", group in ".*", operation in ".*", resource in ".*", content in ".*",
+        ) {
+            let message = Message {
+                header: Header {
+                    id: id.into(), parent: parent.map(Into::into), timestamp: Millis(at),
+                    resource_version: version.map(Into::into), sync: false, kind: String::new(),
+                },
+                route: Route {
+                    source: source.into(), destination: String::new(), group: Group::from(group),
+                    operation: operation.into(), resource: resource.into(),
+                },
+                content: Content::text(&content),
+            };
+            prop_assert_eq!(decode(&encode(&message)).unwrap(), message);
+        }
+
+        #[test]
+        fn no_bytes_make_the_decoder_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = decode(&Bytes::from(bytes));
+        }
+    }
+}

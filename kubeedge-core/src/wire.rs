@@ -1,0 +1,44 @@
+//! The seam between messages and frames.
+
+use std::fmt;
+
+use crate::{
+    failure::Failure,
+    kinds,
+    message::{Message, json},
+    transport::Frame,
+};
+
+kinds! {
+    /// What can go wrong when a frame becomes a message or the other way round.
+    CodecKind {
+        Malformed => "malformed frame", GiveUp;
+        TooLarge => "frame too large", GiveUp;
+    }
+}
+
+/// A frame could not become a message, or a message a frame.
+pub type CodecError = Failure<CodecKind>;
+
+/// Turns messages into frames and back. Stateless; one instance serves all connections.
+pub trait Codec: fmt::Debug + Send + Sync + 'static {
+    /// The frame that carries this message.
+    fn encode(&self, message: &Message) -> Result<Frame, CodecError>;
+    /// The message in this frame; the content stays a slice of it.
+    fn decode(&self, frame: Frame) -> Result<Message, CodecError>;
+}
+
+/// KubeEdge's own form: one JSON document in a text frame. What every Go peer speaks.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct GoJson;
+
+impl Codec for GoJson {
+    fn encode(&self, message: &Message) -> Result<Frame, CodecError> {
+        Ok(Frame { text: true, payload: json::encode(message) })
+    }
+
+    fn decode(&self, frame: Frame) -> Result<Message, CodecError> {
+        json::decode(&frame.payload)
+            .map_err(|source| Failure::new(CodecKind::Malformed, "reading a message").because(source))
+    }
+}

@@ -1,0 +1,1 @@
+//! Stores: SQLite, redb, memory, and a wrapper that injects faults.

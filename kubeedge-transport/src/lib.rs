@@ -1,0 +1,1 @@
+//! Transports: WebSocket over TLS, memory, and a wrapper that injects faults.
