@@ -26,6 +26,7 @@ pub mod name;
 pub mod runtime;
 pub mod store;
 pub mod transport;
+pub mod tunnel;
 pub mod wire;
 
 #[cfg(feature = "cluster")]
