@@ -1,1 +1,63 @@
-//! The mapper SDK: drivers, sessions and the mapper that turns them into a device mapper.
+//! The mapper SDK: write a [`Driver`] and a [`Session`] for a protocol, and [`Mapper`] makes of them a
+//! [`DeviceMapper`](kubeedge_core::device::DeviceMapper) that edgecore runs in its own process.
+//!
+//! ```text
+//!  DeviceTwin ── DeviceMapper ──► Mapper<D> ── one task per device ──► D::Session ──► the device
+//!      ▲                             │   schedule, change filter, desired values, reconnecting, states
+//!      └──────── DeviceManager ◄─────┘
+//! ```
+//!
+//! A whole mapper for a protocol of one's own:
+//!
+//! ```
+//! use kubeedge_core::device::{DriverResult, Value};
+//! use kubeedge_device::{Driver, Mapper, Session};
+//!
+//! #[derive(Debug)]
+//! struct Kiln;
+//! struct Wire { celsius: f64 }
+//!
+//! #[derive(serde::Deserialize)]
+//! struct Address { ambient: f64 }
+//! #[derive(serde::Deserialize)]
+//! struct Channel { offset: f64 }
+//!
+//! impl Driver for Kiln {
+//!     const PROTOCOL: &'static str = "acme-kiln";
+//!     type Config = Address;
+//!     type Session = Wire;
+//!
+//!     async fn connect(&self, at: &Address) -> DriverResult<Wire> {
+//!         Ok(Wire { celsius: at.ambient })
+//!     }
+//! }
+//!
+//! impl Session for Wire {
+//!     type Visitor = Channel;
+//!
+//!     async fn read(&mut self, at: &Channel) -> DriverResult<Value> {
+//!         Ok((self.celsius + at.offset).into())
+//!     }
+//! }
+//!
+//! let mapper = Mapper::new(Kiln); // edgecore: `.mapper(Mapper::new(Kiln))`
+//! # let _ = mapper;
+//! ```
+//!
+//! The mapper does what every protocol needs: it reads `protocol.configData` and `visitors.configData` into the
+//! driver's own types when a device is registered and names the field that is wrong; reads each property every
+//! `collectCycle`; reports it on change and every `reportCycle`; converts values to the model's type; checks access and
+//! range; writes desired values and reads them back; reconnects with growing, jittered pauses; and reports whether
+//! the device is online, offline or unhealthy.
+//!
+//! Drivers that come with the crate: [`simulated`].
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod driver;
+mod mapper;
+pub mod simulated;
+pub mod value;
+
+pub use driver::{Driver, Session, Values};
+pub use kubeedge_core::device::{DriverError, DriverKind, DriverResult, Value};
+pub use mapper::{Mapper, MapperSettings};

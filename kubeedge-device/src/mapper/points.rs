@@ -1,0 +1,163 @@
+//! What a device's task remembers of each property.
+
+use kubeedge_core::device::{Device, Property, Reading, Value};
+use kubeedge_core::message::Millis;
+use tokio::time::{Duration, Instant};
+
+/// A point the device does not have is asked for again this seldom.
+const REFUSED_EVERY: Duration = Duration::from_secs(30);
+
+/// What is known of one property.
+#[derive(Debug)]
+pub(super) struct Point {
+    /// When to read it next.
+    pub(super) due: Instant,
+    /// Its values come by themselves.
+    pub(super) subscribed: bool,
+    /// The desired value that is still to be written, and not before when.
+    pub(super) pending: Option<(String, Instant)>,
+    /// The desired value the device has taken.
+    written: Option<String>,
+    /// The text last reported, and when.
+    reported: Option<(String, Instant)>,
+    /// Why it cannot be read or written; empty when it can.
+    read_fault: String,
+    write_fault: String,
+}
+
+impl Point {
+    fn new(now: Instant) -> Self {
+        Self {
+            due: now,
+            subscribed: false,
+            pending: None,
+            written: None,
+            reported: None,
+            read_fault: String::new(),
+            write_fault: String::new(),
+        }
+    }
+
+    /// Whether reading and writing it work.
+    pub(super) fn is_sound(&self) -> bool {
+        self.read_fault.is_empty() && self.write_fault.is_empty()
+    }
+
+    /// Whether it is to be read now; a subscribed point is, once, so that there is a first value.
+    pub(super) fn wants_read(&self, now: Instant) -> bool {
+        self.due <= now && (!self.subscribed || self.reported.is_none())
+    }
+
+    /// What a value read means: a reading, unless it was reported already and is not due again.
+    pub(super) fn take(
+        &mut self,
+        device: &Device,
+        property: &Property,
+        value: Value,
+        now: Instant,
+    ) -> Option<Reading> {
+        self.read_fault.clear();
+        self.due = now + property.collect_every;
+        let text = value.to_string();
+        if let Some((last, at)) = &self.reported {
+            let cycle = property.report_every;
+            let late = !cycle.is_zero() && now.duration_since(*at) >= cycle;
+            if *last == text && !late {
+                return None;
+            }
+        }
+        self.reported = Some((text, now));
+        Some(Reading {
+            device: device.id.clone(),
+            property: property.model.name.clone(),
+            value,
+            kind: property.model.kind,
+            at: Millis::now(),
+            to_cloud: property.report_to_cloud,
+            desired: self.written.clone(),
+        })
+    }
+
+    /// Has the next value reported whether it changed or not.
+    pub(super) fn forget_reported(&mut self) {
+        self.reported = None;
+    }
+
+    /// Reading failed. `true` when that is news.
+    pub(super) fn read_failed(
+        &mut self,
+        property: &Property,
+        why: String,
+        for_good: bool,
+        now: Instant,
+    ) -> bool {
+        let pause = property.collect_every;
+        self.due = now + if for_good { pause.max(REFUSED_EVERY) } else { pause };
+        let news = self.read_fault != why;
+        self.read_fault = why;
+        news
+    }
+
+    /// The device has taken a desired value: read it back and report it.
+    pub(super) fn wrote(&mut self, text: String, now: Instant) {
+        self.write_fault.clear();
+        self.pending = None;
+        self.written = Some(text);
+        self.due = now;
+        self.forget_reported();
+    }
+
+    /// Writing a desired value failed: try again later, or not before the next reconnect or update.
+    pub(super) fn write_failed(
+        &mut self,
+        property: &Property,
+        why: String,
+        for_good: bool,
+        now: Instant,
+    ) -> bool {
+        match &mut self.pending {
+            Some((_, not_before)) if !for_good => *not_before = now + property.collect_every,
+            pending => *pending = None,
+        }
+        let news = self.write_fault != why;
+        self.write_fault = why;
+        news
+    }
+
+    /// When something is to be done.
+    pub(super) fn next(&self) -> Option<Instant> {
+        let read = (!self.subscribed || self.reported.is_none()).then_some(self.due);
+        let write = self.pending.as_ref().map(|(_, not_before)| *not_before);
+        read.into_iter().chain(write).min()
+    }
+}
+
+/// The points of a new description; what is known of a property is kept by its name.
+pub(super) fn carry_over(old: Vec<(String, Point)>, device: &Device, now: Instant) -> Vec<Point> {
+    let mut old: std::collections::HashMap<String, Point> = old.into_iter().collect();
+    let points = device.properties.iter().map(|property| {
+        let mut point = old.remove(&property.model.name).unwrap_or_else(|| Point::new(now));
+        point.due = now;
+        match &property.desired {
+            None => {
+                point.pending = None;
+                point.written = None;
+                point.write_fault.clear();
+            }
+            Some(text) if point.written.as_ref() != Some(text) => point.pending = Some((text.clone(), now)),
+            Some(_) => {}
+        }
+        point
+    });
+    points.collect()
+}
+
+/// After a connect: everything is read and reported, and every desired value written, for the device may have forgotten it.
+pub(super) fn begin_session(points: &mut [Point], device: &Device, now: Instant) {
+    for (point, property) in points.iter_mut().zip(&device.properties) {
+        point.due = now;
+        point.subscribed = false;
+        point.forget_reported();
+        point.pending = property.desired.clone().map(|text| (text, now));
+    }
+}
