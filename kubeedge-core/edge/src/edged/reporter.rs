@@ -1,0 +1,163 @@
+//! Sends pod statuses to the cluster: the newest of each pod, again until it was taken.
+
+use std::{collections::HashMap, time::Duration};
+
+use futures::{StreamExt, stream::FuturesUnordered};
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use kubeedge_core::kernel::Shutdown;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+
+use crate::meta::{Client, ClientError};
+
+/// How soon a status that was not taken is sent again.
+const AGAIN: Duration = Duration::from_secs(5);
+/// How many patches are under way at once.
+const AT_ONCE: usize = 8;
+
+#[derive(Clone, Debug)]
+struct Pending {
+    namespace: String,
+    name: String,
+    patch: Value,
+}
+
+/// Coalesces and sends pod statuses.
+#[derive(Debug)]
+pub(crate) struct Reporter {
+    client: Client,
+    pending: Mutex<HashMap<String, Pending>>,
+    work: Notify,
+}
+
+impl Reporter {
+    pub(crate) fn new(client: Client) -> Self {
+        Self { client, pending: Mutex::default(), work: Notify::new() }
+    }
+
+    /// Will send this status; replaces one of the same pod that was not sent yet.
+    pub(crate) fn report(&self, pod: &Pod, status: &PodStatus) {
+        let meta = &pod.metadata;
+        let Some(uid) = meta.uid.clone() else { return };
+        let (namespace, name) =
+            (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default());
+        let patch = status_patch(&uid, status);
+        self.pending.lock().insert(uid, Pending { namespace, name, patch });
+        self.work.notify_one();
+    }
+
+    /// Drops what was not sent of a pod that is gone.
+    pub(crate) fn forget(&self, uid: &str) {
+        self.pending.lock().remove(uid);
+    }
+
+    /// Sends until shutdown.
+    pub(crate) async fn run(&self, shutdown: Shutdown) {
+        let mut under_way = FuturesUnordered::new();
+        let mut busy: Vec<String> = Vec::new();
+        let mut pause = None;
+        loop {
+            while under_way.len() < AT_ONCE && pause.is_none() {
+                let Some((uid, next)) = self.take(&busy) else { break };
+                busy.push(uid.clone());
+                under_way.push(self.send(uid, next));
+            }
+            let rest = async {
+                match pause {
+                    Some(until) => tokio::time::sleep_until(until).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = shutdown.requested() => return,
+                () = self.work.notified() => {}
+                () = rest => pause = None,
+                Some((uid, back)) = under_way.next() => {
+                    busy.retain(|other| *other != uid);
+                    if let Some(back) = back {
+                        self.pending.lock().entry(uid).or_insert(back);
+                        pause = Some(tokio::time::Instant::now() + AGAIN);
+                    }
+                }
+            }
+        }
+    }
+
+    fn take(&self, busy: &[String]) -> Option<(String, Pending)> {
+        let mut pending = self.pending.lock();
+        let uid = pending.keys().find(|uid| !busy.contains(uid))?.clone();
+        pending.remove_entry(&uid)
+    }
+
+    /// Sends one status; gives it back when it must be sent again.
+    async fn send(&self, uid: String, status: Pending) -> (String, Option<Pending>) {
+        let sent = self.client.patch_pod_status(&status.namespace, &status.name, &status.patch).await;
+        let back = match sent {
+            Ok(_) => None,
+            // The pod is gone, or it is another pod of that name: nobody wants this status.
+            Err(error) if error.is_not_found() || error.reason() == Some("Conflict") => None,
+            Err(error) => {
+                log_failure(&status, &error);
+                Some(status)
+            }
+        };
+        (uid, back)
+    }
+}
+
+fn log_failure(status: &Pending, error: &ClientError) {
+    tracing::debug!(namespace = %status.namespace, pod = %status.name, error = %error, "pod status not taken, will send again");
+}
+
+/// The strategic merge patch that sets a pod's status, as the kubelet sends it.
+pub(crate) fn status_patch(uid: &str, status: &PodStatus) -> Value {
+    let mut value = serde_json::to_value(status).unwrap_or_default();
+    let order: Vec<_> = status.conditions.iter().flatten().map(|c| json!({"type": c.type_})).collect();
+    if let Some(fields) = value.as_object_mut() {
+        fields.insert("$setElementOrder/conditions".to_owned(), order.into());
+    }
+    json!({"metadata": {"uid": uid}, "status": value})
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use kubeedge_core::{
+        bus::Bus,
+        message::Content,
+        name::{Group, ModuleName},
+    };
+
+    use super::*;
+
+    fn status(phase: &str) -> PodStatus {
+        PodStatus { phase: Some(phase.to_owned()), ..PodStatus::default() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_status_the_cloud_did_not_take_is_sent_again_and_only_the_newest() {
+        let (bus, mut inboxes) = Bus::freeze([(ModuleName::META_MANAGER, Group::META, 8)]);
+        let mut inbox = inboxes.remove(&ModuleName::META_MANAGER).unwrap();
+        let reporter = Arc::new(Reporter::new(Client::new(bus, Duration::from_secs(60))));
+        let (running, shutdown) = (reporter.clone(), Shutdown::new());
+        let stop = shutdown.clone();
+        let task = tokio::spawn(async move { running.run(stop).await });
+        let mut pod = Pod::default();
+        pod.metadata.uid = Some("u".into());
+        pod.metadata.name = Some("web".into());
+        reporter.report(&pod, &status("Pending"));
+        inbox.next().await.unwrap().fail("connection lost");
+        reporter.report(&pod, &status("Running"));
+        let again = inbox.next().await.unwrap();
+        let patch: Value = again.message.content.decode().unwrap();
+        let patch: Value = patch.as_str().map_or(patch.clone(), |text| serde_json::from_str(text).unwrap());
+        assert_eq!(patch["status"]["phase"], "Running");
+        assert_eq!(patch["metadata"]["uid"], "u");
+        again.answer(Content::json(&json!({"Object": {}, "Err": null})).unwrap());
+        shutdown.request();
+        task.await.unwrap();
+        assert!(inbox.try_next().is_none());
+    }
+}
