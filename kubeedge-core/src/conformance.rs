@@ -3,3 +3,4 @@
 //! Each kit is a module of async functions, one per case, and a macro that makes a `#[tokio::test]` of each.
 
 pub mod mapper;
+pub mod store;
