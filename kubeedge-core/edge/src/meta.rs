@@ -1,5 +1,355 @@
 //! MetaManager: the edge's durable copy of what it should run.
+//!
+//! Everything the cloud sends about objects goes through here: it is stored, passed on to the module that acts on it,
+//! and only then acknowledged, so that what the cloud holds for delivered survives a power cut. Questions of the
+//! edge's own modules are answered from the copy or by the cloud, as KubeEdge's rules say; without a link, from the
+//! copy alone.
+//!
+//! The copy is a bucket of any [`MetaStore`]: the key is the resource (`default/pod/web`), the value the content as
+//! it came, never parsed on the way. Rules by source and operation follow Go's MetaManager, its defects mended: an
+//! answer that fails reaches the asker at once, an `ErrStatus` is no ConfigMap, and a token is kept until its
+//! successor is there.
 
 mod client;
+mod cloud;
+mod rows;
+mod tokens;
 
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
 pub use client::{ApiStatus, Client, ClientError};
+use kubeedge_core::{
+    bus::{Bus, Envelope, SendError},
+    failure::BoxError,
+    kernel::{Module, ModuleContext},
+    message::{Content, Message, resource::ObjectPath},
+    name::{Group, ModuleName, Operation},
+    store::MetaStore,
+};
+pub use rows::BUCKET;
+use tokio::{
+    sync::{Semaphore, watch},
+    task::JoinSet,
+};
+
+use self::{cloud::Remote, rows::Rows};
+
+/// How MetaManager is set up.
+#[derive(Clone, Debug)]
+pub struct MetaManagerSettings {
+    /// How long the cloud may take to answer; Go's remoteQueryTimeout.
+    pub remote_query_timeout: Duration,
+    /// How many questions may wait for the cloud at once; further ones wait for their turn.
+    pub remote_queries: usize,
+}
+
+impl Default for MetaManagerSettings {
+    fn default() -> Self {
+        Self { remote_query_timeout: Duration::from_secs(60), remote_queries: 256 }
+    }
+}
+
+/// The module.
+#[derive(Debug)]
+pub struct MetaManager {
+    settings: MetaManagerSettings,
+    store: Arc<dyn MetaStore>,
+}
+
+impl MetaManager {
+    /// Keeps its copy in this store.
+    pub fn new(settings: MetaManagerSettings, store: Arc<dyn MetaStore>) -> Self {
+        Self { settings, store }
+    }
+}
+
+#[async_trait]
+impl Module for MetaManager {
+    fn name(&self) -> ModuleName {
+        ModuleName::META_MANAGER
+    }
+
+    fn group(&self) -> Group {
+        Group::META
+    }
+
+    async fn start(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
+        let rows = Rows::new(self.store.clone());
+        let connected = watch::Sender::new(false);
+        let remote = Arc::new(Remote {
+            bus: ctx.bus.clone(),
+            rows: rows.clone(),
+            connected: connected.subscribe(),
+            within: self.settings.remote_query_timeout,
+            slots: Semaphore::new(self.settings.remote_queries),
+        });
+        let mut desk = Desk { bus: ctx.bus.clone(), rows, remote, connected, errands: JoinSet::new() };
+        loop {
+            tokio::select! {
+                () = ctx.shutdown.requested() => return Ok(()),
+                Some(_) = desk.errands.join_next() => {}
+                envelope = ctx.inbox.next() => match envelope {
+                    Some(envelope) => desk.handle(envelope).await,
+                    None => return Ok(()),
+                },
+            }
+        }
+    }
+}
+
+/// Kinds that are asked of the cloud while there is a link; pods and nodes are always answered locally.
+const REMOTE_KINDS: [&str; 8] = [
+    "configmap",
+    "secret",
+    "persistentvolume",
+    "persistentvolumeclaim",
+    "volumeattachment",
+    "lease",
+    "certificatesigningrequest",
+    "serviceaccounttoken",
+];
+
+/// Kinds whose copy is good enough when there is one: the cloud sends their changes by itself.
+const LOCAL_FIRST: [&str; 2] = ["configmap", "secret"];
+
+struct Desk {
+    bus: Bus,
+    rows: Rows,
+    remote: Arc<Remote>,
+    connected: watch::Sender<bool>,
+    errands: JoinSet<()>,
+}
+
+/// Who a message is from, as far as the rules care.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum From {
+    Edged,
+    Devices,
+    Policy,
+    MetaServer,
+    Cloud,
+    Other,
+}
+
+impl From {
+    fn of(message: &Message) -> Self {
+        match message.route.source.as_str() {
+            "edged" => Self::Edged,
+            "devicecontroller" => Self::Devices,
+            "policycontroller" => Self::Policy,
+            "metamanager" => Self::MetaServer,
+            "edgecontroller" | "dynamiccontroller" | "synccontroller" => Self::Cloud,
+            _ => Self::Other,
+        }
+    }
+}
+
+impl Desk {
+    async fn handle(&mut self, envelope: Envelope) {
+        let message = &envelope.message;
+        let resource = message.route.resource.clone();
+        let kind = ObjectPath::parse(resource.as_str()).map_or("", |path| path.kind);
+        let from = From::of(message);
+        match message.route.operation.as_str() {
+            "connect" => self.link_changed(message),
+            "insert" | "update" | "patch" if kind == "event" => self.forward_event(envelope).await,
+            "insert" if from == From::Edged => self.remotely(envelope),
+            "insert" => self.inserted(message, from).await,
+            "update" if from == From::Edged && kind == "lease" => self.remotely(envelope),
+            "update" if matches!(from, From::Edged | From::MetaServer) => {
+                self.updated_here(envelope, from).await
+            }
+            "update" => self.updated(message, from, kind).await,
+            "patch" => self.patched(envelope),
+            "delete" if from == From::Edged && kind == "pod" => self.pod_gone(envelope).await,
+            "delete" => self.deleted(message, from, kind).await,
+            "query" => self.asked(envelope, kind).await,
+            "response" => self.answered(envelope, from).await,
+            operation => {
+                tracing::warn!(operation, resource = %resource, "operation not supported, message ignored")
+            }
+        }
+    }
+
+    fn link_changed(&self, message: &Message) {
+        if let Some(text) = message.content.as_text() {
+            self.connected.send_replace(text == "cloud_connected");
+        }
+    }
+
+    fn is_connected(&self) -> bool {
+        *self.connected.borrow()
+    }
+
+    async fn forward_event(&self, envelope: Envelope) {
+        // Without a link, events are dropped as Go drops them: they are hints, and their flood would fill the queue.
+        if self.is_connected() {
+            self.pass(&ModuleName::EDGE_HUB, envelope.message).await;
+        }
+    }
+
+    fn remotely(&mut self, envelope: Envelope) {
+        let remote = self.remote.clone();
+        self.errands.spawn(async move { remote.ask(envelope).await });
+    }
+
+    async fn inserted(&self, message: &Message, from: From) {
+        if !self.stored(message).await {
+            return;
+        }
+        match from {
+            From::Devices => self.to_twin(message).await,
+            From::Policy => self.acknowledge(message).await,
+            _ => {
+                self.pass(&ModuleName::EDGED, message.clone()).await;
+                self.acknowledge(message).await;
+            }
+        }
+    }
+
+    async fn updated(&self, message: &Message, from: From, kind: &str) {
+        if !self.stored(message).await {
+            return;
+        }
+        match from {
+            From::Devices => {
+                self.acknowledge(message).await;
+                self.pass(&ModuleName::TWIN, message.clone()).await;
+            }
+            From::Policy => self.acknowledge(message).await,
+            From::Cloud => {
+                if kind != "node" {
+                    self.pass(&ModuleName::EDGED, message.clone()).await;
+                }
+                self.acknowledge(message).await;
+            }
+            _ => {
+                tracing::warn!(source = %message.route.source, resource = %message.route.resource, "update of an unknown source stored, not acknowledged")
+            }
+        }
+    }
+
+    /// An update made at the edge: stored, passed on, confirmed to its maker.
+    async fn updated_here(&self, envelope: Envelope, from: From) {
+        if let Err(error) = self.rows.put(&envelope.message).await {
+            return envelope.fail(error);
+        }
+        let to = if from == From::MetaServer { ModuleName::TWIN } else { ModuleName::EDGE_HUB };
+        self.pass(&to, envelope.message.clone()).await;
+        envelope.answer(Content::text("OK"));
+    }
+
+    fn patched(&mut self, envelope: Envelope) {
+        let remote = self.remote.clone();
+        self.errands.spawn(async move { remote.patch(envelope).await });
+    }
+
+    /// Edged has ended a pod. The rows stay until the cloud agrees and sends the deletion.
+    async fn pod_gone(&self, envelope: Envelope) {
+        if !self.is_connected() {
+            return envelope.fail(cloud::LOST);
+        }
+        if let Err(error) = self.bus.forward(&ModuleName::EDGE_HUB, envelope).await {
+            tracing::warn!(error = %error, "cannot reach EdgeHub");
+        }
+    }
+
+    async fn deleted(&self, message: &Message, from: From, kind: &str) {
+        let removed =
+            if kind == "pod" { self.rows.remove_pod(message).await } else { self.rows.remove(message).await };
+        if let Err(error) = removed {
+            return self.complain(message, &error).await;
+        }
+        match from {
+            From::Devices => self.to_twin(message).await,
+            From::Policy => self.acknowledge(message).await,
+            _ => {
+                self.pass(&ModuleName::EDGED, message.clone()).await;
+                self.acknowledge(message).await;
+            }
+        }
+    }
+
+    async fn asked(&mut self, envelope: Envelope, kind: &str) {
+        let resource = envelope.message.route.resource.as_str();
+        if kind == "serviceaccounttoken" {
+            let remote = self.remote.clone();
+            self.errands.spawn(async move { remote.token(envelope).await });
+            return;
+        }
+        let local = if LOCAL_FIRST.contains(&kind) { self.rows.one(resource).await } else { Ok(None) };
+        match local {
+            Ok(Some(row)) => envelope.answer(rows::listed(&[row])),
+            Ok(None) if self.is_connected() && (REMOTE_KINDS.contains(&kind) || resource == "k8s/ca.crt") => {
+                self.remotely(envelope);
+            }
+            Ok(None) => match self.rows.list(resource).await {
+                Ok(found) => envelope.answer(rows::listed(&found)),
+                Err(error) => envelope.fail(error),
+            },
+            Err(error) => envelope.fail(error),
+        }
+    }
+
+    async fn answered(&self, envelope: Envelope, from: From) {
+        if from == From::Cloud {
+            if self.stored(&envelope.message).await {
+                self.pass(&ModuleName::EDGED, envelope.message).await;
+            }
+        } else {
+            self.pass(&ModuleName::EDGE_HUB, envelope.message).await;
+        }
+    }
+
+    /// Stores what a message carries; otherwise tells the cloud, which will send it again.
+    async fn stored(&self, message: &Message) -> bool {
+        match self.rows.put(message).await {
+            Ok(()) => true,
+            Err(error) => {
+                self.complain(message, &error).await;
+                false
+            }
+        }
+    }
+
+    async fn complain(&self, message: &Message, error: &kubeedge_core::store::StoreError) {
+        let why = kubeedge_core::failure::chain(error);
+        tracing::error!(resource = %message.route.resource, error = %why, "cannot store what the cloud sent");
+        let mut answer = message.error_answer(why);
+        answer.route.source = ModuleName::META_MANAGER;
+        self.pass(&ModuleName::EDGE_HUB, answer).await;
+    }
+
+    /// Devices go to DeviceTwin with the route Go gives them, and are acknowledged with it.
+    async fn to_twin(&self, message: &Message) {
+        let mut routed = message.clone();
+        routed.route.source = ModuleName::of("meta");
+        routed.route.group = Group::TWIN;
+        self.acknowledge(&routed).await;
+        self.pass(&ModuleName::TWIN, routed).await;
+    }
+
+    async fn acknowledge(&self, message: &Message) {
+        self.pass(&ModuleName::EDGE_HUB, message.answer(Content::text("OK"))).await;
+    }
+
+    async fn pass(&self, to: &ModuleName, message: Message) {
+        match self.bus.send(to, message).await {
+            Ok(()) => {}
+            // A device-only gateway has no Edged, a compute node no DeviceTwin.
+            Err(SendError::Unknown(module)) => {
+                tracing::debug!(%module, "no such module here, message kept in the store only")
+            }
+            Err(error) => tracing::warn!(error = %error, "message not passed on"),
+        }
+    }
+}
+
+/// Whether an operation is an error answer.
+fn is_error(message: &Message) -> bool {
+    message.route.operation == Operation::ERROR
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,167 @@
+//! Questions and patches that the cloud answers.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use kubeedge_core::{
+    bus::{Bus, Envelope},
+    message::{Content, Message, resource::ObjectPath},
+    name::{Group, MessageId, ModuleName},
+};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::sync::{Semaphore, watch};
+
+use super::{is_error, rows::Rows};
+
+/// Go's words for a patch or deletion without a link.
+pub(super) const LOST: &str = "connection lost between EdgeCore and CloudCore";
+/// Go's words for a question without a link.
+const NOT_CONNECTED: &str = "failed to process remote: not connected";
+/// Answers of these kinds are in acknowledged mode: the cloud sends them again until told.
+const ACKNOWLEDGED: [&str; 5] =
+    ["configmap", "secret", "persistentvolume", "persistentvolumeclaim", "volumeattachment"];
+
+/// The way to the cloud.
+#[derive(Debug)]
+pub(super) struct Remote {
+    pub bus: Bus,
+    pub rows: Rows,
+    pub connected: watch::Receiver<bool>,
+    pub within: Duration,
+    pub slots: Semaphore,
+}
+
+/// The parts of an answer that decide what is stored. The object itself is not parsed.
+#[derive(Default, Deserialize)]
+struct Answer<'a> {
+    #[serde(borrow, rename = "Object")]
+    object: Option<&'a RawValue>,
+    #[serde(borrow, rename = "Err")]
+    error: Option<&'a RawValue>,
+    #[serde(borrow, rename = "ErrStatus")]
+    status: Option<&'a RawValue>,
+}
+
+/// What the cloud's answer holds.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// An object to keep.
+    Object(Bytes),
+    /// Nothing to keep: a confirmation or a refusal.
+    Nothing,
+}
+
+pub(super) fn verdict(content: &Content) -> Verdict {
+    if content.is_empty() || content.is_ok_text() {
+        return Verdict::Nothing;
+    }
+    let bytes = content.clone().into_data();
+    let Ok(answer) = serde_json::from_slice::<Answer<'_>>(&bytes) else { return Verdict::Nothing };
+    let says_nothing = |raw: &&RawValue| matches!(raw.get(), "null" | "{}");
+    let refused = answer.status.is_some() || answer.error.is_some_and(|error| !says_nothing(&error));
+    match answer.object {
+        _ if refused => Verdict::Nothing,
+        Some(object) if object.get() == "null" => Verdict::Nothing,
+        Some(object) => Verdict::Object(bytes.slice_ref(object.get().as_bytes())),
+        None if answer.error.is_some() => Verdict::Nothing,
+        None => Verdict::Object(bytes),
+    }
+}
+
+impl Remote {
+    pub(super) fn is_connected(&self) -> bool {
+        *self.connected.borrow()
+    }
+
+    /// Asks the cloud, keeps the object it answers with, and passes the answer on.
+    pub(super) async fn ask(self: Arc<Self>, envelope: Envelope) {
+        match self.call(&envelope.message).await {
+            Ok(answer) => {
+                let resource = envelope.message.route.resource.clone();
+                if let Verdict::Object(object) = verdict(&answer.content) {
+                    self.keep(resource.as_str(), object).await;
+                    self.acknowledge(resource.as_str(), &answer).await;
+                }
+                envelope.answer(answer.content);
+            }
+            Err(why) => envelope.fail(why),
+        }
+    }
+
+    /// Sends a status patch under its own id and takes the object that comes back into the copy.
+    pub(super) async fn patch(self: Arc<Self>, envelope: Envelope) {
+        if let Err(error) = self.rows.put(&envelope.message).await {
+            tracing::warn!(error = %error, resource = %envelope.message.route.resource, "last patch not stored");
+        }
+        if !self.is_connected() {
+            return envelope.fail(LOST);
+        }
+        let Ok(_slot) = self.slots.acquire().await else { return };
+        let message = envelope.message.clone();
+        match self.bus.request(&ModuleName::EDGE_HUB, message, self.within).await {
+            Ok(answer) if is_error(&answer) => envelope.reply_with(answer),
+            Ok(answer) => {
+                self.take_in(envelope.message.route.resource.as_str(), &answer.content).await;
+                envelope.reply_with(answer);
+            }
+            Err(error) => envelope.fail(error),
+        }
+    }
+
+    /// The patched pod or node becomes the copy's: a restart without a link starts from its status.
+    async fn take_in(&self, patched: &str, content: &Content) {
+        let Some(path) = ObjectPath::parse(patched) else { return };
+        let (Some(kind), Verdict::Object(object)) = (path.kind.strip_suffix("patch"), verdict(content))
+        else {
+            return;
+        };
+        let resource = ObjectPath { kind, ..path }.to_resource();
+        let stored = match kind {
+            "node" => self.rows.put_value(resource.as_str(), object).await,
+            // A pod's row must not come back after its deletion, nor overwrite its successor.
+            _ => self.rows.refresh(resource.as_str(), object).await,
+        };
+        if let Err(error) = stored {
+            tracing::warn!(error = %error, resource = %resource, "status not stored");
+        }
+    }
+
+    /// One question under a fresh id; the answer, or why there is none.
+    pub(super) async fn call(&self, question: &Message) -> Result<Message, String> {
+        if !self.is_connected() {
+            return Err(NOT_CONNECTED.to_owned());
+        }
+        let _slot = self.slots.acquire().await.map_err(|error| error.to_string())?;
+        let mut message = question.clone();
+        message.header.id = MessageId::random();
+        let answer = self.bus.request(&ModuleName::EDGE_HUB, message, self.within).await;
+        let answer = answer.map_err(|error| error.to_string())?;
+        if is_error(&answer) {
+            return Err(String::from_utf8_lossy(&answer.content.data()).into_owned());
+        }
+        Ok(answer)
+    }
+
+    async fn keep(&self, resource: &str, object: Bytes) {
+        // What is asked for once and then expires is not kept.
+        if resource == "k8s/ca.crt" {
+            return;
+        }
+        if let Err(error) = self.rows.put_value(resource, object).await {
+            tracing::warn!(error = %error, resource, "answer of the cloud not stored");
+        }
+    }
+
+    async fn acknowledge(&self, resource: &str, answer: &Message) {
+        let kind = ObjectPath::parse(resource).map_or("", |path| path.kind);
+        if !ACKNOWLEDGED.contains(&kind) {
+            return;
+        }
+        let mut ack = answer.answer(Content::text("OK")).in_group(Group::RESOURCE);
+        ack.route.source = ModuleName::EDGE_CONTROLLER;
+        if let Err(error) = self.bus.send(&ModuleName::EDGE_HUB, ack).await {
+            tracing::warn!(error = %error, "answer of the cloud not acknowledged");
+        }
+    }
+}
