@@ -1,1 +1,452 @@
 //! CloudHub: the cloud end of the links, one session per node.
+//!
+//! A peer that names a node, and whose certificate names the same node, gets a session; the newest connection of a
+//! node wins. Modules send messages under `node/<node>/…`; the hub decides by KubeEdge's rules whether they are sent
+//! once or until the edge has confirmed them, and keeps the confirmations in ObjectSync records.
+//!
+//! Where we differ from Go: a refused peer is told why and disconnected (Go leaves the socket open and keeps
+//! processing what it sends); the certificate must always name the node; a reconnecting node does not count twice
+//! against the limit; several objects may be on their way to one edge at once, each confirmed by itself; messages for
+//! a node that is away are not piled up: its records are made, and the reconciliation after its return sends the
+//! newest versions.
+
+mod admission;
+mod pool;
+pub(crate) mod records;
+mod rules;
+mod session;
+mod upstream;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use kubeedge_core::{
+    failure::BoxError,
+    kernel::{Module, ModuleContext, Shutdown},
+    message::{Content, Message, resource},
+    name::{Group, ModuleName, NodeName, Operation},
+    transport::{Credentials, Endpoint, Incoming, Link, Listener, Transport},
+    wire::Codec,
+};
+use parking_lot::Mutex;
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+
+pub use self::admission::NodeIdentity;
+use self::{
+    admission::{Refusal, identify},
+    pool::Offer,
+    records::{Record, Records},
+    rules::{Head, Mode},
+    session::{End, Handle, Shared},
+};
+
+/// The hub's clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct HubTimes {
+    /// How long a session may be without keepalive. KubeEdge: 30 s.
+    pub keepalive: Duration,
+    /// The pause before an unconfirmed message is sent again. KubeEdge: 5 s.
+    pub resend: Duration,
+    /// How often a message is sent before others go first. KubeEdge: 5.
+    pub sends: u32,
+    /// How long one frame may wait for an edge that does not read. KubeEdge has none; 30 s.
+    pub write: Duration,
+}
+
+impl Default for HubTimes {
+    fn default() -> Self {
+        let keepalive = Duration::from_secs(30);
+        Self { keepalive, resend: Duration::from_secs(5), sends: 5, write: Duration::from_secs(30) }
+    }
+}
+
+/// How the hub works.
+#[derive(Clone, Debug)]
+pub struct CloudHubSettings {
+    /// Nodes served at once. KubeEdge: 500.
+    pub node_limit: usize,
+    /// How nodes prove who they are.
+    pub identity: NodeIdentity,
+    /// Objects on their way to one edge at a time; 1 is Go's order, one strictly after the other.
+    pub window: usize,
+    /// The clocks.
+    pub times: HubTimes,
+    /// The PEM text of the cluster's CA, for edges that ask for it.
+    pub cluster_ca: Arc<str>,
+}
+
+impl Default for CloudHubSettings {
+    fn default() -> Self {
+        Self {
+            node_limit: 500,
+            identity: NodeIdentity::default(),
+            window: 16,
+            times: HubTimes::default(),
+            cluster_ca: Arc::from(""),
+        }
+    }
+}
+
+/// The sessions there are. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Sessions(Arc<Mutex<HashMap<NodeName, Handle>>>);
+
+impl Sessions {
+    /// How many nodes are connected.
+    pub fn count(&self) -> usize {
+        self.0.lock().len()
+    }
+
+    /// Whether a node is connected.
+    pub fn has(&self, node: &NodeName) -> bool {
+        self.0.lock().contains_key(node)
+    }
+
+    /// Whether one more session of this node fits.
+    fn fits(&self, node: &NodeName, limit: usize) -> bool {
+        let sessions = self.0.lock();
+        sessions.len() < limit || sessions.contains_key(node)
+    }
+
+    fn get(&self, node: &NodeName) -> Option<Handle> {
+        self.0.lock().get(node).cloned()
+    }
+
+    /// Makes this the node's session and ends the one before.
+    fn enter(&self, node: &NodeName, handle: Handle) {
+        if let Some(earlier) = self.0.lock().insert(node.clone(), handle) {
+            earlier.end("the node has connected anew");
+        }
+    }
+
+    /// Forgets a session unless a newer one stands in its place.
+    fn leave(&self, node: &NodeName, generation: u64) -> bool {
+        let mut sessions = self.0.lock();
+        let ours = sessions.get(node).is_some_and(|handle| handle.generation == generation);
+        if ours {
+            sessions.remove(node);
+        }
+        ours
+    }
+}
+
+/// A transport, and where it listens.
+#[derive(Clone, Debug)]
+pub struct Door {
+    /// The transport.
+    pub transport: Arc<dyn Transport>,
+    /// Where it listens.
+    pub endpoint: Endpoint,
+    /// Who the hub is, and whose certificates it takes.
+    pub credentials: Credentials,
+}
+
+/// The CloudHub module; see the module's documentation.
+#[derive(Debug)]
+pub struct CloudHub {
+    settings: CloudHubSettings,
+    doors: Vec<Door>,
+    codec: Arc<dyn Codec>,
+    records: Arc<Records>,
+    sessions: Sessions,
+    bound: watch::Sender<Vec<Endpoint>>,
+}
+
+impl CloudHub {
+    /// A hub behind these doors. Records are kept through the clients; the informers are shared with other modules.
+    pub fn new(
+        settings: CloudHubSettings,
+        doors: Vec<Door>,
+        codec: Arc<dyn Codec>,
+        clients: &Arc<crate::cluster::Clients>,
+        informers: &crate::informer::Informers,
+    ) -> Self {
+        let records = Arc::new(Records::new(clients.clone(), informers));
+        let bound = watch::Sender::new(Vec::new());
+        Self { settings, doors, codec, records, sessions: Sessions::default(), bound }
+    }
+
+    /// The sessions, for status and metrics.
+    pub fn sessions(&self) -> Sessions {
+        self.sessions.clone()
+    }
+
+    /// Where the hub listens, with real ports; empty until it does.
+    pub fn bound(&self) -> watch::Receiver<Vec<Endpoint>> {
+        self.bound.subscribe()
+    }
+}
+
+#[async_trait]
+impl Module for CloudHub {
+    fn name(&self) -> ModuleName {
+        ModuleName::CLOUD_HUB
+    }
+
+    fn group(&self) -> Group {
+        Group::of("cloudhub")
+    }
+
+    async fn start(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
+        // Without the records every object would be sent to every edge again.
+        tokio::select! {
+            () = self.records.ready() => {}
+            () = ctx.shutdown.requested() => return Ok(()),
+        }
+        let mut listeners = Vec::new();
+        for door in &self.doors {
+            listeners.push(door.transport.listen(&door.endpoint, &door.credentials).await?);
+        }
+        let bound: Vec<_> = listeners.iter().map(|listener| listener.local()).collect();
+        tracing::info!(endpoints = ?bound, "CloudHub listens");
+        self.bound.send_replace(bound);
+        let mut work = Work::new(self, ctx);
+        for listener in listeners {
+            work.open(listener);
+        }
+        let result = work.run(ctx).await;
+        self.bound.send_replace(Vec::new());
+        result
+    }
+}
+
+/// A node that was let in, and its link.
+type Arrival = (NodeName, Link);
+
+/// A running hub: everything it has started ends with it.
+struct Work {
+    settings: CloudHubSettings,
+    sessions: Sessions,
+    shared: Arc<Shared>,
+    arrivals: (mpsc::Sender<Arrival>, mpsc::Receiver<Arrival>),
+    doors: JoinSet<BoxError>,
+    served: JoinSet<(NodeName, u64, End)>,
+    recorder: JoinSet<()>,
+    generation: u64,
+    shutdown: Shutdown,
+}
+
+impl Work {
+    fn new(hub: &CloudHub, ctx: &ModuleContext) -> Self {
+        let shared = Arc::new(Shared {
+            codec: hub.codec.clone(),
+            bus: ctx.bus.clone(),
+            records: hub.records.clone(),
+            times: hub.settings.times,
+            window: hub.settings.window.max(1),
+            cluster_ca: hub.settings.cluster_ca.clone(),
+        });
+        let mut recorder = JoinSet::new();
+        let records = hub.records.clone();
+        recorder.spawn(async move { records.make_remembered().await });
+        Self {
+            settings: hub.settings.clone(),
+            sessions: hub.sessions.clone(),
+            shared,
+            arrivals: mpsc::channel(64),
+            doors: JoinSet::new(),
+            served: JoinSet::new(),
+            recorder,
+            generation: 0,
+            shutdown: ctx.shutdown.clone(),
+        }
+    }
+
+    fn open(&mut self, listener: Box<dyn Listener>) {
+        let entrance = Entrance {
+            identity: self.settings.identity,
+            limit: self.settings.node_limit,
+            sessions: self.sessions.clone(),
+            arrivals: self.arrivals.0.clone(),
+        };
+        self.doors.spawn(entrance.watch(listener));
+    }
+
+    async fn run(mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
+        loop {
+            tokio::select! {
+                () = self.shutdown.requested() => break,
+                Some((node, link)) = self.arrivals.1.recv() => self.arrived(node, link),
+                Some(ended) = self.served.join_next() => self.ended(ended),
+                Some(failed) = self.doors.join_next() => {
+                    return Err(failed.unwrap_or_else(|panic| panic.into()));
+                }
+                Some(died) = self.recorder.join_next() => died?,
+                envelope = ctx.inbox.next() => match envelope {
+                    Some(envelope) => self.send(envelope.into_parts().0),
+                    None => break,
+                },
+            }
+        }
+        self.doors.shutdown().await;
+        for handle in self.sessions.0.lock().values() {
+            handle.end("the cloud is shutting down");
+        }
+        while let Some(ended) = self.served.join_next().await {
+            self.ended(ended);
+        }
+        Ok(())
+    }
+
+    fn arrived(&mut self, node: NodeName, link: Link) {
+        if !self.sessions.fits(&node, self.settings.node_limit) {
+            tracing::warn!(%node, limit = self.settings.node_limit, "no room for one more node");
+            return;
+        }
+        self.generation += 1;
+        let handle = Handle::new(self.generation);
+        tracing::info!(%node, peer = ?link.peer.address, nodes = self.sessions.count() + 1, "node connected");
+        self.sessions.enter(&node, handle.clone());
+        self.tell(&node, Operation::of("connected"));
+        let (generation, shared) = (self.generation, self.shared.clone());
+        self.served.spawn(async move {
+            let end = session::serve(node.clone(), link, handle, shared).await;
+            (node, generation, end)
+        });
+    }
+
+    fn ended(&mut self, ended: Result<(NodeName, u64, End), tokio::task::JoinError>) {
+        match ended {
+            Ok((node, generation, end)) => {
+                let last = self.sessions.leave(&node, generation);
+                if matches!(end, End::Malformed(_)) {
+                    tracing::warn!(%node, why = %end, "session ended");
+                } else {
+                    tracing::info!(%node, why = %end, "session ended");
+                }
+                if last {
+                    self.tell(&node, Operation::of("disconnected"));
+                }
+            }
+            Err(error) => {
+                tracing::error!(error = %error, "a session failed");
+                // Its handle is found by nobody being behind it any more.
+                self.sessions.0.lock().retain(|_, handle| Arc::strong_count(&handle.pool) > 1);
+            }
+        }
+    }
+
+    /// Tells the controllers that a node came or went; they act on it or find out by themselves.
+    fn tell(&self, node: &NodeName, operation: Operation) {
+        let message = Message::new(ModuleName::CLOUD_HUB, operation, format!("node/{node}"))
+            .with(Content::text(node.as_str()));
+        for module in
+            [ModuleName::EDGE_CONTROLLER, ModuleName::DEVICE_CONTROLLER, ModuleName::SYNC_CONTROLLER]
+        {
+            if self.shared.bus.has(&module)
+                && let Err(error) = self.shared.bus.try_send(&module, message.clone())
+            {
+                tracing::debug!(error = %error, "a controller was not told of a node");
+            }
+        }
+    }
+
+    fn send(&self, message: Message) {
+        let Some(node) = resource::target_node(&message.route.resource) else {
+            tracing::warn!(resource = %message.route.resource, "a message to no node");
+            return;
+        };
+        let session = self.sessions.get(&node);
+        if rules::is_node_gone(&message) {
+            if let Some(session) = session {
+                session.end("the node was deleted from the cluster");
+            }
+            return;
+        }
+        match session {
+            Some(session) => session::deliver(&node, &session, &self.shared.records, message),
+            None => self.remember(&node, message),
+        }
+    }
+
+    /// The node is away: make sure that there is a record, so that it gets the object when it is back.
+    fn remember(&self, node: &NodeName, message: Message) {
+        if let Delivery::Acked(offer) = Delivery::of(node, message)
+            && !offer.gone
+            && self.shared.records.known(&offer.record) == records::Known::Missing
+        {
+            self.shared.records.ensure_later(offer.record);
+        }
+    }
+}
+
+/// Lets peers in at one door.
+struct Entrance {
+    identity: NodeIdentity,
+    limit: usize,
+    sessions: Sessions,
+    arrivals: mpsc::Sender<Arrival>,
+}
+
+/// Peers that may be in the middle of being let in, per door.
+const ENTERING: usize = 256;
+
+impl Entrance {
+    async fn watch(self, mut listener: Box<dyn Listener>) -> BoxError {
+        let mut entering = JoinSet::new();
+        let entrance = Arc::new(self);
+        loop {
+            tokio::select! {
+                incoming = listener.next(), if entering.len() < ENTERING => match incoming {
+                    Ok(incoming) => { entering.spawn(entrance.clone().admit(incoming)); }
+                    Err(error) => return error.into(),
+                },
+                Some(_) = entering.join_next() => {}
+            }
+        }
+    }
+
+    async fn admit(self: Arc<Self>, incoming: Box<dyn Incoming>) {
+        let admitted = identify(incoming.peer(), self.identity).and_then(|node| {
+            if self.sessions.fits(&node, self.limit) { Ok(node) } else { Err(Refusal::NoRoom(self.limit)) }
+        });
+        let node = match admitted {
+            Ok(node) => node,
+            Err(refusal) => {
+                tracing::warn!(peer = ?incoming.peer().address, why = %refusal, "refused a peer");
+                let refuse = incoming.refuse(refusal.to_string());
+                let _ = tokio::time::timeout(Duration::from_secs(10), refuse).await;
+                return;
+            }
+        };
+        match tokio::time::timeout(Duration::from_secs(30), incoming.accept()).await {
+            // The hub is gone when nobody takes it.
+            Ok(Ok(link)) => drop(self.arrivals.send((node, link)).await),
+            Ok(Err(error)) => tracing::warn!(%node, error = %error, "a node did not finish to connect"),
+            Err(_) => tracing::warn!(%node, "a node did not finish to connect in time"),
+        }
+    }
+}
+
+/// How a message for a node is to travel.
+#[derive(Debug)]
+enum Delivery {
+    Plain(Box<Message>),
+    Acked(Box<Offer>),
+    Nothing(&'static str),
+}
+
+impl Delivery {
+    fn of(node: &NodeName, message: Message) -> Self {
+        if rules::mode(&message) == Mode::Plain {
+            return Self::Plain(Box::new(message));
+        }
+        if message.route.group != Group::RESOURCE {
+            return Self::Nothing("it wants a confirmation but is not in group resource");
+        }
+        let Ok(head) = message.content.decode::<Head>() else {
+            return Self::Nothing("its content is no Kubernetes object");
+        };
+        let gone = message.route.operation == Operation::DELETE || head.metadata.deletion_timestamp.is_some();
+        let mut parts = message.route.resource.as_str().splitn(5, '/').skip(2);
+        let (namespace, name) = (parts.next().unwrap_or_default(), parts.nth(1).unwrap_or_default());
+        let mut record = Record::new(node, namespace, &head.metadata.uid);
+        (record.api_version, record.kind, record.object) = (head.api_version, head.kind, name.to_owned());
+        let uid = head.metadata.uid;
+        let key = if uid.is_empty() { message.route.resource.as_str().to_owned() } else { uid };
+        Self::Acked(Box::new(Offer { key, message, gone, record }))
+    }
+}

@@ -6,7 +6,9 @@
 #[cfg(feature = "embedded-apiserver")]
 pub mod apiserver;
 pub mod certs;
+pub mod cluster;
 pub mod devices;
 pub mod hub;
+pub mod informer;
 pub mod objects;
 pub mod sync;

@@ -1,1 +1,149 @@
 //! EdgeController: nodes, pods, ConfigMaps and Secrets.
+//!
+//! *Down*: what the cluster holds for edge nodes (label `node-role.kubernetes.io/edge`) becomes messages to them: their
+//! pods, their Node object, and the ConfigMaps and Secrets their pods refer to. *Up*: what edges ask for becomes
+//! requests to the API server, made as the node, and every request Go answers is answered with Go's shapes.
+//!
+//! Where we differ from Go: a failure always carries a real status (Go sends `{}` for errors that are no API status,
+//! which its edge takes for success); a node may write only its own Node, lease and pods; references of init and
+//! ephemeral containers count; a ConfigMap or Secret that is not in the cache yet is looked up live.
+
+mod answer;
+mod downstream;
+mod locations;
+mod nodes;
+mod pods;
+mod upstream;
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret};
+use kube::core::ApiResource;
+use kubeedge_core::{
+    bus::{Bus, Envelope, Inbox},
+    failure::BoxError,
+    kernel::{Module, ModuleContext},
+    message::Message,
+    name::{Group, ModuleName},
+};
+use tokio::task::JoinSet;
+
+use self::{downstream::Downstream, upstream::Upstream};
+use crate::{
+    cluster::Clients,
+    informer::{Informer, Informers},
+};
+
+/// The label of edge nodes; its value is empty.
+pub const EDGE_NODE_LABEL: &str = "node-role.kubernetes.io/edge";
+
+/// How many requests of edges are worked on at a time.
+const CONCURRENT: usize = 256;
+
+/// How the controller works.
+#[derive(Clone, Debug, Default)]
+pub struct EdgeControllerSettings {
+    /// The address of this cloudcore, for the annotation `cloudcore` of the nodes connected to it.
+    pub address: String,
+}
+
+/// The informers the controller lives on.
+#[derive(Clone, Debug)]
+pub(crate) struct Caches {
+    pub(crate) nodes: Arc<Informer>,
+    pub(crate) pods: Arc<Informer>,
+    pub(crate) config_maps: Arc<Informer>,
+    pub(crate) secrets: Arc<Informer>,
+}
+
+impl Caches {
+    fn new(informers: &Informers) -> Self {
+        Self {
+            nodes: edge_nodes(informers),
+            pods: informers.of(&ApiResource::erase::<Pod>(&())),
+            config_maps: informers.of(&ApiResource::erase::<ConfigMap>(&())),
+            secrets: informers.of(&ApiResource::erase::<Secret>(&())),
+        }
+    }
+}
+
+/// The informer of edge nodes.
+pub(crate) fn edge_nodes(informers: &Informers) -> Arc<Informer> {
+    informers.labelled(&ApiResource::erase::<Node>(&()), Some(&format!("{EDGE_NODE_LABEL}=")))
+}
+
+/// The EdgeController module; see the module's documentation.
+#[derive(Debug)]
+pub struct EdgeController {
+    clients: Arc<Clients>,
+    caches: Caches,
+    settings: EdgeControllerSettings,
+}
+
+impl EdgeController {
+    /// A controller on these clients and informers.
+    pub fn new(settings: EdgeControllerSettings, clients: &Arc<Clients>, informers: &Informers) -> Self {
+        Self { clients: clients.clone(), caches: Caches::new(informers), settings }
+    }
+}
+
+#[async_trait]
+impl Module for EdgeController {
+    fn name(&self) -> ModuleName {
+        ModuleName::EDGE_CONTROLLER
+    }
+
+    fn group(&self) -> Group {
+        Group::of("edgecontroller")
+    }
+
+    async fn start(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
+        let upstream = Arc::new(Upstream::new(self.clients.clone(), self.caches.clone(), &self.settings));
+        let mut downstream = Downstream::new(self.caches.clone(), ctx.bus.clone());
+        tokio::select! {
+            () = ctx.shutdown.requested() => Ok(()),
+            result = downstream.run() => Ok(result?),
+            () = serve(upstream, &mut ctx.inbox, &ctx.bus) => Ok(()),
+        }
+    }
+}
+
+/// Works on the requests of edges, many at a time.
+async fn serve(upstream: Arc<Upstream>, inbox: &mut Inbox, bus: &Bus) {
+    let mut working = JoinSet::new();
+    loop {
+        tokio::select! {
+            envelope = inbox.next(), if working.len() < CONCURRENT => {
+                let Some(envelope) = envelope else { return };
+                working.spawn(work(upstream.clone(), envelope, bus.clone()));
+            }
+            Some(done) = working.join_next() => {
+                if let Err(error) = done {
+                    tracing::error!(error = %error, "a request of an edge failed");
+                }
+            }
+        }
+    }
+}
+
+async fn work(upstream: Arc<Upstream>, envelope: Envelope, bus: Bus) {
+    // A request takes several calls at most, each with its own limit.
+    let handled = tokio::time::timeout(Duration::from_secs(120), upstream.handle(&envelope.message)).await;
+    let mut answers = handled.unwrap_or_default().into_iter();
+    let first = answers.next();
+    for answer in answers {
+        send(&bus, answer).await;
+    }
+    match first {
+        Some(first) if envelope.wants_answer() => envelope.reply_with(first),
+        Some(first) => send(&bus, first).await,
+        None => {}
+    }
+}
+
+async fn send(bus: &Bus, message: Message) {
+    if let Err(error) = bus.send(&ModuleName::CLOUD_HUB, message).await {
+        tracing::warn!(error = %error, "an answer was not sent");
+    }
+}

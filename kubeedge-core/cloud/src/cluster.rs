@@ -1,0 +1,224 @@
+//! Talking to the cluster: clients per actor, and raw requests whose bodies stay bytes.
+//!
+//! Everything goes through the [`ClusterApi`] seam, so a real API server, the embedded one and a test's script are
+//! alike. Requests made for a node act as that node (user `system:node:<name>`), all others as cloudcore.
+
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{Method, Request, header::CONTENT_TYPE};
+use http_body_util::BodyExt;
+use kube::core::{
+    Status,
+    response::{StatusDetails, StatusSummary},
+};
+use kubeedge_core::{
+    cluster::{Actor, ClusterApi},
+    name::NodeName,
+};
+use parking_lot::Mutex;
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use tower::ServiceExt;
+
+/// How long one request may take before it counts as failed.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Above this many nodes' clients the cache starts over; a client is cheap to make again.
+const CACHED_CLIENTS: usize = 2048;
+
+/// A `kube` client on a cluster, for an actor.
+pub fn client(cluster: &dyn ClusterApi, acting_as: &Actor) -> kube::Client {
+    let service = cluster.service(acting_as);
+    let service = service.map_request(|request: Request<kube::client::Body>| {
+        request.map(|body| body.map_err(Into::into).boxed_unsync())
+    });
+    kube::Client::new(service, "default")
+}
+
+/// The clients of one cluster: ours, and one for each node that asks for something.
+pub struct Clients {
+    cluster: Arc<dyn ClusterApi>,
+    ours: kube::Client,
+    nodes: Mutex<HashMap<NodeName, kube::Client>>,
+}
+
+impl fmt::Debug for Clients {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Clients").field("cluster", &self.cluster).finish_non_exhaustive()
+    }
+}
+
+impl Clients {
+    /// Clients on this cluster. Must be called within a tokio runtime.
+    pub fn new(cluster: Arc<dyn ClusterApi>) -> Self {
+        let ours = client(&*cluster, &Actor::Ourselves);
+        Self { cluster, ours, nodes: Mutex::default() }
+    }
+
+    /// The client that acts as cloudcore.
+    pub fn ours(&self) -> &kube::Client {
+        &self.ours
+    }
+
+    /// The client that acts as a node.
+    pub fn of(&self, node: &NodeName) -> kube::Client {
+        let mut nodes = self.nodes.lock();
+        if nodes.len() >= CACHED_CLIENTS {
+            nodes.clear();
+        }
+        let make = || client(&*self.cluster, &Actor::Node(node.clone()));
+        nodes.entry(node.clone()).or_insert_with(make).clone()
+    }
+}
+
+/// How the body of a request is to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Media {
+    Json,
+    MergePatch,
+    StrategicPatch,
+}
+
+impl Media {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::MergePatch => "application/merge-patch+json",
+            Self::StrategicPatch => "application/strategic-merge-patch+json",
+        }
+    }
+}
+
+/// Makes one request; the answer is the body as it came. Every failure is a Kubernetes status with reason and code,
+/// also where the API server was not reached at all.
+pub(crate) async fn call(
+    client: &kube::Client,
+    method: Method,
+    path: &str,
+    media: Media,
+    body: impl Into<Vec<u8>>,
+) -> Result<Bytes, Box<Status>> {
+    let request = Request::builder().method(method).uri(path).header(CONTENT_TYPE, media.as_str());
+    let request = request.body(body.into()).map_err(|error| unavailable(&error))?;
+    match tokio::time::timeout(REQUEST_TIMEOUT, client.request_text(request)).await {
+        Ok(Ok(text)) => Ok(text.into()),
+        Ok(Err(kube::Error::Api(status))) => Err(complete(status)),
+        Ok(Err(error)) => Err(unavailable(&error)),
+        Err(_) => Err(failure(504, "Timeout", format!("no answer from the API server to {path}"))),
+    }
+}
+
+/// `GET`.
+pub(crate) async fn get(client: &kube::Client, path: &str) -> Result<Bytes, Box<Status>> {
+    call(client, Method::GET, path, Media::Json, Vec::new()).await
+}
+
+/// `POST` of an object.
+pub(crate) async fn post(
+    client: &kube::Client,
+    path: &str,
+    body: impl Into<Vec<u8>>,
+) -> Result<Bytes, Box<Status>> {
+    call(client, Method::POST, path, Media::Json, body).await
+}
+
+/// A JSON merge patch (RFC 7386).
+pub(crate) async fn merge(
+    client: &kube::Client,
+    path: &str,
+    patch: &serde_json::Value,
+) -> Result<Bytes, Box<Status>> {
+    call(client, Method::PATCH, path, Media::MergePatch, patch.to_string()).await
+}
+
+/// A status for a failure of our own making.
+pub(crate) fn failure(code: u16, reason: &str, message: impl Into<String>) -> Box<Status> {
+    Status::failure(&message.into(), reason).with_code(code).boxed()
+}
+
+/// The present time as Kubernetes writes it.
+pub(crate) fn now() -> String {
+    let now = time::OffsetDateTime::now_utc().replace_nanosecond(0);
+    let text = now.ok().and_then(|now| now.format(&time::format_description::well_known::Rfc3339).ok());
+    text.unwrap_or_default()
+}
+
+/// `<resource> "<name>" not found`, as an API server says it.
+pub(crate) fn not_found(plural: &str, name: &str) -> Box<Status> {
+    let details = StatusDetails {
+        name: name.to_owned(),
+        group: String::new(),
+        kind: plural.to_owned(),
+        uid: String::new(),
+        causes: Vec::new(),
+        retry_after_seconds: 0,
+    };
+    let status = Status::failure(&format!("{plural} {name:?} not found"), "NotFound").with_code(404);
+    status.with_details(details).boxed()
+}
+
+fn unavailable(error: &(dyn std::error::Error + 'static)) -> Box<Status> {
+    failure(503, "ServiceUnavailable", kubeedge_core::failure::chain(error))
+}
+
+/// An edge takes an empty error for success: fill in what a server may have left out.
+fn complete(mut status: Box<Status>) -> Box<Status> {
+    status.status = Some(StatusSummary::Failure);
+    if status.reason.is_empty() {
+        status.reason = "InternalError".to_owned();
+    }
+    if status.message.is_empty() {
+        status.message = format!("the API server answered {}", status.code);
+    }
+    if status.code == 0 {
+        status.code = 500;
+    }
+    status
+}
+
+const SEGMENT: &AsciiSet =
+    &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'%').add(b'/').add(b'<').add(b'>').add(b'?').add(b'`');
+
+/// A path of the API from its segments; names from a peer cannot break out of theirs.
+pub(crate) fn api_path(prefix: &str, segments: &[&str]) -> String {
+    let mut path = prefix.to_owned();
+    for segment in segments {
+        path.push('/');
+        // `.` and `..` would be resolved away by a URL library.
+        match *segment {
+            "." => path.push_str("%2E"),
+            ".." => path.push_str("%2E%2E"),
+            other => path.extend(utf8_percent_encode(other, SEGMENT)),
+        }
+    }
+    path
+}
+
+/// The path of a namespaced object's collection, or of the object when a name is given.
+pub(crate) fn namespaced(prefix: &str, namespace: &str, plural: &str, rest: &[&str]) -> String {
+    let mut segments = vec!["namespaces", namespace, plural];
+    segments.extend(rest);
+    api_path(prefix, &segments)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_from_a_peer_stays_one_segment_of_the_path() {
+        assert_eq!(namespaced("/api/v1", "default", "pods", &["web"]), "/api/v1/namespaces/default/pods/web");
+        assert_eq!(api_path("/api/v1", &["nodes", "../secrets?x"]), "/api/v1/nodes/..%2Fsecrets%3Fx");
+        assert_eq!(api_path("/api/v1", &["nodes", ".."]), "/api/v1/nodes/%2E%2E");
+    }
+
+    #[test]
+    fn not_found_reads_as_the_api_server_writes_it() {
+        let status = not_found("configmaps", "cm1");
+        assert_eq!(status.message, r#"configmaps "cm1" not found"#);
+        assert_eq!(
+            serde_json::to_value(&*status).unwrap()["details"],
+            serde_json::json!({"name":"cm1","kind":"configmaps"})
+        );
+    }
+}

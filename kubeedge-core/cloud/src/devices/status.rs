@@ -1,0 +1,292 @@
+//! Reports of twins and states, into DeviceStatus objects.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+};
+
+use kube::core::Status;
+use kubeedge_core::{
+    bus::Envelope,
+    message::{Content, Message},
+    name::{Group, ModuleName, NodeName, Operation},
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use super::{
+    API_VERSION, PREFIX,
+    view::{DeviceState, DeviceView, ReportedTwin, StateReport, Twin, TwinReport},
+};
+use crate::{
+    cluster::{self, Clients, namespaced},
+    informer::{Informer, Object, ObjectKey},
+};
+
+/// Devices whose status is being written at a time.
+const WRITING: usize = 64;
+/// Reports that wait; no more are taken meanwhile.
+const WAITING: usize = 4096;
+
+/// What was reported of one device and not written yet.
+#[derive(Default)]
+struct Pending {
+    twins: Vec<BTreeMap<String, Option<ReportedTwin>>>,
+    state: Option<DeviceState>,
+    confirm: Vec<Envelope>,
+}
+
+/// A device, whether its reports were written, and the reports.
+type Written = (ObjectKey, Result<(), Box<Status>>, Vec<Envelope>);
+
+/// Writes reports: in order for each device, many devices at a time.
+pub(super) struct Reports {
+    clients: Arc<Clients>,
+    devices: Arc<Informer>,
+    pending: HashMap<ObjectKey, Pending>,
+    waiting: usize,
+    busy: HashSet<ObjectKey>,
+    writing: JoinSet<Written>,
+}
+
+impl Reports {
+    pub(super) fn new(clients: Arc<Clients>, devices: Arc<Informer>) -> Self {
+        let (pending, busy) = (HashMap::new(), HashSet::new());
+        Self { clients, devices, pending, waiting: 0, busy, writing: JoinSet::new() }
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.waiting < WAITING
+    }
+
+    /// Takes a message of an edge. Reports of devices that are not the node's are dropped unconfirmed.
+    pub(super) fn take(&mut self, envelope: Envelope) {
+        let text = envelope.message.route.resource.as_str().to_owned();
+        if text.contains("membership/detail") {
+            // Asked for on every connection; answered by the announcement, as Go answers it by nothing.
+            return;
+        }
+        let Some((node, key)) = device_of(&text) else {
+            tracing::debug!(resource = %text, "not a report of a device");
+            return;
+        };
+        let device = self.devices.get(&key);
+        let owned = device.as_ref().and_then(|device| DeviceView::of(device).ok());
+        if owned.is_none_or(|view| view.node.as_ref() != Some(&node)) {
+            tracing::warn!(%node, device = %key.name, "a report of a device that is not the node's");
+            return;
+        }
+        let content = &envelope.message.content;
+        let pending = self.pending.entry(key.clone()).or_default();
+        let read = if text.contains("twin/edge_updated") {
+            content.decode::<TwinReport>().map(|report| pending.twins.push(report.twin))
+        } else if text.contains("state/update") {
+            content.decode::<StateReport>().map(|report| pending.state = Some(report.device))
+        } else {
+            tracing::debug!(resource = %text, "not a report of a device");
+            return self.forget_if_empty(&key);
+        };
+        match read {
+            Ok(()) => {
+                pending.confirm.push(envelope);
+                self.waiting += 1;
+                self.write(key);
+            }
+            Err(error) => {
+                tracing::warn!(%node, device = %key.name, error = %error, "an unreadable report");
+                self.forget_if_empty(&key);
+            }
+        }
+    }
+
+    fn forget_if_empty(&mut self, key: &ObjectKey) {
+        if self.pending.get(key).is_some_and(|pending| pending.confirm.is_empty()) {
+            self.pending.remove(key);
+        }
+    }
+
+    fn write(&mut self, key: ObjectKey) {
+        if self.busy.contains(&key) || self.writing.len() >= WRITING {
+            return;
+        }
+        let Some(device) = self.devices.get(&key) else { return };
+        let Some(mut pending) = self.pending.remove(&key) else { return };
+        self.busy.insert(key.clone());
+        let clients = self.clients.clone();
+        self.writing.spawn(async move {
+            let confirm = std::mem::take(&mut pending.confirm);
+            let done = write(&clients, &device, pending).await;
+            (key, done, confirm)
+        });
+    }
+
+    /// The confirmations of reports that were written. Pending while there are none. Cancel-safe.
+    pub(super) async fn confirmed(&mut self) -> Vec<Message> {
+        let Some(done) = self.writing.join_next().await else { return std::future::pending().await };
+        let (key, done, confirm) = match done {
+            Ok(done) => done,
+            Err(error) => {
+                tracing::error!(error = %error, "writing a DeviceStatus failed");
+                self.busy.clear();
+                return Vec::new();
+            }
+        };
+        self.waiting = self.waiting.saturating_sub(confirm.len());
+        self.busy.remove(&key);
+        // Those that waited for a place, this device's first.
+        let next: Vec<_> = std::iter::once(key.clone()).chain(self.pending.keys().cloned()).collect();
+        for key in next {
+            self.write(key);
+        }
+        if let Err(status) = done {
+            // Not confirmed: the edge repeats it.
+            tracing::warn!(device = %key.name, error = %status, "a DeviceStatus was not written");
+            return Vec::new();
+        }
+        confirm.into_iter().filter_map(confirmation).collect()
+    }
+}
+
+/// The confirmation of a report: by the way back if there is one, else by the hub.
+fn confirmation(report: Envelope) -> Option<Message> {
+    let node = report.message.route.resource.as_str().split('/').nth(1).unwrap_or_default().to_owned();
+    let answer =
+        Message::new(ModuleName::DEVICE_CONTROLLER, Operation::RESPONSE, format!("node/{node}/twin"))
+            .in_group(Group::TWIN)
+            .answering(report.message.header.id.clone())
+            .with(Content::text("OK"));
+    if report.wants_answer() {
+        report.reply_with(answer);
+        return None;
+    }
+    Some(answer)
+}
+
+/// Node and device in `node/<node>/device/<namespace>/<name>/…`.
+fn device_of(resource: &str) -> Option<(NodeName, ObjectKey)> {
+    let mut parts = resource.split('/').skip(1);
+    let node = parts.next()?;
+    (parts.next()? == "device").then_some(())?;
+    let (namespace, name) = (parts.next()?, parts.next()?);
+    Some((node.into(), ObjectKey::new(namespace, name)))
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Existing {
+    status: ExistingStatus,
+}
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ExistingStatus {
+    twins: Vec<Twin>,
+}
+
+fn path(device: &Object, rest: &[&str]) -> String {
+    namespaced(PREFIX, &device.key.namespace, "devicestatuses", rest)
+}
+
+async fn write(clients: &Clients, device: &Object, pending: Pending) -> Result<(), Box<Status>> {
+    let client = clients.ours();
+    let mut patch = serde_json::Map::new();
+    let existing = existing(client, device).await?;
+    if !pending.twins.is_empty() {
+        let view = DeviceView::of(device).map_err(|why| cluster::failure(400, "Invalid", why))?;
+        let twins = merged(existing.status.twins, &pending.twins, &view);
+        patch.insert("twins".to_owned(), json!(twins));
+    }
+    if let Some(state) = pending.state {
+        patch.insert("state".to_owned(), state.state.into());
+        patch.insert("lastOnlineTime".to_owned(), state.last_online_time.into());
+    }
+    cluster::merge(client, &path(device, &[&device.key.name]), &json!({"status": patch})).await.map(drop)
+}
+
+/// The DeviceStatus as it stands, made where it is missing.
+async fn existing(client: &kube::Client, device: &Object) -> Result<Existing, Box<Status>> {
+    match cluster::get(client, &path(device, &[&device.key.name])).await {
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .map_err(|error| cluster::failure(502, "InternalError", error.to_string())),
+        Err(status) if status.is_not_found() => create(client, device).await.map(|()| Existing::default()),
+        Err(status) => Err(status),
+    }
+}
+
+/// Makes an empty DeviceStatus, owned by the Device, if there is none.
+pub(super) async fn ensure(client: &kube::Client, device: &Object) -> Result<(), Box<Status>> {
+    create(client, device).await
+}
+
+async fn create(client: &kube::Client, device: &Object) -> Result<(), Box<Status>> {
+    let body = json!({
+        "apiVersion": API_VERSION, "kind": "DeviceStatus",
+        "metadata": {
+            "name": device.key.name, "namespace": device.key.namespace,
+            "ownerReferences": [{"apiVersion": API_VERSION, "kind": "Device", "name": device.key.name,
+                "uid": device.uid, "controller": true, "blockOwnerDeletion": true}],
+        },
+        "spec": {}, "status": {},
+    });
+    match cluster::post(client, &path(device, &[]), body.to_string()).await {
+        Err(status) if !status.is_already_exists() => Err(status),
+        _ => Ok(()),
+    }
+}
+
+/// All known twins with what was reported; those of properties the device no longer has are left out.
+fn merged(
+    known: Vec<Twin>,
+    reports: &[BTreeMap<String, Option<ReportedTwin>>],
+    view: &DeviceView,
+) -> Vec<Value> {
+    let mut twins = known;
+    twins.retain(|twin| view.properties.contains(&twin.property_name));
+    for (name, report) in reports.iter().flatten() {
+        let Some(report) = report else { continue };
+        if !view.properties.contains(name) {
+            continue;
+        }
+        if let Some(twin) = twins.iter_mut().find(|twin| twin.property_name == *name) {
+            twin.update(report);
+        } else {
+            let mut twin = Twin { property_name: name.clone(), ..Twin::default() };
+            twin.update(report);
+            twins.push(twin);
+        }
+    }
+    twins.iter().map(|twin| json!(twin)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_report_of_a_twin_counts() {
+        let view =
+            DeviceView { node: None, model: String::new(), properties: ["temperature".to_owned()].into() };
+        let report: TwinReport = serde_json::from_value(json!({"event_id": "e", "timestamp": 1, "twin": {
+            "temperature": {"actual": {"value": "27", "metadata": {"timestamp": 1795213899883_i64}},
+                "optional": true, "metadata": {"type": "int"}, "actual_version": {"cloud": 0, "edge": 1}},
+            "unknown": {"actual": {"value": "1"}},
+            "deleted": null,
+        }}))
+        .unwrap();
+        let old = Twin { property_name: "gone".into(), ..Twin::default() };
+        let twins = merged(vec![old], &[report.twin], &view);
+        assert_eq!(
+            twins,
+            [json!({"propertyName": "temperature",
+                "reported": {"value": "27", "metadata": {"timestamp": "1795213899883", "type": "int"}},
+                "observedDesired": {"value": ""}})]
+        );
+    }
+
+    #[test]
+    fn a_report_names_node_and_device() {
+        let (node, key) = device_of("node/n/device/default/thermo-1/twin/edge_updated").unwrap();
+        assert_eq!((node.as_str(), key), ("n", ObjectKey::new("default", "thermo-1")));
+        assert!(device_of("node/n/membership/detail").is_none());
+    }
+}

@@ -1,0 +1,356 @@
+//! What waits for one session: messages sent once, and objects kept until the edge has confirmed them.
+//!
+//! Objects are kept under their UID, the newest message only. After the confirmation the message goes and its
+//! version stays, so that an older one does not follow. Both parts are bounded: a session whose plain messages do
+//! not fit any more is ended (its edge does not read), an object that does not fit is left to the reconciliation.
+
+use std::collections::{HashMap, VecDeque};
+
+use kubeedge_core::{
+    message::Message,
+    name::{MessageId, Operation},
+};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::records::{Known, Record};
+
+/// Plain messages that may wait for one session.
+pub(super) const MAX_PLAIN: usize = 4096;
+/// Bytes of content that may wait for one session, plain and kept each.
+pub(super) const MAX_BYTES: usize = 32 << 20;
+/// Objects of which a session remembers the confirmed version.
+const MAX_REMEMBERED: usize = 20_000;
+
+/// The key of an object on its way: its UID, or its path when it has none (Go uses the empty text there, so that
+/// such messages overwrite each other).
+pub(super) type Key = String;
+
+/// A message for the acknowledged part, with what decides its fate.
+#[derive(Debug)]
+pub(super) struct Offer {
+    pub(super) key: Key,
+    pub(super) message: Message,
+    /// Deletion, or an object that is being deleted.
+    pub(super) gone: bool,
+    pub(super) record: Record,
+}
+
+/// What became of an offered message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Put {
+    Taken,
+    /// The edge has this version or a newer one, or is about to get it.
+    Stale,
+    /// No room; see the module's documentation.
+    Full,
+}
+
+/// A message to write now, and its record.
+#[derive(Clone, Debug)]
+pub(super) struct Flight {
+    pub(super) key: Key,
+    pub(super) message: Message,
+    pub(super) record: Record,
+    /// The record has to be made first.
+    pub(super) needs_record: bool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    message: Option<Message>,
+    version: Option<u64>,
+    gone: bool,
+    record: Record,
+    needs_record: bool,
+    queued: bool,
+    flying: bool,
+    failures: u32,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    plain: VecDeque<Message>,
+    plain_bytes: usize,
+    kept: HashMap<Key, Entry>,
+    kept_bytes: usize,
+    ready: VecDeque<Key>,
+    flights: HashMap<MessageId, Key>,
+    acked: VecDeque<Key>,
+}
+
+/// The pool of one session.
+#[derive(Debug, Default)]
+pub(super) struct Pool {
+    inner: Mutex<Inner>,
+    wake: Notify,
+}
+
+impl Pool {
+    /// Completes when there may be something new to write. Cancel-safe; for one waiter.
+    pub(super) async fn changed(&self) {
+        self.wake.notified().await;
+    }
+
+    /// Takes a message that is sent once.
+    pub(super) fn put_plain(&self, message: Message) -> Put {
+        let mut inner = self.inner.lock();
+        let size = size(&message);
+        if inner.plain.len() >= MAX_PLAIN || inner.plain_bytes + size > MAX_BYTES {
+            return Put::Full;
+        }
+        inner.plain_bytes += size;
+        inner.plain.push_back(message);
+        self.wake.notify_one();
+        Put::Taken
+    }
+
+    /// The next message that is sent once.
+    pub(super) fn next_plain(&self) -> Option<Message> {
+        let mut inner = self.inner.lock();
+        let message = inner.plain.pop_front()?;
+        inner.plain_bytes = inner.plain_bytes.saturating_sub(size(&message));
+        Some(message)
+    }
+
+    /// Takes an object if it is news to the edge. `known` looks up the record where the session knows nothing yet.
+    pub(super) fn put(&self, offer: Offer, known: impl FnOnce(&Record) -> Known) -> Put {
+        let version = offer.message.header.resource_version.as_ref().and_then(|version| version.number());
+        let forced = offer.gone || offer.message.route.operation == Operation::RESPONSE;
+        if version.is_none() && !offer.gone {
+            return Put::Stale;
+        }
+        let mut inner = self.inner.lock();
+        let mut needs_record = false;
+        if !forced {
+            match inner.kept.get(&offer.key) {
+                Some(kept) if kept.gone || version <= kept.version => return Put::Stale,
+                Some(kept) => needs_record = kept.needs_record,
+                None => match known(&offer.record) {
+                    Known::Missing => needs_record = true,
+                    Known::Unversioned => return Put::Stale,
+                    Known::At(confirmed) if version <= confirmed.number() => return Put::Stale,
+                    Known::At(_) => {}
+                },
+            }
+        }
+        inner.keep(offer, version, needs_record, &self.wake)
+    }
+
+    /// The next object to write.
+    pub(super) fn next_ready(&self) -> Option<Flight> {
+        let mut inner = self.inner.lock();
+        loop {
+            let key = inner.ready.pop_front()?;
+            let Some(entry) = inner.kept.get_mut(&key) else { continue };
+            entry.queued = false;
+            let Some(message) = entry.message.clone() else { continue };
+            entry.flying = true;
+            let (record, needs_record) = (entry.record.clone(), entry.needs_record);
+            inner.flights.insert(message.header.id.clone(), key.clone());
+            return Some(Flight { key, message, record, needs_record });
+        }
+    }
+
+    /// The record of this object exists now.
+    pub(super) fn record_made(&self, key: &Key) {
+        if let Some(entry) = self.inner.lock().kept.get_mut(key) {
+            entry.needs_record = false;
+        }
+    }
+
+    /// The edge has answered this message; unknown and repeated confirmations are ignored.
+    pub(super) fn acked(&self, message: &MessageId) {
+        let mut inner = self.inner.lock();
+        if let Some(key) = inner.flights.remove(message) {
+            inner.acked.push_back(key);
+            self.wake.notify_one();
+        }
+    }
+
+    /// The next object that was confirmed.
+    pub(super) fn next_acked(&self) -> Option<Key> {
+        self.inner.lock().acked.pop_front()
+    }
+
+    /// Whether something newer than what is on its way waits for this key.
+    pub(super) fn superseded(&self, flight: &Flight) -> bool {
+        let inner = self.inner.lock();
+        let newest = inner.kept.get(&flight.key).and_then(|entry| entry.message.as_ref());
+        newest.is_some_and(|newest| newest.header.id != flight.message.header.id)
+    }
+
+    /// The flight is over and the confirmation recorded: forget the message, or queue the newer one.
+    pub(super) fn landed(&self, flight: &Flight) {
+        let mut inner = self.inner.lock();
+        inner.flights.remove(&flight.message.header.id);
+        let Some(entry) = inner.kept.get_mut(&flight.key) else { return };
+        entry.flying = false;
+        entry.failures = 0;
+        let newest =
+            entry.message.as_ref().is_none_or(|message| message.header.id == flight.message.header.id);
+        if !newest {
+            return inner.queue(&flight.key, &self.wake);
+        }
+        let freed = entry.message.take().as_ref().map_or(0, size);
+        if flight.message.route.operation == Operation::DELETE || inner.kept.len() > MAX_REMEMBERED {
+            inner.kept.remove(&flight.key);
+        }
+        inner.kept_bytes = inner.kept_bytes.saturating_sub(freed);
+    }
+
+    /// The flight failed. Returns how often in a row, for the pause before [`Pool::requeue`].
+    pub(super) fn failed(&self, flight: &Flight) -> u32 {
+        let mut inner = self.inner.lock();
+        inner.flights.remove(&flight.message.header.id);
+        let Some(entry) = inner.kept.get_mut(&flight.key) else { return 0 };
+        entry.flying = false;
+        entry.failures = entry.failures.saturating_add(1);
+        entry.failures
+    }
+
+    /// Puts an object in line again, if there still is something to send.
+    pub(super) fn requeue(&self, key: &Key) {
+        self.inner.lock().queue(key, &self.wake);
+    }
+}
+
+impl Inner {
+    fn keep(&mut self, offer: Offer, version: Option<u64>, needs_record: bool, wake: &Notify) -> Put {
+        let earlier = self.kept.get(&offer.key);
+        let freed = earlier.and_then(|entry| entry.message.as_ref()).map_or(0, size);
+        let bytes = self.kept_bytes.saturating_sub(freed) + size(&offer.message);
+        if bytes > MAX_BYTES {
+            return Put::Full;
+        }
+        let (queued, flying, failures) =
+            earlier.map_or((false, false, 0), |entry| (entry.queued, entry.flying, entry.failures));
+        self.kept_bytes = bytes;
+        let Offer { key, message, gone, record } = offer;
+        let entry =
+            Entry { message: Some(message), version, gone, record, needs_record, queued, flying, failures };
+        self.kept.insert(key.clone(), entry);
+        self.queue(&key, wake);
+        Put::Taken
+    }
+
+    fn queue(&mut self, key: &Key, wake: &Notify) {
+        let Some(entry) = self.kept.get_mut(key) else { return };
+        if entry.message.is_some() && !entry.queued && !entry.flying {
+            entry.queued = true;
+            self.ready.push_back(key.clone());
+            wake.notify_one();
+        }
+    }
+}
+
+/// What a message weighs here: its content and a little for the rest.
+fn size(message: &Message) -> usize {
+    message.content.as_json().len() + 256
+}
+
+#[cfg(test)]
+mod tests {
+    use kubeedge_core::{message::Content, name::ModuleName};
+
+    use super::*;
+
+    fn offer(uid: &str, operation: Operation, version: &str) -> Offer {
+        let message = Message::new(ModuleName::EDGE_CONTROLLER, operation, "node/n/default/pod/web")
+            .with(Content::text("x"));
+        let message = if version.is_empty() { message } else { message.at_version(version) };
+        let gone = message.route.operation == Operation::DELETE;
+        Offer { key: uid.into(), message, gone, record: Record::new(&"n".into(), "default", uid) }
+    }
+
+    fn update(uid: &str, version: &str) -> Offer {
+        offer(uid, Operation::UPDATE, version)
+    }
+
+    fn at(version: &str) -> impl FnOnce(&Record) -> Known + use<> {
+        let known = Known::At(version.into());
+        move |_| known
+    }
+
+    #[test]
+    fn only_versions_newer_than_the_record_are_taken() {
+        let pool = Pool::default();
+        assert_eq!(pool.put(update("a", "5"), at("5")), Put::Stale);
+        assert_eq!(pool.put(update("a", "5"), |_| Known::Unversioned), Put::Stale);
+        assert_eq!(pool.put(update("a", ""), at("1")), Put::Stale);
+        assert_eq!(pool.put(update("a", "not a number"), at("1")), Put::Stale);
+        assert_eq!(pool.put(update("a", "6"), at("5")), Put::Taken);
+        assert_eq!(pool.put(update("b", "1"), |_| Known::Missing), Put::Taken);
+        assert!(!pool.next_ready().unwrap().needs_record);
+        assert!(pool.next_ready().unwrap().needs_record);
+    }
+
+    #[test]
+    fn versions_of_one_object_coalesce_to_the_newest_while_they_wait() {
+        let pool = Pool::default();
+        pool.put(update("a", "1"), |_| Known::Missing);
+        pool.put(update("a", "3"), at("0"));
+        assert_eq!(pool.put(update("a", "2"), at("0")), Put::Stale);
+        let flight = pool.next_ready().unwrap();
+        assert_eq!(flight.message.header.resource_version.unwrap(), "3");
+        assert!(pool.next_ready().is_none());
+    }
+
+    #[test]
+    fn a_version_that_arrives_during_a_flight_follows_after_it() {
+        let pool = Pool::default();
+        pool.put(update("a", "1"), at("0"));
+        let flight = pool.next_ready().unwrap();
+        pool.put(update("a", "2"), at("0"));
+        assert!(pool.next_ready().is_none() && pool.superseded(&flight));
+        pool.acked(&flight.message.header.id);
+        pool.acked(&flight.message.header.id);
+        assert_eq!(pool.next_acked().unwrap(), "a");
+        assert!(pool.next_acked().is_none());
+        pool.landed(&flight);
+        assert_eq!(pool.next_ready().unwrap().message.header.resource_version.unwrap(), "2");
+    }
+
+    #[test]
+    fn a_confirmed_version_is_remembered_and_a_confirmed_delete_forgotten() {
+        let pool = Pool::default();
+        pool.put(update("a", "4"), at("0"));
+        pool.landed(&pool.next_ready().unwrap());
+        assert_eq!(pool.put(update("a", "4"), at("0")), Put::Stale);
+        assert_eq!(pool.put(offer("a", Operation::DELETE, ""), at("0")), Put::Taken);
+        assert_eq!(pool.put(update("a", "5"), at("0")), Put::Stale);
+        pool.landed(&pool.next_ready().unwrap());
+        assert_eq!(pool.put(update("a", "5"), at("0")), Put::Taken);
+    }
+
+    #[test]
+    fn a_failed_flight_counts_and_goes_again() {
+        let pool = Pool::default();
+        pool.put(update("a", "4"), at("0"));
+        let flight = pool.next_ready().unwrap();
+        assert_eq!(pool.failed(&flight), 1);
+        pool.requeue(&flight.key);
+        let flight = pool.next_ready().unwrap();
+        assert_eq!(pool.failed(&flight), 2);
+    }
+
+    #[test]
+    fn what_waits_is_bounded() {
+        let pool = Pool::default();
+        let plain = || Message::new(ModuleName::CLOUD_HUB, Operation::UPDATE, "membership");
+        for _ in 0..MAX_PLAIN {
+            assert_eq!(pool.put_plain(plain()), Put::Taken);
+        }
+        assert_eq!(pool.put_plain(plain()), Put::Full);
+        let big = "x".repeat(MAX_BYTES / 2);
+        let heavy = |uid: &str| {
+            let mut offer = update(uid, "1");
+            offer.message.content = Content::text(&big);
+            offer
+        };
+        assert_eq!(pool.put(heavy("a"), at("0")), Put::Taken);
+        assert_eq!(pool.put(heavy("b"), at("0")), Put::Full);
+        pool.landed(&pool.next_ready().unwrap());
+        assert_eq!(pool.put(heavy("b"), at("0")), Put::Taken);
+    }
+}

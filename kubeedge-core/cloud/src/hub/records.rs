@@ -1,0 +1,253 @@
+//! What each edge has confirmed: ObjectSync and ClusterObjectSync records in the cluster.
+
+use std::{collections::HashMap, sync::Arc};
+
+use kube::core::Status;
+use kubeedge_core::{
+    message::resource::NO_NAMESPACE,
+    name::{NodeName, ResourceVersion},
+};
+use parking_lot::Mutex;
+use serde::Deserialize;
+use tokio::sync::Notify;
+
+use crate::{
+    cluster::{self, Clients},
+    informer::{Informer, Informers, ObjectKey, kind},
+};
+
+const GROUP: &str = "reliablesyncs.kubeedge.io";
+const PREFIX: &str = "/apis/reliablesyncs.kubeedge.io/v1alpha1";
+
+/// The object a record is about, and where the record stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Record {
+    /// The object's namespace; empty for a cluster-scoped object.
+    pub(crate) namespace: String,
+    /// `<node>.<uid>`.
+    pub(crate) name: String,
+    pub(crate) api_version: String,
+    pub(crate) kind: String,
+    pub(crate) object: String,
+}
+
+impl Record {
+    /// The record of an object (namespace element as in a resource, `null` for none) for a node.
+    pub(crate) fn new(node: &NodeName, namespace: &str, uid: &str) -> Self {
+        let namespace = if namespace == NO_NAMESPACE { "" } else { namespace };
+        Self {
+            namespace: namespace.to_owned(),
+            name: format!("{node}.{uid}"),
+            api_version: String::new(),
+            kind: String::new(),
+            object: String::new(),
+        }
+    }
+
+    fn kind_of_record(&self) -> (&'static str, &'static str) {
+        if self.namespace.is_empty() {
+            ("ClusterObjectSync", "clusterobjectsyncs")
+        } else {
+            ("ObjectSync", "objectsyncs")
+        }
+    }
+
+    fn path(&self, rest: &[&str]) -> String {
+        let (_, plural) = self.kind_of_record();
+        if self.namespace.is_empty() {
+            let mut segments = vec![plural];
+            segments.extend(rest);
+            cluster::api_path(PREFIX, &segments)
+        } else {
+            cluster::namespaced(PREFIX, &self.namespace, plural, rest)
+        }
+    }
+}
+
+/// The node and uid in a record's name; the node is everything before the last dot.
+pub(crate) fn split_name(name: &str) -> Option<(NodeName, &str)> {
+    name.rsplit_once('.').map(|(node, uid)| (NodeName::from(node), uid))
+}
+
+/// What a record holds.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct RecordBody {
+    pub(crate) spec: RecordSpec,
+    pub(crate) status: RecordStatus,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct RecordSpec {
+    #[serde(rename = "objectAPIVersion")]
+    pub(crate) object_api_version: String,
+    pub(crate) object_kind: String,
+    pub(crate) object_name: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct RecordStatus {
+    pub(crate) object_resource_version: ResourceVersion,
+}
+
+/// What is known of a record without asking the API server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    Missing,
+    /// There, but with no version yet: somebody is making it.
+    Unversioned,
+    At(ResourceVersion),
+}
+
+/// Reads records from informers, writes them through the API.
+#[derive(Debug)]
+pub(crate) struct Records {
+    clients: Arc<Clients>,
+    namespaced: Arc<Informer>,
+    cluster: Arc<Informer>,
+    later: Mutex<HashMap<String, Record>>,
+    wake: Notify,
+}
+
+/// At most this many records wait to be made for nodes that are away; what does not fit is made when the object
+/// changes next or the node asks.
+const MAX_LATER: usize = 100_000;
+
+impl Records {
+    pub(crate) fn new(clients: Arc<Clients>, informers: &Informers) -> Self {
+        let (namespaced, cluster) = informers_of(informers);
+        Self { clients, namespaced, cluster, later: Mutex::default(), wake: Notify::new() }
+    }
+
+    pub(crate) async fn ready(&self) {
+        self.namespaced.ready().await;
+        self.cluster.ready().await;
+    }
+
+    pub(super) fn known(&self, record: &Record) -> Known {
+        let informer = if record.namespace.is_empty() { &self.cluster } else { &self.namespaced };
+        let key = ObjectKey::new(record.namespace.clone(), record.name.clone());
+        let Some(found) = informer.get(&key) else { return Known::Missing };
+        match found.view::<RecordBody>() {
+            Ok(body) if !body.status.object_resource_version.is_empty() => {
+                Known::At(body.status.object_resource_version)
+            }
+            _ => Known::Unversioned,
+        }
+    }
+
+    /// Makes the record with version 0 if there is none.
+    pub(super) async fn ensure(&self, record: &Record) -> Result<(), Box<Status>> {
+        match self.create(record).await {
+            Ok(()) => self.set_version(record, "0").await,
+            Err(status) if status.is_already_exists() => Ok(()),
+            Err(status) => Err(status),
+        }
+    }
+
+    /// The edge has confirmed this version.
+    pub(super) async fn save(&self, record: &Record, version: &str) -> Result<(), Box<Status>> {
+        match self.set_version(record, version).await {
+            Err(status) if status.is_not_found() && !record.kind.is_empty() => {
+                match self.create(record).await {
+                    Err(status) if !status.is_already_exists() => return Err(status),
+                    _ => {}
+                }
+                self.set_version(record, version).await
+            }
+            done => done,
+        }
+    }
+
+    /// The edge has confirmed that the object is gone.
+    pub(crate) async fn remove(&self, record: &Record) -> Result<(), Box<Status>> {
+        let body = br#"{"kind":"DeleteOptions","apiVersion":"v1","gracePeriodSeconds":0}"#.to_vec();
+        let path = record.path(&[&record.name]);
+        let client = self.clients.ours();
+        match cluster::call(client, http::Method::DELETE, &path, cluster::Media::Json, body).await {
+            Err(status) if !status.is_not_found() => Err(status),
+            _ => Ok(()),
+        }
+    }
+
+    /// Remembers to make a record for a node that is away, so that it gets the object when it is back.
+    pub(super) fn ensure_later(&self, record: Record) {
+        let mut later = self.later.lock();
+        if later.len() < MAX_LATER {
+            later.insert(record.name.clone(), record);
+            self.wake.notify_one();
+        }
+    }
+
+    /// Makes the records remembered; runs until dropped. A record that cannot be made now is tried again.
+    pub(super) async fn make_remembered(&self) {
+        loop {
+            let batch: Vec<_> = self.later.lock().drain().map(|(_, record)| record).collect();
+            if batch.is_empty() {
+                self.wake.notified().await;
+                continue;
+            }
+            let mut failed = false;
+            for record in batch {
+                if let Err(status) = self.ensure(&record).await {
+                    tracing::warn!(record = %record.name, error = %status, "cannot make a sync record");
+                    // A name the API server will never take must not be tried for ever.
+                    if status.code >= 500 || status.code == 429 {
+                        failed = true;
+                        self.later.lock().entry(record.name.clone()).or_insert(record);
+                    }
+                }
+            }
+            if failed {
+                tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+            }
+        }
+    }
+
+    async fn create(&self, record: &Record) -> Result<(), Box<Status>> {
+        let (kind, _) = record.kind_of_record();
+        let mut metadata = serde_json::Map::new();
+        metadata.insert("name".to_owned(), record.name.as_str().into());
+        if !record.namespace.is_empty() {
+            metadata.insert("namespace".to_owned(), record.namespace.as_str().into());
+        }
+        let body = serde_json::json!({
+            "apiVersion": format!("{GROUP}/v1alpha1"), "kind": kind, "metadata": metadata,
+            "spec": {"objectAPIVersion": record.api_version, "objectKind": record.kind, "objectName": record.object},
+        });
+        cluster::post(self.clients.ours(), &record.path(&[]), body.to_string()).await.map(drop)
+    }
+
+    async fn set_version(&self, record: &Record, version: &str) -> Result<(), Box<Status>> {
+        let patch = serde_json::json!({"status": {"objectResourceVersion": version}});
+        let path = record.path(&[&record.name, "status"]);
+        cluster::merge(self.clients.ours(), &path, &patch).await.map(drop)
+    }
+}
+
+/// The informers of both kinds of records: namespaced, cluster-scoped.
+pub(crate) fn informers_of(informers: &Informers) -> (Arc<Informer>, Arc<Informer>) {
+    let namespaced = kind(GROUP, "v1alpha1", "ObjectSync", "objectsyncs");
+    let cluster = kind(GROUP, "v1alpha1", "ClusterObjectSync", "clusterobjectsyncs");
+    (informers.of(&namespaced), informers.of(&cluster))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_named_after_node_and_uid_and_stands_in_the_objects_namespace() {
+        let record = Record::new(&"edge.one".into(), "default", "u-1");
+        assert_eq!(record.name, "edge.one.u-1");
+        assert_eq!(split_name(&record.name), Some(("edge.one".into(), "u-1")));
+        assert_eq!(
+            record.path(&[&record.name]),
+            "/apis/reliablesyncs.kubeedge.io/v1alpha1/namespaces/default/objectsyncs/edge.one.u-1"
+        );
+        let record = Record::new(&"n".into(), "null", "u");
+        assert_eq!(record.path(&[]), "/apis/reliablesyncs.kubeedge.io/v1alpha1/clusterobjectsyncs");
+    }
+}

@@ -1,0 +1,183 @@
+//! Which messages to a node want an acknowledgement, and what a session must know of their content.
+
+use kubeedge_core::{
+    message::{Message, resource},
+    name::{Group, ModuleName, Operation},
+};
+use serde::Deserialize;
+
+/// How a message travels to the edge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// Sent once.
+    Plain,
+    /// Sent until the edge confirms that it has stored the object.
+    Acked,
+}
+
+const PLAIN_RESOURCES: [&str; 5] =
+    ["podlist", "membership", "twin/cloud_updated", "serviceaccounttoken", "k8s/ca.crt"];
+const VOLUME_OPERATIONS: [&str; 4] =
+    ["createvolume", "deletevolume", "controllerpublishvolume", "controllerunpublishvolume"];
+const PLAIN_TYPES: [&str; 5] = ["lease", "nodepatch", "podpatch", "podstatus", "certificatesigningrequest"];
+
+/// KubeEdge's order of decisions, first match wins. The tests on the resource are literal substring tests, as a
+/// Go edge's cloud makes them.
+pub(super) fn mode(message: &Message) -> Mode {
+    let route = &message.route;
+    let (text, operation) = (route.resource.as_str(), &route.operation);
+    let plain = PLAIN_RESOURCES.iter().any(|part| text.contains(part))
+        || VOLUME_OPERATIONS.contains(&operation.as_str())
+        || operation == "applicationResponse"
+        || route.group == Group::USER
+        || route.source == ModuleName::TASK_MANAGER
+        || route.source == "nodeupgradejobcontroller"
+        || (*operation == Operation::RESPONSE && (message.content.is_ok_text() || is_error(message)))
+        || (route.source == ModuleName::EDGE_CONTROLLER && plain_of_edge_controller(text, operation));
+    if plain { Mode::Plain } else { Mode::Acked }
+}
+
+fn plain_of_edge_controller(text: &str, operation: &Operation) -> bool {
+    let kind = text.split('/').nth(3).unwrap_or_default();
+    (kind == "node" && *operation != Operation::UPDATE)
+        || PLAIN_TYPES.contains(&kind)
+        || (kind == "pod" && *operation == Operation::RESPONSE)
+}
+
+/// Whether the content is an error as Go writes one: `{"ErrStatus":…}`.
+fn is_error(message: &Message) -> bool {
+    message.content.as_json().trim_ascii_start().starts_with(br#"{"ErrStatus""#)
+}
+
+/// The deletion of the Node object: never sent, it ends the session.
+pub(super) fn is_node_gone(message: &Message) -> bool {
+    let mut parts = message.route.resource.as_str().split('/');
+    message.route.operation == Operation::DELETE
+        && message.route.source == ModuleName::EDGE_CONTROLLER
+        && (parts.next(), parts.nth(1), parts.next())
+            == (Some("node"), Some(resource::NO_NAMESPACE), Some("node"))
+}
+
+/// The parts of a Kubernetes object that reliable delivery needs.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Head {
+    pub(super) api_version: String,
+    pub(super) kind: String,
+    pub(super) metadata: HeadMeta,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct HeadMeta {
+    pub(super) uid: String,
+    pub(super) deletion_timestamp: Option<String>,
+}
+
+/// Whether a resource is that of a CSI volume: `<word>/volume/<word>…`.
+pub(super) fn is_volume(resource: &str) -> bool {
+    let word = |part: Option<&str>| part.and_then(|part| part.chars().next()).is_some_and(is_word);
+    let mut parts = resource.splitn(3, '/');
+    let first = parts.next();
+    word(first)
+        && first.unwrap_or_default().chars().all(|c| is_word(c) || matches!(c, '-' | '.' | '+'))
+        && parts.next() == Some("volume")
+        && word(parts.next())
+}
+
+fn is_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_'
+}
+
+#[cfg(test)]
+mod tests {
+    use kubeedge_core::message::Content;
+
+    use super::*;
+
+    fn message(source: &str, group: &str, operation: &str, resource: &str, content: &str) -> Message {
+        Message::new(source.into(), operation.into(), resource)
+            .in_group(group.into())
+            .with(Content::from_json_bytes(content.to_owned()).unwrap())
+    }
+
+    #[test]
+    fn acknowledgement_is_wanted_exactly_where_kubeedge_wants_it() {
+        use Mode::{Acked, Plain};
+        for (source, group, operation, resource, content, expected) in [
+            ("edgecontroller", "resource", "insert", "node/n/default/pod/web", "{}", Acked),
+            ("edgecontroller", "resource", "update", "node/n/default/pod/web", "{}", Acked),
+            ("edgecontroller", "resource", "response", "node/n/default/pod/web", "{}", Plain),
+            (
+                "edgecontroller",
+                "resource",
+                "response",
+                "node/n/default/configmap/c",
+                r#"{"kind":"x"}"#,
+                Acked,
+            ),
+            (
+                "edgecontroller",
+                "resource",
+                "response",
+                "node/n/default/configmap/c",
+                r#"{"ErrStatus":{}}"#,
+                Plain,
+            ),
+            ("edgecontroller", "resource", "response", "node/n/default/configmap/c", r#""OK""#, Plain),
+            ("edgecontroller", "resource", "update", "node/n/null/node/n", "{}", Acked),
+            ("edgecontroller", "resource", "delete", "node/n/null/node/n", "null", Plain),
+            ("edgecontroller", "resource", "response", "node/n/null/node/n", "{}", Plain),
+            ("edgecontroller", "resource", "response", "node/n/ns/lease/l", "{}", Plain),
+            ("edgecontroller", "resource", "response", "node/n/ns/podpatch/p", "{}", Plain),
+            ("edgecontroller", "resource", "response", "node/n/ns/serviceaccounttoken/s", "{}", Plain),
+            ("edgecontroller", "resource", "update", "node/n/ns/configmap/my-membership", "{}", Plain),
+            ("devicecontroller", "twin", "update", "node/n/membership", "{}", Plain),
+            ("devicecontroller", "twin", "response", "node/n/twin", r#""OK""#, Plain),
+            ("devicecontroller", "resource", "insert", "node/n/default/device/d", "{}", Acked),
+            (
+                "dynamiccontroller",
+                "resource",
+                "applicationResponse",
+                "node/n/ignore/Application/ignore",
+                "{}",
+                Plain,
+            ),
+            ("dynamiccontroller", "resource", "update", "node/n/default/service/s", "{}", Acked),
+            ("router_eventbus", "user", "publish", "node/n/topic", "{}", Plain),
+            (
+                "taskmanager",
+                "taskmanager",
+                "Check",
+                "operations.kubeedge.io/v1alpha2/x/j/node/n",
+                "{}",
+                Plain,
+            ),
+            ("cloudhub", "resource", "createvolume", "node/n/default/volume/v", "{}", Plain),
+            ("cloudhub", "resource", "response", "node/n/k8s/ca.crt", "{}", Plain),
+            ("policycontroller", "resource", "insert", "node/n/default/serviceaccountaccess/s", "{}", Acked),
+        ] {
+            let message = message(source, group, operation, resource, content);
+            assert_eq!(mode(&message), expected, "{source} {operation} {resource}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_node_object_is_recognised() {
+        assert!(is_node_gone(&message("edgecontroller", "resource", "delete", "node/n/null/node/n", "null")));
+        assert!(!is_node_gone(&message(
+            "edgecontroller",
+            "resource",
+            "update",
+            "node/n/null/node/n",
+            "null"
+        )));
+        assert!(!is_node_gone(&message("edgecontroller", "resource", "delete", "node/n/a/pod/n", "null")));
+    }
+
+    #[test]
+    fn volumes_are_recognised_by_their_path() {
+        assert!(is_volume("default/volume/pvc-1"));
+        assert!(!is_volume("/volume/x") && !is_volume("a/volumes/x") && !is_volume("a/volume/-x"));
+    }
+}

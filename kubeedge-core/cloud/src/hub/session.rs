@@ -1,0 +1,420 @@
+//! One edge's session: a reader and a writer over one link, and the watchdog.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use kubeedge_core::{
+    bus::{Bus, Envelope},
+    message::{Content, Message, resource},
+    name::{Group, ModuleName, NodeName, Operation},
+    transport::{FrameSink, Link, TransportError},
+    wire::{Codec, CodecError},
+};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Delivery, HubTimes,
+    pool::{Flight, Key, Pool, Put},
+    records::Records,
+    upstream::{self, Upstream},
+};
+
+/// Messages of one edge that modules may be working on at a time; the edge is not read further meanwhile.
+const OUTSTANDING: usize = 32;
+
+/// Why a session ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum End {
+    #[error("the edge closed the link")]
+    Closed,
+    #[error("no keepalive for {0:?}")]
+    Silent(Duration),
+    #[error("a frame that is no message: {0}")]
+    Malformed(#[from] CodecError),
+    #[error("{0}")]
+    Link(#[from] TransportError),
+    #[error("the edge takes no frame for {0:?}")]
+    Stuck(Duration),
+    #[error("{0}")]
+    Told(&'static str),
+}
+
+/// What sessions share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) codec: Arc<dyn Codec>,
+    pub(super) bus: Bus,
+    pub(super) records: Arc<Records>,
+    pub(super) times: HubTimes,
+    pub(super) window: usize,
+    pub(super) cluster_ca: Arc<str>,
+}
+
+/// The handle by which the hub reaches a session.
+#[derive(Clone, Debug)]
+pub(super) struct Handle {
+    pub(super) pool: Arc<Pool>,
+    pub(super) end: CancellationToken,
+    pub(super) why: Arc<std::sync::OnceLock<&'static str>>,
+    /// Tells a session from its successors.
+    pub(super) generation: u64,
+}
+
+impl Handle {
+    pub(super) fn new(generation: u64) -> Self {
+        Self { pool: Arc::default(), end: CancellationToken::new(), why: Arc::default(), generation }
+    }
+
+    /// Ends the session; the first reason counts.
+    pub(super) fn end(&self, why: &'static str) {
+        let _ = self.why.set(why);
+        self.end.cancel();
+    }
+}
+
+/// Serves one edge until the link or the session ends.
+pub(super) async fn serve(node: NodeName, link: Link, handle: Handle, shared: Arc<Shared>) -> End {
+    let Link { rx, mut tx, .. } = link;
+    let reader = Reader { node: &node, handle: &handle, shared: &shared, alive: Instant::now() };
+    let end = {
+        let writer = Writer::new(&handle.pool, &shared, &mut *tx);
+        tokio::select! {
+            end = reader.run(rx) => end,
+            end = writer.run() => end,
+            () = handle.end.cancelled() => End::Told(handle.why.get().copied().unwrap_or("told to end")),
+        }
+    };
+    // An edge that does not read must not hold up the end.
+    let _ = tokio::time::timeout(Duration::from_secs(2), tx.close()).await;
+    end
+}
+
+struct Reader<'a> {
+    node: &'a NodeName,
+    handle: &'a Handle,
+    shared: &'a Shared,
+    alive: Instant,
+}
+
+type Answers = FuturesUnordered<tokio::sync::oneshot::Receiver<Message>>;
+
+impl Reader<'_> {
+    async fn run(
+        mut self,
+        mut rx: futures::stream::BoxStream<'static, Result<kubeedge_core::transport::Frame, TransportError>>,
+    ) -> End {
+        let mut answers = Answers::new();
+        loop {
+            let silent = self.alive + self.shared.times.keepalive;
+            tokio::select! {
+                frame = rx.next(), if answers.len() < OUTSTANDING => {
+                    let message = match frame {
+                        None => return End::Closed,
+                        Some(Err(error)) => return error.into(),
+                        Some(Ok(frame)) => match self.shared.codec.decode(frame) {
+                            Ok(message) => message,
+                            Err(error) => return error.into(),
+                        },
+                    };
+                    self.take(message, &mut answers).await;
+                }
+                Some(answer) = answers.next() => {
+                    // A module that is done without an answer drops its end.
+                    if let Ok(answer) = answer {
+                        deliver(self.node, self.handle, &self.shared.records, answer);
+                    }
+                }
+                () = tokio::time::sleep_until(silent) => return End::Silent(self.shared.times.keepalive),
+            }
+        }
+    }
+
+    async fn take(&mut self, message: Message, answers: &mut Answers) {
+        let node = self.node;
+        match upstream::route(node, message.clone()) {
+            Upstream::Keepalive => self.alive = Instant::now(),
+            Upstream::Ack => {
+                if let Some(parent) = &message.header.parent {
+                    self.handle.pool.acked(parent);
+                }
+            }
+            Upstream::EdgeError => {
+                tracing::warn!(%node, resource = %message.route.resource, why = ?message.content, "the edge reports an error");
+            }
+            Upstream::Control => self.plain(upstream::control_answer(&message)),
+            Upstream::ClusterCa => self.plain(cluster_ca(&message, &self.shared.cluster_ca)),
+            Upstream::Ignored(what) => {
+                tracing::debug!(%node, resource = %message.route.resource, what, "ignored a message");
+            }
+            Upstream::Tasks(message) => {
+                self.shared.bus.publish(&Group::TASK_MANAGER, message).await;
+            }
+            Upstream::Module(module, message) => self.forward(&module, message, answers).await,
+        }
+    }
+
+    async fn forward(&self, module: &ModuleName, message: Message, answers: &mut Answers) {
+        let (envelope, answer) = Envelope::with_reply(message);
+        match self.shared.bus.forward(module, envelope).await {
+            Ok(()) => answers.push(answer),
+            Err(error) => tracing::debug!(node = %self.node, error = %error, "nobody takes a message"),
+        }
+    }
+
+    fn plain(&self, answer: Message) {
+        if self.handle.pool.put_plain(answer) == Put::Full {
+            self.handle.end("too much waits for the edge");
+        }
+    }
+}
+
+fn cluster_ca(question: &Message, pem: &str) -> Message {
+    Message::new(ModuleName::CLOUD_HUB, Operation::RESPONSE, "k8s/ca.crt")
+        .in_group(Group::RESOURCE)
+        .answering(question.header.id.clone())
+        .with(Content::text(pem))
+}
+
+/// Puts a message for the node into its session's pool.
+pub(super) fn deliver(node: &NodeName, handle: &Handle, records: &Records, message: Message) {
+    let put = match Delivery::of(node, message) {
+        Delivery::Plain(message) => handle.pool.put_plain(*message),
+        Delivery::Acked(offer) => {
+            let (name, put) =
+                (offer.record.name.clone(), handle.pool.put(*offer, |record| records.known(record)));
+            if put == Put::Full {
+                tracing::warn!(%node, record = %name, "too much waits for the edge, left to reconciliation");
+                return;
+            }
+            put
+        }
+        Delivery::Nothing(why) => {
+            tracing::warn!(%node, why, "dropped a message to a node");
+            return;
+        }
+    };
+    if put == Put::Full {
+        handle.end("too much waits for the edge");
+    }
+}
+
+/// What the writer waits for beside the link.
+enum Done {
+    Recorded(Flight, bool),
+    Saved(Flight),
+}
+
+struct Writer<'a> {
+    pool: &'a Pool,
+    shared: &'a Shared,
+    tx: &'a mut dyn FrameSink,
+    /// Written, not confirmed: how often, and when next.
+    flying: HashMap<Key, (Flight, u32, Instant)>,
+    /// Failed, to be queued again at a time.
+    resting: BTreeMap<(Instant, u64), Key>,
+    rested: u64,
+    jobs: FuturesUnordered<BoxFuture<'a, Done>>,
+    budget: Budget,
+}
+
+impl<'a> Writer<'a> {
+    fn new(pool: &'a Pool, shared: &'a Shared, tx: &'a mut dyn FrameSink) -> Self {
+        let (flying, resting) = (HashMap::new(), BTreeMap::new());
+        Self {
+            pool,
+            shared,
+            tx,
+            flying,
+            resting,
+            rested: 0,
+            jobs: FuturesUnordered::new(),
+            budget: Budget::new(),
+        }
+    }
+
+    async fn run(mut self) -> End {
+        loop {
+            if let Err(end) = self.write_what_is_due().await {
+                return end;
+            }
+            let next = self.next_deadline();
+            tokio::select! {
+                () = self.pool.changed() => {}
+                Some(done) = self.jobs.next() => {
+                    if let Err(end) = self.job_done(done).await { return end }
+                }
+                () = tokio::time::sleep_until(next) => {}
+            }
+        }
+    }
+
+    async fn write_what_is_due(&mut self) -> Result<(), End> {
+        while let Some(message) = self.pool.next_plain() {
+            self.write(&message).await?;
+        }
+        while let Some(key) = self.pool.next_acked() {
+            if let Some((flight, ..)) = self.flying.remove(&key) {
+                self.save(flight);
+            }
+        }
+        self.resend().await?;
+        while self.resting.first_key_value().is_some_and(|((at, _), _)| *at <= Instant::now()) {
+            if let Some((_, key)) = self.resting.pop_first() {
+                self.pool.requeue(&key);
+            }
+        }
+        while self.flying.len() + self.jobs.len() < self.shared.window {
+            let Some(flight) = self.pool.next_ready() else { break };
+            if flight.needs_record {
+                let records = &self.shared.records;
+                self.jobs.push(
+                    async move {
+                        let made = records.ensure(&flight.record).await;
+                        if let Err(status) = &made {
+                            tracing::warn!(record = %flight.record.name, error = %status, "cannot make a sync record");
+                        }
+                        Done::Recorded(flight, made.is_ok())
+                    }
+                    .boxed(),
+                );
+            } else {
+                self.launch(flight).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn job_done(&mut self, done: Done) -> Result<(), End> {
+        match done {
+            Done::Recorded(flight, true) => {
+                self.pool.record_made(&flight.key);
+                self.launch(flight).await
+            }
+            Done::Recorded(flight, false) => {
+                self.rest(&flight);
+                Ok(())
+            }
+            Done::Saved(flight) => {
+                self.pool.landed(&flight);
+                Ok(())
+            }
+        }
+    }
+
+    async fn launch(&mut self, flight: Flight) -> Result<(), End> {
+        self.write(&flight.message).await?;
+        let next = Instant::now() + self.shared.times.resend;
+        self.flying.insert(flight.key.clone(), (flight, 1, next));
+        Ok(())
+    }
+
+    /// Writes again what was not confirmed in time; after the last time the object rests and others go first.
+    async fn resend(&mut self) -> Result<(), End> {
+        let now = Instant::now();
+        let due: Vec<Key> =
+            self.flying.iter().filter(|(_, (.., at))| *at <= now).map(|(key, _)| key.clone()).collect();
+        for key in due {
+            let Some((flight, sent, _)) = self.flying.remove(&key) else { continue };
+            if self.pool.superseded(&flight) {
+                self.pool.failed(&flight);
+                self.pool.requeue(&key);
+            } else if sent >= self.shared.times.sends {
+                tracing::warn!(record = %flight.record.name, sent, "not confirmed by the edge, trying again later");
+                self.rest(&flight);
+            } else {
+                self.write(&flight.message).await?;
+                self.flying.insert(key, (flight, sent + 1, now + self.shared.times.resend));
+            }
+        }
+        Ok(())
+    }
+
+    /// The confirmation becomes the record's version; a deleted object's record goes.
+    fn save(&mut self, flight: Flight) {
+        let records = &self.shared.records;
+        self.jobs.push(
+            async move {
+                let route = &flight.message.route;
+                let version = flight.message.header.resource_version.as_ref();
+                let saved = if route.group == Group::TWIN {
+                    Ok(())
+                } else if route.operation == Operation::DELETE {
+                    records.remove(&flight.record).await
+                } else if let Some(version) = version {
+                    records.save(&flight.record, version.as_str()).await
+                } else {
+                    Ok(())
+                };
+                if let Err(status) = saved {
+                    // The object is sent once more by the reconciliation, which an edge takes in its stride.
+                    tracing::warn!(record = %flight.record.name, error = %status, "cannot save a confirmation");
+                }
+                Done::Saved(flight)
+            }
+            .boxed(),
+        );
+    }
+
+    fn rest(&mut self, flight: &Flight) {
+        let failures = self.pool.failed(flight);
+        let doubled = Duration::from_millis(5).saturating_mul(1 << failures.min(18));
+        let at = Instant::now() + doubled.min(Duration::from_secs(1000)).max(self.budget.wait());
+        self.rested += 1;
+        self.resting.insert((at, self.rested), flight.key.clone());
+    }
+
+    fn next_deadline(&self) -> Instant {
+        let flying = self.flying.values().map(|(.., at)| *at).min();
+        let resting = self.resting.keys().next().map(|(at, _)| *at);
+        let idle = Instant::now() + Duration::from_secs(3600);
+        flying.into_iter().chain(resting).min().unwrap_or(idle)
+    }
+
+    async fn write(&mut self, message: &Message) -> Result<(), End> {
+        let mut message = message.clone();
+        message.route.resource = resource::trimmed(&message.route.resource);
+        message.header.sync = false;
+        let frame = match self.shared.codec.encode(&message) {
+            Ok(frame) => frame,
+            Err(error) => {
+                tracing::error!(resource = %message.route.resource, error = %error, "a message cannot be sent");
+                return Ok(());
+            }
+        };
+        match tokio::time::timeout(self.shared.times.write, self.tx.send(frame)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) if error.kind() == kubeedge_core::transport::TransportKind::TooLarge => {
+                tracing::error!(resource = %message.route.resource, error = %error, "a message cannot be sent");
+                Ok(())
+            }
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(End::Stuck(self.shared.times.write)),
+        }
+    }
+}
+
+/// Ten requeues a second, a hundred at once: client-go's second limit beside the growing pause.
+struct Budget {
+    next: Instant,
+}
+
+impl Budget {
+    const EACH: Duration = Duration::from_millis(100);
+    const BURST: Duration = Duration::from_secs(10);
+
+    fn new() -> Self {
+        Self { next: Instant::now() }
+    }
+
+    fn wait(&mut self) -> Duration {
+        let now = Instant::now();
+        let earliest = now.checked_sub(Self::BURST).unwrap_or(now);
+        self.next = self.next.max(earliest) + Self::EACH;
+        self.next.saturating_duration_since(now)
+    }
+}

@@ -1,0 +1,164 @@
+//! Status and deletion of pods.
+
+use http::Method;
+use kube::core::Status;
+use kubeedge_core::{
+    message::{Content, Message, resource},
+    name::{Group, ModuleName, Operation},
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{
+    answer::{self, Answered},
+    upstream::{Ask, CORE, Upstream, not_yours},
+};
+use crate::{
+    cluster::{self, Media, failure, namespaced},
+    informer::ObjectKey,
+};
+
+#[derive(Deserialize)]
+struct PodPlace {
+    spec: PlaceSpec,
+}
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PlaceSpec {
+    node_name: Option<String>,
+}
+
+/// One status in the form of old edges.
+#[derive(Clone, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct PodStatusRequest {
+    #[serde(rename = "UID", default)]
+    uid: String,
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    status: Value,
+}
+
+impl Upstream {
+    pub(super) async fn patch_pod_status(&self, ask: &Ask<'_>) -> Answered {
+        self.own_pod(ask)?;
+        let path = namespaced(CORE, ask.namespace, "pods", &[ask.name, "status"]);
+        cluster::call(&ask.client, Method::PATCH, &path, Media::StrategicPatch, ask.body()).await
+    }
+
+    /// Deletes a pod the edge has stopped; one that is gone or was made anew counts as deleted.
+    pub(super) async fn delete_pod(&self, ask: &Ask<'_>) -> Result<(), Box<Status>> {
+        self.own_pod(ask)?;
+        let body = match ask.message.content.as_text() {
+            // Old edges send the bare UID.
+            Some(text) if !text.trim_start().starts_with('{') => {
+                json!({"gracePeriodSeconds": 0, "preconditions": {"uid": text}}).to_string().into_bytes()
+            }
+            _ => ask.body(),
+        };
+        let path = namespaced(CORE, ask.namespace, "pods", &[ask.name]);
+        match cluster::call(&ask.client, Method::DELETE, &path, Media::Json, body).await {
+            Ok(_) => Ok(()),
+            Err(status) if status.is_not_found() => Ok(()),
+            Err(status)
+                if status.message.contains("The object might have been deleted and then recreated") =>
+            {
+                Ok(())
+            }
+            Err(status) => Err(status),
+        }
+    }
+
+    /// A pod known to be on another node is none of this node's business.
+    fn own_pod(&self, ask: &Ask<'_>) -> Result<(), Box<Status>> {
+        let Some(pod) = self.caches.pods.get(&ObjectKey::new(ask.namespace, ask.name)) else { return Ok(()) };
+        match pod.view::<PodPlace>() {
+            Ok(PodPlace { spec: PlaceSpec { node_name: Some(node) } }) if node != ask.node.as_str() => {
+                Err(not_yours("pod", ask))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Statuses in the form of old edges, one or many; one answer each.
+    pub(super) async fn pod_statuses(&self, ask: &Ask<'_>) -> Vec<Message> {
+        let content = &ask.message.content;
+        let requests: Vec<PodStatusRequest> = if ask.name.is_empty() {
+            content.decode().unwrap_or_default()
+        } else {
+            content.decode().into_iter().collect()
+        };
+        let mut answers = Vec::new();
+        for mut request in requests {
+            if request.name.is_empty() {
+                request.name = ask.name.to_owned();
+            }
+            self.pod_status(ask, &request, &mut answers).await;
+        }
+        answers
+    }
+
+    async fn pod_status(&self, ask: &Ask<'_>, request: &PodStatusRequest, answers: &mut Vec<Message>) {
+        let path = namespaced(CORE, ask.namespace, "pods", &[&request.name]);
+        let pod = match cluster::get(&ask.client, &path).await {
+            Ok(bytes) => serde_json::from_slice::<Value>(&bytes)
+                .map_err(|error| failure(502, "InternalError", error.to_string())),
+            Err(status) => Err(status),
+        };
+        let uid = |pod: &Value| pod.pointer("/metadata/uid").and_then(Value::as_str).map(str::to_owned);
+        match pod {
+            Ok(pod) if uid(&pod).as_deref() == Some(&request.uid) => {
+                let done = put_status(ask, &path, pod, request).await;
+                answers.push(answer::confirmation(ask.message, done));
+            }
+            Err(status) if !status.is_not_found() => {
+                answers.push(answer::confirmation(ask.message, Err(status)));
+            }
+            _ => {
+                answers.push(answer::confirmation(ask.message, Ok(())));
+                answers.push(stale_pod(ask, &request.name));
+            }
+        }
+    }
+}
+
+async fn put_status(
+    ask: &Ask<'_>,
+    path: &str,
+    mut pod: Value,
+    request: &PodStatusRequest,
+) -> Result<(), Box<Status>> {
+    let started = pod.pointer("/status/startTime").cloned();
+    let mut status = request.status.clone();
+    if let (Some(status), Some(started)) = (status.as_object_mut(), started) {
+        status.insert("startTime".to_owned(), started);
+    }
+    let finished = is_finished(&status) && pod.pointer("/metadata/deletionTimestamp").is_some();
+    if let Some(pod) = pod.as_object_mut() {
+        pod.insert("status".to_owned(), status);
+    }
+    let to = format!("{path}/status");
+    cluster::call(&ask.client, Method::PUT, &to, Media::Json, pod.to_string()).await?;
+    if finished {
+        let options = br#"{"gracePeriodSeconds":0}"#.to_vec();
+        cluster::call(&ask.client, Method::DELETE, path, Media::Json, options).await?;
+    }
+    Ok(())
+}
+
+/// No container runs any more, and the phase says so.
+fn is_finished(status: &Value) -> bool {
+    let running = |container: &Value| container.pointer("/state/running").is_some();
+    matches!(status.get("phase").and_then(Value::as_str), Some("Succeeded" | "Failed"))
+        && !status.get("containerStatuses").and_then(Value::as_array).into_iter().flatten().any(running)
+}
+
+/// The edge runs a pod that is gone: told by its name alone, as Go does.
+fn stale_pod(ask: &Ask<'_>, name: &str) -> Message {
+    let path = resource::for_node(&ask.node, &resource::object(ask.namespace, "pod", name));
+    let stub = json!({"metadata": {"name": name, "namespace": ask.namespace}, "spec": {"containers": null}, "status": {}});
+    Message::new(ModuleName::EDGE_CONTROLLER, Operation::DELETE, path)
+        .in_group(Group::RESOURCE)
+        .with(Content::json(&stub).unwrap_or_default())
+}
