@@ -33,3 +33,5 @@ pub mod wire;
 pub mod cluster;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+#[cfg(feature = "pki")]
+pub mod pki;
