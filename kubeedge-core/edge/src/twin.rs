@@ -1,1 +1,95 @@
 //! DeviceTwin: what devices report and what is wished of them.
+//!
+//! Every device has *twins*, pairs of a wished-for (`expected`) and a reported (`actual`) value, one per property. Apps
+//! and mappers read and change them over MQTT topics (`$hw/events/device/<namespace>/<name>/…`) by way of EventBus;
+//! mappers in this process over [`DeviceMapper`]; the cloud sees what is reported. All of it is kept in the
+//! [`MetaStore`] and works without the cloud; mappers start from the stored Device objects.
+//!
+//! Messages and readings that wait together are applied together and stored in one commit; results go out when it is
+//! durable, in the order: result, document, delta, cloud.
+//!
+//! Go's behaviour is copied except for its defects. A value of the wrong type gets its 400 (Go locks the device for
+//! good); a side without `value` gets a 400 (Go dies); error replies go to the device's own topic as well as to the one with
+//! the empty id; what changed offline reaches the cloud at the next connect (Go forgets it); unconfirmed messages are
+//! bounded (Go's grow without limit); `twin/cloud_updated` finds devices by namespace and name.
+
+mod apply;
+mod intake;
+mod mappers;
+mod objects;
+mod rows;
+mod rules;
+mod uplink;
+mod wire;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use kubeedge_core::{
+    device::{DeviceManager, DeviceMapper},
+    failure::BoxError,
+    kernel::{Module, ModuleContext},
+    name::{Group, ModuleName, NodeName},
+    store::MetaStore,
+};
+
+use self::{apply::Twin, intake::Intake};
+
+/// Settings of [`DeviceTwin`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TwinSettings {
+    /// This node's name; it stands in node topics.
+    pub node: NodeName,
+}
+
+/// The module.
+#[derive(Debug)]
+pub struct DeviceTwin {
+    settings: TwinSettings,
+    store: Arc<dyn MetaStore>,
+    mappers: Vec<Arc<dyn DeviceMapper>>,
+    intake: Arc<Intake>,
+}
+
+impl DeviceTwin {
+    /// A DeviceTwin over a store, with the mappers of this process: at most one for each protocol, the last one counts.
+    pub fn new(
+        settings: TwinSettings,
+        store: Arc<dyn MetaStore>,
+        mappers: Vec<Arc<dyn DeviceMapper>>,
+    ) -> Self {
+        Self { settings, store, mappers, intake: Arc::default() }
+    }
+
+    /// Where mappers outside of [`DeviceTwin::new`]'s list report to.
+    pub fn manager(&self) -> Arc<dyn DeviceManager> {
+        Arc::clone(&self.intake) as Arc<dyn DeviceManager>
+    }
+}
+
+#[async_trait]
+impl Module for DeviceTwin {
+    fn name(&self) -> ModuleName {
+        ModuleName::TWIN
+    }
+
+    fn group(&self) -> Group {
+        Group::TWIN
+    }
+
+    async fn start(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
+        let mut twin = Twin::start(
+            self.settings.node.clone(),
+            Arc::clone(&self.store),
+            &self.mappers,
+            Arc::clone(&self.intake),
+        )
+        .await?;
+        let done = twin.run(ctx).await;
+        twin.close().await;
+        done
+    }
+}
+
+#[cfg(test)]
+mod tests;
