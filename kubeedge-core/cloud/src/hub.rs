@@ -35,6 +35,7 @@ use tokio::{
 };
 
 pub use self::admission::NodeIdentity;
+pub(crate) use self::admission::is_node_name;
 use self::{
     admission::{Refusal, identify},
     pool::Offer,

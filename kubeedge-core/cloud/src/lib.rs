@@ -7,8 +7,10 @@
 pub mod apiserver;
 pub mod certs;
 pub mod cluster;
+pub mod core;
 pub mod devices;
 pub mod hub;
 pub mod informer;
+pub mod kubernetes;
 pub mod objects;
 pub mod sync;

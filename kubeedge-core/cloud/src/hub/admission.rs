@@ -1,6 +1,10 @@
 //! Who is let in: a node id, a certificate that names it, and room for one more node.
 
-use kubeedge_core::{name::NodeName, transport::Peer};
+use kubeedge_core::{
+    name::NodeName,
+    pki::{Leaf, node_of},
+    transport::Peer,
+};
 
 /// How a node proves to be the one it says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,12 +43,9 @@ pub(super) fn identify(peer: &Peer, identity: NodeIdentity) -> Result<NodeName, 
         return Ok(node);
     }
     let leaf = peer.certificates.first().ok_or(Refusal::NoCertificate)?;
-    let found = common_name(leaf).unwrap_or_default();
-    if found.strip_prefix("system:node:") == Some(name) {
-        Ok(node)
-    } else {
-        Err(Refusal::OtherName { node, found })
-    }
+    // Verified by the transport; only the name is left to read.
+    let found = Leaf::read(leaf).map(|leaf| leaf.common_name).unwrap_or_default();
+    if node_of(&found) == Some(name) { Ok(node) } else { Err(Refusal::OtherName { node, found }) }
 }
 
 /// A DNS-1123 subdomain, as names of nodes are.
@@ -55,13 +56,6 @@ pub(crate) fn is_node_name(name: &str) -> bool {
         && name.split('.').all(|label| {
             !label.is_empty() && label.chars().all(inner) && !label.starts_with('-') && !label.ends_with('-')
         })
-}
-
-/// The common name of a certificate in DER.
-pub(crate) fn common_name(der: &[u8]) -> Option<String> {
-    let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
-    let name = certificate.subject().iter_common_name().next()?;
-    name.as_str().ok().map(str::to_owned)
 }
 
 #[cfg(test)]

@@ -1,0 +1,82 @@
+//! The secrets in namespace `kubeedge` that hold CA, server certificate and join token.
+
+use std::collections::BTreeMap;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use kube::core::Status;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::cluster::{self, api_path, failure, namespaced};
+
+/// Where KubeEdge keeps its own objects.
+pub const NAMESPACE: &str = "kubeedge";
+/// The CA's certificate and key.
+pub const CA_SECRET: &str = "casecret";
+/// The hub's certificate and key.
+pub const SERVER_SECRET: &str = "cloudcoresecret";
+/// The join token.
+pub const TOKEN_SECRET: &str = "tokensecret";
+
+/// A secret's values, decoded.
+pub(super) type Values = BTreeMap<String, Vec<u8>>;
+
+#[derive(Deserialize)]
+struct Secret {
+    #[serde(default)]
+    data: BTreeMap<String, String>,
+}
+
+/// Makes the namespace if it is missing.
+pub(super) async fn ensure_namespace(client: &kube::Client) -> Result<(), Box<Status>> {
+    let path = api_path("/api/v1", &["namespaces", NAMESPACE]);
+    match cluster::get(client, &path).await {
+        Err(status) if status.is_not_found() => {}
+        known => return known.map(drop),
+    }
+    let body = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
+    match cluster::post(client, "/api/v1/namespaces", body.to_string()).await {
+        Err(status) if !status.is_already_exists() => Err(status),
+        _ => Ok(()),
+    }
+}
+
+/// The values of a secret; `None` when there is no such secret.
+pub(super) async fn read(client: &kube::Client, name: &str) -> Result<Option<Values>, Box<Status>> {
+    let bytes = match cluster::get(client, &namespaced("/api/v1", NAMESPACE, "secrets", &[name])).await {
+        Err(status) if status.is_not_found() => return Ok(None),
+        answer => answer?,
+    };
+    let unreadable = |error: &dyn std::fmt::Display| {
+        failure(500, "InternalError", format!("secret {NAMESPACE}/{name} cannot be read: {error}"))
+    };
+    let secret: Secret = serde_json::from_slice(&bytes).map_err(|error| unreadable(&error))?;
+    let mut values = Values::new();
+    for (key, value) in secret.data {
+        values.insert(key, STANDARD.decode(value).map_err(|error| unreadable(&error))?);
+    }
+    Ok(Some(values))
+}
+
+/// Makes the secret, or sets these values in the one there is.
+pub(super) async fn write(client: &kube::Client, name: &str, values: &Values) -> Result<(), Box<Status>> {
+    match create(client, name, values).await {
+        Err(status) if status.is_already_exists() => {}
+        done => return done,
+    }
+    let path = namespaced("/api/v1", NAMESPACE, "secrets", &[name]);
+    cluster::merge(client, &path, &json!({"data": encoded(values)})).await.map(drop)
+}
+
+/// Makes the secret; fails when there is one.
+pub(super) async fn create(client: &kube::Client, name: &str, values: &Values) -> Result<(), Box<Status>> {
+    let body = json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "Opaque",
+        "metadata": {"name": name, "namespace": NAMESPACE}, "data": encoded(values),
+    });
+    cluster::post(client, &namespaced("/api/v1", NAMESPACE, "secrets", &[]), body.to_string()).await.map(drop)
+}
+
+fn encoded(values: &Values) -> Map<String, Value> {
+    values.iter().map(|(key, value)| (key.clone(), STANDARD.encode(value).into())).collect()
+}

@@ -1,0 +1,257 @@
+//! Cloudcore, put together: from a transport and a cluster to something that runs.
+//!
+//! ```no_run
+//! # use std::sync::Arc;
+//! # use kubeedge_core::{cluster::ClusterApi, transport::Transport};
+//! # async fn doc(transport: Arc<dyn Transport>, cluster: Arc<dyn ClusterApi>) -> Result<(), Box<dyn std::error::Error>> {
+//! use kubeedge_cloud::core::{CloudCore, CloudCoreSettings};
+//!
+//! let cloud = CloudCore::assemble(CloudCoreSettings::default(), transport, cluster).build().await?;
+//! let status = cloud.status();
+//! println!("join with {}", *status.token.borrow());
+//! cloud.run(std::future::pending()).await?;
+//! # Ok(()) }
+//! ```
+
+use std::{collections::HashSet, fmt, future::Future, net::SocketAddr, sync::Arc};
+
+use bytes::Bytes;
+use kubeedge_core::{
+    cluster::ClusterApi,
+    kernel::{Kernel, KernelError, Module},
+    name::ModuleName,
+    transport::{Endpoint, Transport},
+    wire::{Codec, GoJson},
+};
+use tokio::sync::watch;
+
+use crate::{
+    certs::{self, CertService, CertSettings, Identity, PrepareError},
+    cluster::Clients,
+    devices::DeviceController,
+    hub::{CloudHub, CloudHubSettings, Door, Sessions},
+    informer::Informers,
+    objects::{EdgeController, EdgeControllerSettings},
+    sync::{SyncController, SyncSettings},
+};
+
+/// How a cloudcore works.
+#[derive(Clone, Debug)]
+pub struct CloudCoreSettings {
+    /// Where edges connect to. KubeEdge: `0.0.0.0:10000`.
+    pub listen: Endpoint,
+    /// The hub.
+    pub hub: CloudHubSettings,
+    /// Certificates, token and the HTTPS service.
+    pub certs: CertSettings,
+    /// EdgeController.
+    pub objects: EdgeControllerSettings,
+    /// SyncController.
+    pub sync: SyncSettings,
+}
+
+impl Default for CloudCoreSettings {
+    fn default() -> Self {
+        Self {
+            listen: Endpoint::from("0.0.0.0:10000"),
+            hub: CloudHubSettings::default(),
+            certs: CertSettings::default(),
+            objects: EdgeControllerSettings::default(),
+            sync: SyncSettings::default(),
+        }
+    }
+}
+
+/// What modules are made from.
+#[derive(Clone, Debug)]
+pub struct CloudParts {
+    /// Clients on the cluster.
+    pub clients: Arc<Clients>,
+    /// The informers all modules share.
+    pub informers: Arc<Informers>,
+    /// CA and server certificate.
+    pub identity: Identity,
+    /// The nodes that are connected.
+    pub sessions: Sessions,
+}
+
+/// What can be seen of a cloudcore from outside. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct CloudStatus {
+    /// Where edges connect to, with real ports; empty while the hub does not listen.
+    pub hub: watch::Receiver<Vec<Endpoint>>,
+    /// Where edges join, once it listens; `None` for ever without the HTTPS module.
+    pub https: watch::Receiver<Option<SocketAddr>>,
+    /// The join token.
+    pub token: watch::Receiver<String>,
+    /// The nodes that are connected.
+    pub sessions: Sessions,
+    /// The CA certificate in DER.
+    pub ca: Bytes,
+}
+
+impl CloudStatus {
+    /// Completes when edges can join and connect. Never without the hub or the HTTPS module.
+    pub async fn ready(&self) {
+        let (mut hub, mut https) = (self.hub.clone(), self.https.clone());
+        // An error means that the module is gone, and with it any readiness.
+        let up = async {
+            let _ = hub.wait_for(|bound| !bound.is_empty()).await?;
+            let _ = https.wait_for(Option::is_some).await?;
+            Ok::<_, watch::error::RecvError>(())
+        };
+        if up.await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Whether edges can join and connect now.
+    pub fn is_ready(&self) -> bool {
+        !self.hub.borrow().is_empty() && self.https.borrow().is_some()
+    }
+}
+
+/// Why no cloudcore came about.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CoreError {
+    /// Certificates or token could not be had.
+    #[error("preparing certificates: {0}")]
+    Certificates(#[from] PrepareError),
+    /// The modules do not go together.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+}
+
+type MakeModule = Box<dyn FnOnce(&CloudParts) -> Box<dyn Module> + Send>;
+
+/// Collects the parts of a cloudcore; see [`CloudCore::assemble`].
+pub struct CloudCoreBuilder {
+    settings: CloudCoreSettings,
+    doors: Vec<(Arc<dyn Transport>, Endpoint)>,
+    cluster: Arc<dyn ClusterApi>,
+    codec: Arc<dyn Codec>,
+    modules: Vec<MakeModule>,
+    without: HashSet<ModuleName>,
+}
+
+impl fmt::Debug for CloudCoreBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CloudCoreBuilder")
+            .field("settings", &self.settings)
+            .field("doors", &self.doors)
+            .field("without", &self.without)
+            .finish_non_exhaustive()
+    }
+}
+
+impl CloudCoreBuilder {
+    /// A second way in, beside the first transport.
+    #[must_use]
+    pub fn door(mut self, transport: Arc<dyn Transport>, listen: Endpoint) -> Self {
+        self.doors.push((transport, listen));
+        self
+    }
+
+    /// Another codec than Go's JSON.
+    #[must_use]
+    pub fn codec(mut self, codec: Arc<dyn Codec>) -> Self {
+        self.codec = codec;
+        self
+    }
+
+    /// Adds a module.
+    #[must_use]
+    pub fn module(self, module: impl Module) -> Self {
+        self.module_with(move |_| module)
+    }
+
+    /// Adds a module that is made from the same clients and informers as ours.
+    #[must_use]
+    pub fn module_with<M: Module>(mut self, make: impl FnOnce(&CloudParts) -> M + Send + 'static) -> Self {
+        self.modules.push(Box::new(move |parts| Box::new(make(parts))));
+        self
+    }
+
+    /// Leaves out one of our modules, by name.
+    #[must_use]
+    pub fn without(mut self, module: &ModuleName) -> Self {
+        self.without.insert(module.clone());
+        self
+    }
+
+    /// Finds or makes the certificates and puts everything together. Must be called within a tokio runtime.
+    pub async fn build(self) -> Result<CloudCore, CoreError> {
+        let clients = Arc::new(Clients::new(self.cluster));
+        let informers = Arc::new(Informers::new(clients.ours().clone()));
+        let identity = Identity::prepare(&self.settings.certs, &clients).await?;
+        let CloudCoreSettings { listen: _, hub, certs, objects, sync } = self.settings;
+        let doors = self.doors.into_iter().map(|(transport, endpoint)| {
+            let credentials = identity.credentials();
+            Door { transport, endpoint, credentials }
+        });
+        let hub = CloudHub::new(hub, doors.collect(), self.codec, &clients, &informers);
+        let certs = CertService::new(certs, identity.clone(), &clients);
+        let status = CloudStatus {
+            hub: hub.bound(),
+            https: certs.bound(),
+            token: certs.token(),
+            sessions: hub.sessions(),
+            ca: identity.authority.certificate().clone(),
+        };
+        let parts = CloudParts { clients, informers, identity, sessions: hub.sessions() };
+        let (clients, informers) = (&parts.clients, &parts.informers);
+        let mut modules: Vec<Box<dyn Module>> = vec![
+            Box::new(hub),
+            Box::new(EdgeController::new(objects, clients, informers)),
+            Box::new(DeviceController::new(clients, informers)),
+            Box::new(SyncController::new(sync, clients, informers)),
+            Box::new(certs),
+        ];
+        modules.retain(|module| !self.without.contains(&module.name()));
+        modules.extend(self.modules.into_iter().map(|make| make(&parts)));
+        let kernel = modules.into_iter().fold(Kernel::builder(), |kernel, module| kernel.boxed(module));
+        Ok(CloudCore { kernel: kernel.build()?, status, parts })
+    }
+}
+
+/// A cloudcore ready to run.
+#[derive(Debug)]
+pub struct CloudCore {
+    kernel: Kernel,
+    status: CloudStatus,
+    parts: CloudParts,
+}
+
+impl CloudCore {
+    /// Starts to put a cloudcore together. `transport` listens where the settings say.
+    pub fn assemble(
+        settings: CloudCoreSettings,
+        transport: Arc<dyn Transport>,
+        cluster: Arc<dyn ClusterApi>,
+    ) -> CloudCoreBuilder {
+        let doors = vec![(transport, settings.listen.clone())];
+        let (modules, without) = (Vec::new(), HashSet::new());
+        CloudCoreBuilder { settings, doors, cluster, codec: Arc::new(GoJson), modules, without }
+    }
+
+    /// What can be seen from outside, also while it runs.
+    pub fn status(&self) -> CloudStatus {
+        self.status.clone()
+    }
+
+    /// Clients, informers and certificates.
+    pub fn parts(&self) -> &CloudParts {
+        &self.parts
+    }
+
+    /// Runs until `shutdown` completes or a module fails for good.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), KernelError> {
+        // Watches go on until the last module has ended.
+        let _parts = self.parts;
+        self.kernel.run(shutdown).await
+    }
+}
+
+/// The name of the module that [`CloudCoreBuilder::without`] takes to leave out the HTTPS service.
+pub const HTTPS: ModuleName = certs::HTTPS;
