@@ -99,19 +99,24 @@ impl Module for MetaManager {
 }
 
 /// Kinds that are asked of the cloud while there is a link; pods and nodes are always answered locally.
-const REMOTE_KINDS: [&str; 8] = [
+const REMOTE_KINDS: [&str; 7] = [
     "configmap",
     "secret",
     "persistentvolume",
     "persistentvolumeclaim",
     "volumeattachment",
-    "lease",
     "certificatesigningrequest",
     "serviceaccounttoken",
 ];
 
 /// Kinds whose copy is good enough when there is one: the cloud sends their changes by itself.
 const LOCAL_FIRST: [&str; 2] = ["configmap", "secret"];
+
+/// How many slow things are done at once before further ones are refused.
+const MOST_ERRANDS: usize = 2048;
+const CROWDED: &str = "too many requests wait for the cloud";
+/// How long Edged may take for a volume operation, as in Go.
+const VOLUME_TIMEOUT: Duration = Duration::from_secs(60);
 
 struct Desk {
     bus: Bus,
@@ -155,7 +160,7 @@ impl Desk {
             "connect" => self.link_changed(message),
             "insert" | "update" | "patch" if kind == "event" => self.forward_event(envelope).await,
             "insert" if from == From::Edged => self.remotely(envelope),
-            "insert" => self.inserted(message, from).await,
+            "insert" => self.inserted(message, from, kind).await,
             "update" if from == From::Edged && kind == "lease" => self.remotely(envelope),
             "update" if matches!(from, From::Edged | From::MetaServer) => {
                 self.updated_here(envelope, from).await
@@ -165,6 +170,9 @@ impl Desk {
             "delete" if from == From::Edged && kind == "pod" => self.pod_gone(envelope).await,
             "delete" => self.deleted(message, from, kind).await,
             "query" => self.asked(envelope, kind).await,
+            "createvolume" | "deletevolume" | "controllerpublishvolume" | "controllerunpublishvolume" => {
+                self.volume(envelope)
+            }
             "response" => self.answered(envelope, from).await,
             operation => {
                 tracing::warn!(operation, resource = %resource, "operation not supported, message ignored")
@@ -191,20 +199,42 @@ impl Desk {
 
     fn remotely(&mut self, envelope: Envelope) {
         let remote = self.remote.clone();
-        self.errands.spawn(async move { remote.ask(envelope).await });
+        self.errand(envelope, |envelope| remote.ask(envelope));
     }
 
-    async fn inserted(&self, message: &Message, from: From) {
-        if !self.stored(message).await {
-            return;
+    /// Does something slow beside the desk's own work.
+    fn errand<F: Future<Output = ()> + Send + 'static>(
+        &mut self,
+        envelope: Envelope,
+        work: impl FnOnce(Envelope) -> F,
+    ) {
+        while self.errands.try_join_next().is_some() {}
+        if self.errands.len() < MOST_ERRANDS {
+            self.errands.spawn(work(envelope));
+        } else {
+            tracing::warn!(resource = %envelope.message.route.resource, "too many questions wait for the cloud, refused");
+            envelope.fail(CROWDED);
         }
-        match from {
-            From::Devices => self.to_twin(message).await,
-            From::Policy => self.acknowledge(message).await,
-            _ => {
-                self.pass(&ModuleName::EDGED, message.clone()).await;
-                self.acknowledge(message).await;
+    }
+
+    /// A volume operation of the cloud: Edged's answer, or why there is none, goes back to it.
+    fn volume(&mut self, envelope: Envelope) {
+        let (bus, within) = (self.bus.clone(), VOLUME_TIMEOUT);
+        self.errand(envelope, |envelope| async move {
+            let asked = envelope.message;
+            let answer = match bus.request(&ModuleName::EDGED, asked.clone(), within).await {
+                Ok(answer) => answer,
+                Err(error) => asked.error_answer(error),
+            };
+            if let Err(error) = bus.send(&ModuleName::EDGE_HUB, answer).await {
+                tracing::warn!(error = %error, "answer of a volume operation not sent");
             }
+        });
+    }
+
+    async fn inserted(&self, message: &Message, from: From, kind: &str) {
+        if self.stored(message).await {
+            self.deliver(message, from, kind).await;
         }
     }
 
@@ -215,17 +245,35 @@ impl Desk {
         match from {
             From::Devices => {
                 self.acknowledge(message).await;
-                self.pass(&ModuleName::TWIN, message.clone()).await;
+                self.pass(&ModuleName::TWIN, for_twin(message)).await;
             }
-            From::Policy => self.acknowledge(message).await,
-            From::Cloud => {
-                if kind != "node" {
-                    self.pass(&ModuleName::EDGED, message.clone()).await;
-                }
+            From::Cloud if kind == "node" => self.acknowledge(message).await,
+            From::Cloud | From::Policy => self.deliver(message, from, kind).await,
+            _ => {
+                tracing::warn!(source = %message.route.source, resource = %message.route.resource, "update of an unknown source stored, not acknowledged")
+            }
+        }
+    }
+
+    /// Passes what was stored or removed on to the module that acts on it, and acknowledges it.
+    async fn deliver(&self, message: &Message, from: From, kind: &str) {
+        match (from, kind) {
+            // Go gives these the twin's route first and acknowledges them with it.
+            (From::Devices, _) => {
+                let routed = for_twin(message);
+                self.acknowledge(&routed).await;
+                self.pass(&ModuleName::TWIN, routed).await;
+            }
+            (From::Policy, _) => self.acknowledge(message).await,
+            // What changed while the link was down is sent by the cloud's reconciliation in EdgeController's name. Go
+            // hands such devices to Edged, which has no use for them, so that mappers keep the old description.
+            (_, "device" | "devicemodel") => {
+                self.pass(&ModuleName::TWIN, for_twin(message)).await;
                 self.acknowledge(message).await;
             }
             _ => {
-                tracing::warn!(source = %message.route.source, resource = %message.route.resource, "update of an unknown source stored, not acknowledged")
+                self.pass(&ModuleName::EDGED, message.clone()).await;
+                self.acknowledge(message).await;
             }
         }
     }
@@ -236,13 +284,15 @@ impl Desk {
             return envelope.fail(error);
         }
         let to = if from == From::MetaServer { ModuleName::TWIN } else { ModuleName::EDGE_HUB };
-        self.pass(&to, envelope.message.clone()).await;
+        let message = &envelope.message;
+        let passed = if to == ModuleName::TWIN { for_twin(message) } else { message.clone() };
+        self.pass(&to, passed).await;
         envelope.answer(Content::text("OK"));
     }
 
     fn patched(&mut self, envelope: Envelope) {
         let remote = self.remote.clone();
-        self.errands.spawn(async move { remote.patch(envelope).await });
+        self.errand(envelope, |envelope| remote.patch(envelope));
     }
 
     /// Edged has ended a pod. The rows stay until the cloud agrees and sends the deletion.
@@ -261,22 +311,18 @@ impl Desk {
         if let Err(error) = removed {
             return self.complain(message, &error).await;
         }
-        match from {
-            From::Devices => self.to_twin(message).await,
-            From::Policy => self.acknowledge(message).await,
-            _ => {
-                self.pass(&ModuleName::EDGED, message.clone()).await;
-                self.acknowledge(message).await;
-            }
-        }
+        self.deliver(message, from, kind).await;
     }
 
     async fn asked(&mut self, envelope: Envelope, kind: &str) {
         let resource = envelope.message.route.resource.as_str();
         if kind == "serviceaccounttoken" {
             let remote = self.remote.clone();
-            self.errands.spawn(async move { remote.token(envelope).await });
-            return;
+            return self.errand(envelope, |envelope| remote.token(envelope));
+        }
+        // A lease that is not renewed means nothing: without a link there is none.
+        if kind == "lease" {
+            return self.remotely(envelope);
         }
         let local = if LOCAL_FIRST.contains(&kind) { self.rows.one(resource).await } else { Ok(None) };
         match local {
@@ -293,12 +339,10 @@ impl Desk {
     }
 
     async fn answered(&self, envelope: Envelope, from: From) {
-        if from == From::Cloud {
-            if self.stored(&envelope.message).await {
-                self.pass(&ModuleName::EDGED, envelope.message).await;
-            }
-        } else {
+        if from != From::Cloud {
             self.pass(&ModuleName::EDGE_HUB, envelope.message).await;
+        } else if self.remote.late(&envelope.message).await {
+            self.pass(&ModuleName::EDGED, envelope.message).await;
         }
     }
 
@@ -321,15 +365,6 @@ impl Desk {
         self.pass(&ModuleName::EDGE_HUB, answer).await;
     }
 
-    /// Devices go to DeviceTwin with the route Go gives them, and are acknowledged with it.
-    async fn to_twin(&self, message: &Message) {
-        let mut routed = message.clone();
-        routed.route.source = ModuleName::of("meta");
-        routed.route.group = Group::TWIN;
-        self.acknowledge(&routed).await;
-        self.pass(&ModuleName::TWIN, routed).await;
-    }
-
     async fn acknowledge(&self, message: &Message) {
         self.pass(&ModuleName::EDGE_HUB, message.answer(Content::text("OK"))).await;
     }
@@ -344,6 +379,14 @@ impl Desk {
             Err(error) => tracing::warn!(error = %error, "message not passed on"),
         }
     }
+}
+
+/// The message with the route DeviceTwin knows MetaManager's objects by.
+fn for_twin(message: &Message) -> Message {
+    let mut routed = message.clone();
+    routed.route.source = ModuleName::of("meta");
+    routed.route.group = Group::TWIN;
+    routed
 }
 
 /// Whether an operation is an error answer.

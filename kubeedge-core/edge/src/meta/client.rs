@@ -282,10 +282,12 @@ fn not_found(resource: &str, kind: &str, name: &str) -> ClientError {
     ClientError::Api { resource: resource.to_owned(), status: Box::new(ApiStatus(status)) }
 }
 
-/// An answer that is the object itself, or `{"ErrStatus": …}`.
+/// An answer that is the object itself, or `{"ErrStatus": …}`, or `{}` for an error that is no API status.
 fn plain<T: DeserializeOwned>(resource: &str, content: &Content) -> Result<T, ClientError> {
-    match status_in(&decode(resource, content)?) {
+    let answer: Value = decode(resource, content)?;
+    match status_in(&answer) {
         Some(status) => Err(ClientError::Api { resource: resource.to_owned(), status }),
+        None if is_empty(&answer) => Err(unexplained(resource)),
         None => decode(resource, content),
     }
 }
@@ -296,8 +298,21 @@ fn unwrap<T: DeserializeOwned>(resource: &str, content: &Content) -> Result<T, C
     if let Some(status) = status_in(&wrapped.err) {
         return Err(ClientError::Api { resource: resource.to_owned(), status });
     }
+    // Beside an error that is no API status stands an object without a name.
+    if is_empty(&wrapped.err) && wrapped.object.pointer("/metadata/name").is_none() {
+        return Err(unexplained(resource));
+    }
     let object = serde_json::from_value(wrapped.object);
     object.map_err(|error| ClientError::Failed { resource: resource.to_owned(), why: error.to_string() })
+}
+
+fn is_empty(value: &Value) -> bool {
+    value.as_object().is_some_and(serde_json::Map::is_empty)
+}
+
+fn unexplained(resource: &str) -> ClientError {
+    let why = "the cloud failed and did not say why; see the log of cloudcore".to_owned();
+    ClientError::Failed { resource: resource.to_owned(), why }
 }
 
 /// The status in `{"ErrStatus": …}`. An empty object says nothing, which Go takes for success.

@@ -8,7 +8,7 @@ use kubeedge_core::{
     message::{Content, Message, resource::ObjectPath},
     name::{Group, MessageId, ModuleName},
 };
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use tokio::sync::{Semaphore, watch};
 
@@ -35,12 +35,17 @@ pub(super) struct Remote {
 /// The parts of an answer that decide what is stored. The object itself is not parsed.
 #[derive(Default, Deserialize)]
 struct Answer<'a> {
-    #[serde(borrow, rename = "Object")]
+    // Absent and null mean different things here.
+    #[serde(borrow, default, rename = "Object", deserialize_with = "present")]
     object: Option<&'a RawValue>,
     #[serde(borrow, rename = "Err")]
     error: Option<&'a RawValue>,
     #[serde(borrow, rename = "ErrStatus")]
     status: Option<&'a RawValue>,
+}
+
+fn present<'de: 'a, 'a, D: Deserializer<'de>>(from: D) -> Result<Option<&'a RawValue>, D::Error> {
+    <&RawValue>::deserialize(from).map(Some)
 }
 
 /// What the cloud's answer holds.
@@ -57,14 +62,16 @@ pub(super) fn verdict(content: &Content) -> Verdict {
         return Verdict::Nothing;
     }
     let bytes = content.clone().into_data();
+    // Go's cloud writes an error that is no API status as `{}`.
+    if bytes.as_ref() == b"{}" {
+        return Verdict::Nothing;
+    }
     let Ok(answer) = serde_json::from_slice::<Answer<'_>>(&bytes) else { return Verdict::Nothing };
-    let says_nothing = |raw: &&RawValue| matches!(raw.get(), "null" | "{}");
-    let refused = answer.status.is_some() || answer.error.is_some_and(|error| !says_nothing(&error));
+    let failed = answer.status.is_some() || answer.error.is_some();
     match answer.object {
-        _ if refused => Verdict::Nothing,
+        _ if failed => Verdict::Nothing,
         Some(object) if object.get() == "null" => Verdict::Nothing,
         Some(object) => Verdict::Object(bytes.slice_ref(object.get().as_bytes())),
-        None if answer.error.is_some() => Verdict::Nothing,
         None => Verdict::Object(bytes),
     }
 }
@@ -79,14 +86,35 @@ impl Remote {
         match self.call(&envelope.message).await {
             Ok(answer) => {
                 let resource = envelope.message.route.resource.clone();
-                if let Verdict::Object(object) = verdict(&answer.content) {
-                    self.keep(resource.as_str(), object).await;
-                    self.acknowledge(resource.as_str(), &answer).await;
-                }
+                self.take(resource.as_str(), &answer).await;
                 envelope.answer(answer.content);
             }
             Err(why) => envelope.fail(why),
         }
+    }
+
+    /// Keeps what an answer holds, and acknowledges it where the cloud waits for that.
+    async fn take(&self, resource: &str, answer: &Message) {
+        if let Verdict::Object(object) = verdict(&answer.content)
+            && self.keep(resource, object).await
+        {
+            self.acknowledge(resource, answer).await;
+        }
+    }
+
+    /// Takes an answer nobody waits for: late, or sent again because its acknowledgement was lost. Go stores any such
+    /// answer under its resource, so that a late `OK` takes the place of a pod; here only objects the cloud wants
+    /// acknowledged are kept. Says whether this was one.
+    pub(super) async fn late(&self, answer: &Message) -> bool {
+        let resource = answer.route.resource.as_str();
+        let kind = ObjectPath::parse(resource).map_or("", |path| path.kind);
+        let wanted = ACKNOWLEDGED.contains(&kind);
+        if wanted {
+            self.take(resource, answer).await;
+        } else {
+            tracing::debug!(resource, "answer came after its asker had gone, ignored");
+        }
+        wanted
     }
 
     /// Sends a status patch under its own id and takes the object that comes back into the copy.
@@ -118,7 +146,7 @@ impl Remote {
         };
         let resource = ObjectPath { kind, ..path }.to_resource();
         let stored = match kind {
-            "node" => self.rows.put_value(resource.as_str(), object).await,
+            "node" => self.rows.put_newest(resource.as_str(), object).await,
             // A pod's row must not come back after its deletion, nor overwrite its successor.
             _ => self.rows.refresh(resource.as_str(), object).await,
         };
@@ -143,14 +171,17 @@ impl Remote {
         Ok(answer)
     }
 
-    async fn keep(&self, resource: &str, object: Bytes) {
+    /// Stores an object; says whether it is safe now.
+    async fn keep(&self, resource: &str, object: Bytes) -> bool {
         // What is asked for once and then expires is not kept.
         if resource == "k8s/ca.crt" {
-            return;
+            return true;
         }
-        if let Err(error) = self.rows.put_value(resource, object).await {
+        let stored = self.rows.put_newest(resource, object).await;
+        if let Err(error) = &stored {
             tracing::warn!(error = %error, resource, "answer of the cloud not stored");
         }
+        stored.is_ok()
     }
 
     async fn acknowledge(&self, resource: &str, answer: &Message) {

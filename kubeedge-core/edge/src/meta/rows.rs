@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use kubeedge_core::{
     message::{Content, Message, resource::ObjectPath},
+    name::ResourceVersion,
     store::{Batch, Bucket, Change, Expect, Key, MetaStore, Scan, StoreError, StoreKind},
 };
 use serde::Deserialize;
@@ -19,6 +20,7 @@ pub(super) struct Rows {
     store: Arc<dyn MetaStore>,
 }
 
+/// What decides between two forms of an object; the rest of it is skipped, not parsed.
 #[derive(Default, Deserialize)]
 struct Head {
     #[serde(default)]
@@ -26,9 +28,25 @@ struct Head {
 }
 
 #[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Meta {
     #[serde(default)]
     uid: String,
+    #[serde(default)]
+    resource_version: ResourceVersion,
+}
+
+impl Head {
+    fn of(object: &[u8]) -> Self {
+        serde_json::from_slice(object).unwrap_or_default()
+    }
+
+    /// Whether both are the same object and this is an earlier form of it.
+    fn is_older_than(&self, other: &Self) -> bool {
+        let versions = (self.metadata.resource_version.number(), other.metadata.resource_version.number());
+        self.metadata.uid == other.metadata.uid
+            && matches!(versions, (Some(ours), Some(theirs)) if ours < theirs)
+    }
 }
 
 pub(super) fn key(resource: &str) -> Key {
@@ -36,7 +54,7 @@ pub(super) fn key(resource: &str) -> Key {
 }
 
 fn uid_in(object: &[u8]) -> String {
-    serde_json::from_slice::<Head>(object).unwrap_or_default().metadata.uid
+    Head::of(object).metadata.uid
 }
 
 /// Rows as KubeEdge's answers list them: an array of JSON texts.
@@ -59,12 +77,31 @@ impl Rows {
         self.store.commit(Batch::new().put(key(resource), value)).await
     }
 
+    /// Stores an object the cloud answered with, unless the row holds a later form of it already: the cloud's own
+    /// update may have overtaken the answer.
+    pub(super) async fn put_newest(&self, resource: &str, value: Bytes) -> Result<(), StoreError> {
+        let (key, new) = (key(resource), Head::of(&value));
+        loop {
+            let old = self.store.get(&key).await?;
+            if old.as_ref().is_some_and(|old| new.is_older_than(&Head::of(&old.value))) {
+                return Ok(());
+            }
+            let expect = old.map_or(Expect::Absent, |old| Expect::Version(old.version));
+            let change = Change::Put { key: key.clone(), value: value.clone(), expect };
+            match self.store.commit(Batch(vec![change])).await {
+                Err(error) if error.kind() == StoreKind::Conflict => {}
+                done => return done,
+            }
+        }
+    }
+
     /// Replaces a row by a newer form of the same object; nothing happens when the row is gone, is another object's,
-    /// or changed meanwhile.
+    /// is newer, or changed meanwhile.
     pub(super) async fn refresh(&self, resource: &str, value: Bytes) -> Result<(), StoreError> {
         let key = key(resource);
         let Some(old) = self.store.get(&key).await? else { return Ok(()) };
-        if uid_in(&old.value) != uid_in(&value) {
+        let (had, new) = (Head::of(&old.value), Head::of(&value));
+        if had.metadata.uid != new.metadata.uid || new.is_older_than(&had) {
             return Ok(());
         }
         let change = Change::Put { key, value, expect: Expect::Version(old.version) };
@@ -78,19 +115,39 @@ impl Rows {
         self.store.commit(Batch::new().delete(key(message.route.resource.as_str()))).await
     }
 
-    /// Removes a pod and its last patch, unless the row is of another pod of the same name.
+    /// Removes a pod with its last patch, unless the row is of another pod of the same name, and the tokens that were
+    /// made for it.
     pub(super) async fn remove_pod(&self, message: &Message) -> Result<(), StoreError> {
         let resource = message.route.resource.as_str();
-        let uid = uid_in(&message.content.data());
-        let Some(row) = self.store.get(&key(resource)).await? else { return Ok(()) };
-        if !uid.is_empty() && uid_in(&row.value) != uid {
-            return Ok(());
+        let Some(path) = ObjectPath::parse(resource) else { return Ok(()) };
+        let old = self.store.get(&key(resource)).await?.map(|row| uid_in(&row.value));
+        let named = uid_in(&message.content.data());
+        // A deletion that names no uid means whichever pod there is.
+        let uid = if named.is_empty() { old.clone().unwrap_or_default() } else { named };
+        let mut batch = Batch::new();
+        if old.is_none_or(|old| old == uid) {
+            let patch = ObjectPath { kind: "podpatch", ..path }.to_resource();
+            batch = batch.delete(key(resource)).delete(key(patch.as_str()));
         }
-        let patch =
-            ObjectPath::parse(resource).map(|path| ObjectPath { kind: "podpatch", ..path }.to_resource());
-        let batch = Batch::new().delete(key(resource));
-        let batch = patch.into_iter().fold(batch, |batch, patch| batch.delete(key(patch.as_str())));
+        for token in self.tokens_for(path.namespace, &uid).await? {
+            batch = batch.delete(token);
+        }
         self.store.commit(batch).await
+    }
+
+    /// The rows of tokens bound to a pod: their keys hold the request, which names its uid.
+    async fn tokens_for(&self, namespace: &str, uid: &str) -> Result<Vec<Key>, StoreError> {
+        if uid.is_empty() {
+            return Ok(Vec::new());
+        }
+        let bound = format!("\"{uid}\"");
+        let rows = self.store.scan(Scan::new(BUCKET, format!("{namespace}/serviceaccounttoken/")));
+        rows.try_filter_map(|row| {
+            let token = row.key.name.contains(&bound).then_some(row.key);
+            async move { Ok(token) }
+        })
+        .try_collect()
+        .await
     }
 
     pub(super) async fn one(&self, resource: &str) -> Result<Option<Bytes>, StoreError> {

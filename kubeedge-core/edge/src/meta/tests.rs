@@ -1,5 +1,11 @@
-use kubeedge_core::{bus::Inbox, kernel::Shutdown, store::MetaStoreExt};
-use kubeedge_store::MemoryStore;
+use bytes::Bytes;
+use kubeedge_core::{
+    bus::Inbox,
+    kernel::Shutdown,
+    message::json,
+    store::{MetaStoreExt, StoreKind},
+};
+use kubeedge_store::{Fault, FaultyStore, MemoryStore};
 use serde_json::{Value, json};
 
 use super::*;
@@ -14,7 +20,10 @@ struct Rig {
 }
 
 fn rig() -> Rig {
-    let store: Arc<dyn MetaStore> = Arc::new(MemoryStore::default());
+    rig_on(Arc::new(MemoryStore::default()))
+}
+
+fn rig_on(store: Arc<dyn MetaStore>) -> Rig {
     let modules = [ModuleName::META_MANAGER, ModuleName::EDGE_HUB, ModuleName::EDGED, ModuleName::TWIN];
     let (bus, mut inboxes) = Bus::freeze(modules.map(|name| (name, Group::META, 64)));
     let mut inbox = |name: ModuleName| inboxes.remove(&name).unwrap();
@@ -215,5 +224,161 @@ fn what_an_answer_holds_is_seen_without_parsing_the_object() {
     assert_eq!(verdict(json!({"Object": {"a": 1}, "Err": null})), cloud::Verdict::Object("{\"a\":1}".into()));
     assert_eq!(verdict(json!({"Object": null, "Err": {"ErrStatus": {}}})), cloud::Verdict::Nothing);
     assert_eq!(verdict(json!({"ErrStatus": {"code": 404}})), cloud::Verdict::Nothing);
+    assert_eq!(verdict(json!({"Object": null, "Err": null})), cloud::Verdict::Nothing);
+    assert_eq!(verdict(json!({"Object": {"metadata": {}}, "Err": {}})), cloud::Verdict::Nothing);
+    assert_eq!(verdict(json!({})), cloud::Verdict::Nothing);
     assert_eq!(verdict(json!({"data": {}})), cloud::Verdict::Object("{\"data\":{}}".into()));
+}
+
+/// What a Go edge received and how it acknowledged it; see the lines of the file.
+const RECORDED: &str = include_str!("../../tests/data/meta-acknowledgements.jsonl");
+
+#[tokio::test]
+async fn acknowledgements_are_those_a_go_edge_gives() {
+    for line in RECORDED.lines() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        let part = |name: &str| json::decode(&Bytes::from(line[name].to_string())).unwrap();
+        let (received, recorded) = (part("received"), part("acknowledged"));
+        let mut rig = rig();
+        rig.tell(received.clone()).await;
+        let mut ack = rig.hub.next().await.unwrap().message;
+        assert_ne!(ack.header.id, received.header.id);
+        ack.header.id = recorded.header.id.clone();
+        ack.header.timestamp = recorded.header.timestamp;
+        assert_eq!(json::encode(&ack), json::encode(&recorded));
+        let kept = rig.row(received.route.resource.as_str()).await;
+        let gone = received.route.operation == Operation::DELETE;
+        assert_eq!(kept, (!gone).then(|| line["received"]["content"].clone()));
+        let kind = ObjectPath::parse(received.route.resource.as_str()).unwrap().kind.to_owned();
+        let device = kind.starts_with("device");
+        assert_eq!(rig.twin.try_next().is_some(), device, "{kind} to the twin");
+        // An acknowledgement goes out after the object was passed on, except for devices.
+        assert_eq!(rig.edged.try_next().is_some(), !device && kind != "node", "{kind} to edged");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_late_never_takes_the_place_of_an_object() {
+    let mut rig = rig();
+    rig.tell(from_cloud(ModuleName::EDGE_CONTROLLER, Operation::INSERT, "default/pod/web", &pod("u1"))).await;
+    rig.hub.next().await.unwrap();
+    let late = |resource: &str, content: Value| {
+        from_cloud(ModuleName::EDGE_CONTROLLER, Operation::RESPONSE, resource, &content)
+            .answering("gone".into())
+    };
+    rig.tell(late("default/pod/web", json!("OK"))).await;
+    rig.tell(late("null/node/n", json!("OK"))).await;
+    rig.tell(late("default/secret/s", json!({"ErrStatus": {"code": 404}}))).await;
+    let map = late("default/configmap/app", json!({"metadata": {"name": "app"}}));
+    rig.tell(map.clone()).await;
+    let ack = rig.hub.next().await.unwrap().message;
+    assert_eq!(ack.header.parent, Some(map.header.id), "only what is kept is acknowledged");
+    assert_eq!(rig.row("default/pod/web").await, Some(pod("u1")));
+    assert_eq!(rig.row("null/node/n").await, None);
+    assert_eq!(rig.row("default/secret/s").await, None);
+    assert!(rig.row("default/configmap/app").await.is_some());
+}
+
+#[tokio::test]
+async fn an_answer_overtaken_by_an_update_does_not_undo_it() {
+    let mut rig = rig();
+    rig.connect().await;
+    let version = |n: u32| json!({"metadata": {"uid": "u", "resourceVersion": n.to_string()}});
+    let client = rig.client();
+    let asking = tokio::spawn(async move { client.config_map("default", "app").await });
+    let question = rig.hub.next().await.unwrap();
+    let update =
+        from_cloud(ModuleName::EDGE_CONTROLLER, Operation::UPDATE, "default/configmap/app", &version(10));
+    rig.tell(update).await;
+    rig.hub.next().await.unwrap();
+    question.answer(Content::json(&version(9)).unwrap());
+    asking.await.unwrap().unwrap();
+    rig.hub.next().await.unwrap();
+    assert_eq!(rig.row("default/configmap/app").await, Some(version(10)));
+}
+
+#[tokio::test]
+async fn an_answer_that_cannot_be_stored_is_given_but_not_acknowledged() {
+    let store = Arc::new(FaultyStore::new(MemoryStore::default()));
+    store.fail(Fault::WritesFrom(1), StoreKind::Full);
+    let mut rig = rig_on(store.clone());
+    rig.connect().await;
+    let client = rig.client();
+    let asking = tokio::spawn(async move { client.config_map("default", "app").await });
+    rig.hub.next().await.unwrap().answer(Content::json(&json!({"data": {"k": "v"}})).unwrap());
+    assert!(asking.await.unwrap().is_ok());
+    let insert = from_cloud(ModuleName::EDGE_CONTROLLER, Operation::INSERT, "default/pod/web", &pod("u1"));
+    rig.tell(insert.clone()).await;
+    let answer = rig.hub.next().await.unwrap().message;
+    assert_eq!(answer.route.operation, Operation::ERROR);
+    assert_eq!(answer.header.parent, Some(insert.header.id.clone()));
+    store.heal();
+    rig.tell(insert).await;
+    assert!(rig.hub.next().await.unwrap().message.content.is_ok_text(), "sent again, stored, acknowledged");
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_be_read_is_told_to_who_asks() {
+    let store = Arc::new(FaultyStore::new(MemoryStore::default()));
+    let rig = rig_on(store.clone());
+    store.fail(Fault::From(1), StoreKind::Corrupt);
+    let error = rig.client().pods().await.unwrap_err();
+    assert!(error.to_string().contains("stored data is corrupt"), "{error}");
+}
+
+#[tokio::test]
+async fn the_tokens_of_a_pod_go_with_it() {
+    let mut rig = rig();
+    rig.connect().await;
+    let expires = json!({"token": "jwt", "expirationTimestamp": "2999-01-01T00:00:00Z"});
+    let answer = json!({"metadata": {}, "spec": {"audiences": []}, "status": expires});
+    for uid in ["u1", "u2"] {
+        let bound = json!({"spec": {"audiences": [], "boundObjectRef": {"kind": "Pod", "uid": uid}}});
+        let request = serde_json::from_value(bound).unwrap();
+        let client = rig.client();
+        let asking = tokio::spawn(async move { client.token("default", "sa", &request).await });
+        rig.hub.next().await.unwrap().answer(Content::json(&answer).unwrap());
+        asking.await.unwrap().unwrap();
+    }
+    rig.tell(from_cloud(ModuleName::EDGE_CONTROLLER, Operation::DELETE, "default/pod/web", &pod("u1"))).await;
+    rig.hub.next().await.unwrap();
+    let left: Vec<Value> = rig
+        .store
+        .list_as(kubeedge_core::store::Scan::new(BUCKET, "default/serviceaccounttoken/"))
+        .await
+        .unwrap();
+    assert_eq!(left.len(), 1);
+}
+
+#[tokio::test]
+async fn without_a_link_questions_fail_at_once_with_the_words_of_go() {
+    let rig = rig();
+    let lease = rig.client().lease("n").await.unwrap_err();
+    assert!(lease.to_string().ends_with("failed to process remote: not connected"), "{lease}");
+    let registered = rig.client().register_node(&Default::default()).await.unwrap_err();
+    assert!(registered.to_string().ends_with("failed to process remote: not connected"), "{registered}");
+    let patched = rig.client().patch_node_status("n", &json!({})).await.unwrap_err();
+    assert!(patched.to_string().ends_with("connection lost between EdgeCore and CloudCore"), "{patched}");
+}
+
+#[tokio::test]
+async fn a_volume_operation_is_answered_even_if_edged_cannot_do_it() {
+    let mut rig = rig();
+    let asked = from_cloud(ModuleName::CLOUD_HUB, "createvolume".into(), "default/volume/v", &json!("{}"));
+    rig.tell(asked.clone()).await;
+    drop(rig.edged.next().await.unwrap());
+    let answer = rig.hub.next().await.unwrap().message;
+    assert_eq!(answer.header.parent, Some(asked.header.id));
+    assert_eq!(answer.route.operation, Operation::ERROR);
+}
+
+#[tokio::test]
+async fn an_unexplained_failure_of_the_cloud_is_no_empty_object() {
+    let mut rig = rig();
+    rig.connect().await;
+    let client = rig.client();
+    let asking = tokio::spawn(async move { client.config_map("default", "app").await });
+    rig.hub.next().await.unwrap().answer(Content::json(&json!({})).unwrap());
+    assert!(asking.await.unwrap().unwrap_err().to_string().contains("did not say why"));
+    assert_eq!(rig.row("default/configmap/app").await, None);
 }
