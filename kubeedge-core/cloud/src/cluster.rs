@@ -8,10 +8,7 @@ use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{Method, Request, header::CONTENT_TYPE};
 use http_body_util::BodyExt;
-use kube::core::{
-    Status,
-    response::{StatusDetails, StatusSummary},
-};
+use kube::core::{Status, response::StatusSummary};
 use kubeedge_core::{
     cluster::{Actor, ClusterApi},
     name::NodeName,
@@ -143,9 +140,10 @@ pub(crate) fn now() -> String {
     text.unwrap_or_default()
 }
 
+#[cfg(test)]
 /// `<resource> "<name>" not found`, as an API server says it.
 pub(crate) fn not_found(plural: &str, name: &str) -> Box<Status> {
-    let details = StatusDetails {
+    let details = kube::core::response::StatusDetails {
         name: name.to_owned(),
         group: String::new(),
         kind: plural.to_owned(),
