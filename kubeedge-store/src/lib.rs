@@ -4,6 +4,7 @@
 //! | store | feature | when |
 //! |---|---|---|
 //! | [`SqliteStore`] | `sqlite` (default) | products: a file support can look into |
+//! | [`RedbStore`] | `redb` | where no C may be linked |
 //! | [`MemoryStore`] | | tests, simulations |
 //! | [`FaultyStore`] | | tests of what must happen when storage fails |
 //!
@@ -17,10 +18,14 @@ mod actor;
 mod check;
 mod faulty;
 mod memory;
+#[cfg(feature = "redb")]
+mod redb;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
 pub use faulty::{Fault, FaultyStore};
 pub use memory::MemoryStore;
+#[cfg(feature = "redb")]
+pub use redb::{RedbOptions, RedbStore};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteOptions, SqliteStore};

@@ -1,0 +1,199 @@
+//! A store in a redb file: pure Rust, copy-on-write B-trees, `Durability::Immediate`, one writing and one reading thread.
+//!
+//! redb locks the file itself: one process at a time. Its file keeps some free room, so it is larger than SQLite's for
+//! the same content, and it writes whole pages; prefer SQLite on small flash.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use kubeedge_core::{
+    failure::Failure,
+    store::{Batch, Bucket, Change, Entry, Expect, Key, MetaStore, Scan, StoreError, StoreKind},
+};
+use redb::{Database, Durability, Error, ReadableDatabase, ReadableTable, TableDefinition};
+
+use crate::{
+    actor::{Actors, ReadSide, WriteSide},
+    check,
+};
+
+const OPENING: &str = "opening a redb store";
+/// Bucket and name to version and value; ordered by the bytes of both, in this order.
+const TABLE: TableDefinition<'_, (&str, &str), (u64, &[u8])> = TableDefinition::new("entry");
+
+/// How a [`RedbStore`] is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RedbOptions {
+    /// How much memory the page cache may take, in bytes. redb's own default is 1 GiB; ours is 4 MiB.
+    pub cache_bytes: usize,
+}
+
+impl Default for RedbOptions {
+    fn default() -> Self {
+        Self { cache_bytes: 4 << 20 }
+    }
+}
+
+/// A store in a redb file.
+#[derive(Debug)]
+pub struct RedbStore(Actors);
+
+impl RedbStore {
+    /// Opens a file, creating it and its directory when they are not there.
+    ///
+    /// [`StoreKind::Corrupt`]: the file is damaged, is no redb database or has a format this version does not read; it
+    /// is left as it is. [`StoreKind::Io`]: the file cannot be opened, or another process has it.
+    pub async fn open(path: impl Into<PathBuf>, options: RedbOptions) -> Result<Self, StoreError> {
+        let path = path.into();
+        Actors::start(move || open(&path, options)).await.map(Self)
+    }
+}
+
+#[async_trait]
+impl MetaStore for RedbStore {
+    async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+        self.0.get(key).await
+    }
+    fn scan(&self, scan: Scan) -> BoxStream<'static, Result<Entry, StoreError>> {
+        self.0.scan(scan)
+    }
+    async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
+        self.0.commit(batch).await
+    }
+    async fn close(&self) -> Result<(), StoreError> {
+        self.0.close().await;
+        Ok(())
+    }
+}
+
+/// The database, closed when both sides have dropped it.
+#[derive(Clone)]
+struct Side {
+    database: Arc<Database>,
+    path: Arc<Path>,
+}
+
+fn open(path: &Path, options: RedbOptions) -> Result<(Side, Side), StoreError> {
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory).map_err(|error| failed(path, OPENING, error.into()))?;
+    }
+    let opened = Database::builder().set_cache_size(options.cache_bytes).create(path);
+    let database = opened.map_err(|error| failed(path, OPENING, error.into()))?;
+    let side = Side { database: Arc::new(database), path: path.into() };
+    // Readers of a new file must find the table.
+    side.transaction(&[]).map_err(|error| failed(path, OPENING, error))?;
+    Ok((side.clone(), side))
+}
+
+impl Side {
+    fn transaction(&self, group: &[&Batch]) -> Result<Vec<Result<(), StoreError>>, Error> {
+        let mut transaction = self.database.begin_write()?;
+        transaction.set_durability(Durability::Immediate)?;
+        let outcomes = {
+            let mut table = transaction.open_table(TABLE)?;
+            group.iter().map(|batch| apply(&mut table, batch)).collect::<Result<_, _>>()?
+        };
+        transaction.commit()?;
+        Ok(outcomes)
+    }
+
+    fn one(&self, key: &Key) -> Result<Option<Entry>, Error> {
+        let table = self.database.begin_read()?.open_table(TABLE)?;
+        let found = table.get((key.bucket.0, key.name.as_str()))?;
+        Ok(found.map(|row| entry(key.bucket, &key.name, row.value())))
+    }
+
+    fn range(&self, scan: &Scan) -> Result<Vec<Entry>, Error> {
+        let table = self.database.begin_read()?.open_table(TABLE)?;
+        let mut found = Vec::new();
+        for row in table.range((scan.bucket.0, scan.prefix.as_str())..)? {
+            let (key, value) = row?;
+            let (bucket, name) = key.value();
+            if bucket != scan.bucket.0 || !name.starts_with(&scan.prefix) {
+                break;
+            }
+            found.push(entry(scan.bucket, name, value.value()));
+        }
+        Ok(found)
+    }
+}
+
+fn entry(bucket: Bucket, name: &str, (version, value): (u64, &[u8])) -> Entry {
+    Entry { key: Key::new(bucket, name), value: Bytes::copy_from_slice(value), version }
+}
+
+impl WriteSide for Side {
+    fn write(&mut self, group: &[&Batch]) -> Result<Vec<Result<(), StoreError>>, StoreError> {
+        self.transaction(group).map_err(|error| failed(&self.path, check::COMMITTING, error))
+    }
+}
+
+impl ReadSide for Side {
+    fn get(&mut self, key: &Key) -> Result<Option<Entry>, StoreError> {
+        self.one(key).map_err(|error| failed(&self.path, check::READING, error))
+    }
+    fn scan(&mut self, scan: &Scan) -> Result<Vec<Entry>, StoreError> {
+        self.range(scan).map_err(|error| failed(&self.path, check::SCANNING, error))
+    }
+}
+
+type Table<'a> = redb::Table<'a, (&'static str, &'static str), (u64, &'static [u8])>;
+
+/// Checks all conditions, then makes all changes; a conflict leaves the table as it was.
+fn apply(table: &mut Table<'_>, batch: &Batch) -> Result<Result<(), StoreError>, Error> {
+    for change in batch.0.iter().filter(|change| change.expect() != Expect::Any) {
+        let found = version(table, change.key())?;
+        if let Err(conflict) = check::holds(change, found) {
+            return Ok(Err(conflict));
+        }
+    }
+    for change in &batch.0 {
+        let key = change.key();
+        let place = (key.bucket.0, key.name.as_str());
+        match change {
+            Change::Put { value, .. } => {
+                let version = version(table, key)?.unwrap_or(0) + 1;
+                table.insert(place, (version, value.as_ref()))?;
+            }
+            Change::Delete { .. } => {
+                table.remove(place)?;
+            }
+        }
+    }
+    Ok(Ok(()))
+}
+
+fn version(table: &Table<'_>, key: &Key) -> Result<Option<u64>, Error> {
+    let found = table.get((key.bucket.0, key.name.as_str()))?;
+    Ok(found.map(|row| row.value().0))
+}
+
+const RECOVERY: &str = "the file was left as it is. Restore it from a backup. Starting with an empty file makes the \
+    node forget its pods until the cloud sends them again";
+
+fn failed(path: &Path, doing: &'static str, error: Error) -> StoreError {
+    let (kind, help) = match &error {
+        Error::Io(error) if error.kind() == io::ErrorKind::StorageFull => {
+            (StoreKind::Full, Some("free space on the disk"))
+        }
+        Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
+            (StoreKind::Corrupt, Some(RECOVERY))
+        }
+        Error::Corrupted(_) | Error::RepairAborted | Error::UpgradeRequired(_) => {
+            (StoreKind::Corrupt, Some(RECOVERY))
+        }
+        Error::ValueTooLarge(_) => (StoreKind::TooLarge, None),
+        Error::DatabaseAlreadyOpen => {
+            (StoreKind::Io, Some("another process has it open; stop that one first"))
+        }
+        _ => (StoreKind::Io, None),
+    };
+    let because = help.map_or_else(|| error.to_string(), |help| format!("{error}; {help}"));
+    Failure::new(kind, doing).on(path.display().to_string()).because(because)
+}
