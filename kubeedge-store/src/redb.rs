@@ -16,7 +16,8 @@ use kubeedge_core::{
     failure::Failure,
     store::{Batch, Bucket, Change, Entry, Expect, Key, MetaStore, Scan, StoreError, StoreKind},
 };
-use redb::{Database, Durability, Error, ReadableDatabase, ReadableTable, TableDefinition};
+use parking_lot::RwLock;
+use redb::{Database, DatabaseError, Durability, Error, ReadableDatabase, ReadableTable, TableDefinition};
 
 use crate::{
     actor::{Actors, ReadSide, WriteSide},
@@ -72,10 +73,16 @@ impl MetaStore for RedbStore {
     }
 }
 
+type Opener = dyn Fn() -> Result<Database, DatabaseError> + Send + Sync;
+
 /// The database, closed when both sides have dropped it.
+///
+/// After a failed write redb refuses all further work. So that a disk that was full for a while needs no restart, the
+/// file is opened anew before the next call; redb's repair takes it back to the last commit.
 #[derive(Clone)]
 struct Side {
-    database: Arc<Database>,
+    database: Arc<RwLock<Option<Database>>>,
+    opener: Arc<Opener>,
     path: Arc<Path>,
 }
 
@@ -83,45 +90,69 @@ fn open(path: &Path, options: RedbOptions) -> Result<(Side, Side), StoreError> {
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory).map_err(|error| failed(path, OPENING, error.into()))?;
     }
-    let opened = Database::builder().set_cache_size(options.cache_bytes).create(path);
-    let database = opened.map_err(|error| failed(path, OPENING, error.into()))?;
-    let side = Side { database: Arc::new(database), path: path.into() };
+    let place = path.to_owned();
+    let opener = move || Database::builder().set_cache_size(options.cache_bytes).create(&place);
+    let side = Side { database: Arc::default(), opener: Arc::new(opener), path: path.into() };
     // Readers of a new file must find the table.
-    side.transaction(&[]).map_err(|error| failed(path, OPENING, error))?;
+    side.run(OPENING, |database| transaction(database, &[]).map(drop))?;
     Ok((side.clone(), side))
 }
 
 impl Side {
-    fn transaction(&self, group: &[&Batch]) -> Result<Vec<Result<(), StoreError>>, Error> {
-        let mut transaction = self.database.begin_write()?;
-        transaction.set_durability(Durability::Immediate)?;
-        let outcomes = {
-            let mut table = transaction.open_table(TABLE)?;
-            group.iter().map(|batch| apply(&mut table, batch)).collect::<Result<_, _>>()?
-        };
-        transaction.commit()?;
-        Ok(outcomes)
-    }
-
-    fn one(&self, key: &Key) -> Result<Option<Entry>, Error> {
-        let table = self.database.begin_read()?.open_table(TABLE)?;
-        let found = table.get((key.bucket.0, key.name.as_str()))?;
-        Ok(found.map(|row| entry(key.bucket, &key.name, row.value())))
-    }
-
-    fn range(&self, scan: &Scan) -> Result<Vec<Entry>, Error> {
-        let table = self.database.begin_read()?.open_table(TABLE)?;
-        let mut found = Vec::new();
-        for row in table.range((scan.bucket.0, scan.prefix.as_str())..)? {
-            let (key, value) = row?;
-            let (bucket, name) = key.value();
-            if bucket != scan.bucket.0 || !name.starts_with(&scan.prefix) {
-                break;
+    /// Does something with the database, opening it where it is not open.
+    fn run<T>(
+        &self,
+        doing: &'static str,
+        work: impl FnOnce(&Database) -> Result<T, Error>,
+    ) -> Result<T, StoreError> {
+        if self.database.read().is_none() {
+            let mut database = self.database.write();
+            if database.is_none() {
+                *database = Some((self.opener)().map_err(|error| failed(&self.path, doing, error.into()))?);
             }
-            found.push(entry(scan.bucket, name, value.value()));
         }
-        Ok(found)
+        let outcome = match &*self.database.read() {
+            Some(database) => work(database),
+            None => Err(Error::PreviousIo),
+        };
+        outcome.map_err(|error| {
+            if matches!(error, Error::Io(_) | Error::PreviousIo) {
+                *self.database.write() = None;
+            }
+            failed(&self.path, doing, error)
+        })
     }
+}
+
+fn transaction(database: &Database, group: &[&Batch]) -> Result<Vec<Result<(), StoreError>>, Error> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_durability(Durability::Immediate)?;
+    let outcomes = {
+        let mut table = transaction.open_table(TABLE)?;
+        group.iter().map(|batch| apply(&mut table, batch)).collect::<Result<_, _>>()?
+    };
+    transaction.commit()?;
+    Ok(outcomes)
+}
+
+fn one(database: &Database, key: &Key) -> Result<Option<Entry>, Error> {
+    let table = database.begin_read()?.open_table(TABLE)?;
+    let found = table.get((key.bucket.0, key.name.as_str()))?;
+    Ok(found.map(|row| entry(key.bucket, &key.name, row.value())))
+}
+
+fn range(database: &Database, scan: &Scan) -> Result<Vec<Entry>, Error> {
+    let table = database.begin_read()?.open_table(TABLE)?;
+    let mut found = Vec::new();
+    for row in table.range((scan.bucket.0, scan.prefix.as_str())..)? {
+        let (key, value) = row?;
+        let (bucket, name) = key.value();
+        if bucket != scan.bucket.0 || !name.starts_with(&scan.prefix) {
+            break;
+        }
+        found.push(entry(scan.bucket, name, value.value()));
+    }
+    Ok(found)
 }
 
 fn entry(bucket: Bucket, name: &str, (version, value): (u64, &[u8])) -> Entry {
@@ -130,16 +161,16 @@ fn entry(bucket: Bucket, name: &str, (version, value): (u64, &[u8])) -> Entry {
 
 impl WriteSide for Side {
     fn write(&mut self, group: &[&Batch]) -> Result<Vec<Result<(), StoreError>>, StoreError> {
-        self.transaction(group).map_err(|error| failed(&self.path, check::COMMITTING, error))
+        self.run(check::COMMITTING, |database| transaction(database, group))
     }
 }
 
 impl ReadSide for Side {
     fn get(&mut self, key: &Key) -> Result<Option<Entry>, StoreError> {
-        self.one(key).map_err(|error| failed(&self.path, check::READING, error))
+        self.run(check::READING, |database| one(database, key))
     }
     fn scan(&mut self, scan: &Scan) -> Result<Vec<Entry>, StoreError> {
-        self.range(scan).map_err(|error| failed(&self.path, check::SCANNING, error))
+        self.run(check::SCANNING, |database| range(database, scan))
     }
 }
 
@@ -196,4 +227,75 @@ fn failed(path: &Path, doing: &'static str, error: Error) -> StoreError {
     };
     let because = help.map_or_else(|| error.to_string(), |help| format!("{error}; {help}"));
     Failure::new(kind, doing).on(path.display().to_string()).because(because)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use parking_lot::Mutex;
+    use redb::StorageBackend;
+
+    use super::*;
+
+    /// A disk that outlives the database on it and can be full.
+    #[derive(Clone, Debug, Default)]
+    struct Disk {
+        bytes: Arc<Mutex<Vec<u8>>>,
+        full: Arc<AtomicBool>,
+    }
+
+    impl Disk {
+        fn room(&self) -> io::Result<()> {
+            let full = self.full.load(Ordering::Relaxed);
+            if full { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+        }
+    }
+
+    impl StorageBackend for Disk {
+        fn len(&self) -> io::Result<u64> {
+            Ok(self.bytes.lock().len() as u64)
+        }
+        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+            let offset = offset as usize;
+            out.copy_from_slice(&self.bytes.lock()[offset..offset + out.len()]);
+            Ok(())
+        }
+        fn set_len(&self, len: u64) -> io::Result<()> {
+            self.room()?;
+            self.bytes.lock().resize(len as usize, 0);
+            Ok(())
+        }
+        fn sync_data(&self) -> io::Result<()> {
+            self.room()
+        }
+        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            self.room()?;
+            let offset = offset as usize;
+            self.bytes.lock()[offset..offset + data.len()].copy_from_slice(data);
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_was_full_for_a_while_needs_no_restart() {
+        let disk = Disk::default();
+        let under = disk.clone();
+        let opener = move || Database::builder().create_with_backend(under.clone());
+        let side =
+            Side { database: Arc::default(), opener: Arc::new(opener), path: Path::new("disk").into() };
+        let store = RedbStore(Actors::start(move || Ok((side.clone(), side))).await.unwrap());
+        let key = |name: &str| Key::new(Bucket("t"), name);
+        let put = |name: &str| Batch::new().put(key(name), "v");
+        store.commit(put("kept")).await.unwrap();
+        disk.full.store(true, Ordering::Relaxed);
+        for _ in 0..2 {
+            assert_eq!(store.commit(put("lost")).await.unwrap_err().kind(), StoreKind::Full);
+        }
+        disk.full.store(false, Ordering::Relaxed);
+        store.commit(put("new")).await.unwrap();
+        assert!(store.get(&key("kept")).await.unwrap().is_some());
+        assert!(store.get(&key("new")).await.unwrap().is_some());
+        assert_eq!(store.get(&key("lost")).await.unwrap(), None);
+    }
 }
