@@ -13,4 +13,5 @@ pub mod hub;
 pub mod informer;
 pub mod kubernetes;
 pub mod objects;
+pub mod stream;
 pub mod sync;

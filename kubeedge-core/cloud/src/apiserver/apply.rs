@@ -1,0 +1,423 @@
+//! Field managers and server-side apply.
+//!
+//! Who set a field is kept in `metadata.managedFields` as Kubernetes keeps it (FieldsV1: `f:` fields, `k:` items by
+//! key, `v:` items of sets). Applying an object sets its fields, refuses to take fields that others set to other
+//! values unless forced, and removes fields that the same manager applied before and nobody else wants.
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    kinds::Kind,
+    patch::{Items, items, strategic_merge},
+    registry,
+    status::{Refusal, Subject},
+};
+
+type Set = Map<String, Value>;
+
+/// Kinds written so often, and by one writer each, that ownership would only cost.
+fn is_tracked(kind: &Kind) -> bool {
+    !matches!(kind.plural.as_str(), "events" | "leases")
+}
+
+/// Notes in `new` which fields this write changed and by whom.
+pub(super) fn track(kind: &Kind, before: Option<&Value>, new: &mut Value, manager: &str, operation: &str, sub: &str) {
+    if !is_tracked(kind) || !new.is_object() {
+        return;
+    }
+    let old = before.map(|object| owned_part(object, sub)).unwrap_or_default();
+    let changed = changes(&old, &owned_part(new, sub), kind, "");
+    let mut entries = before.map(entries).unwrap_or_default();
+    if !changed.is_empty() {
+        for entry in &mut entries {
+            entry.fields = minus(&entry.fields, &changed);
+        }
+        let at = entries.iter().position(|e| e.is(manager, operation, sub));
+        let mine = at.map(|at| entries.remove(at).fields).unwrap_or_default();
+        entries.push(Entry::new(kind, manager, operation, sub, union(&mine, &changed)));
+    }
+    store(new, entries);
+}
+
+/// Server-side apply on an object that exists.
+pub(super) fn apply(
+    kind: &Kind,
+    before: &Value,
+    applied: Value,
+    manager: &str,
+    force: bool,
+    sub: &str,
+    subject: &Subject<'_>,
+) -> Result<Value, Refusal> {
+    let wanted_part = owned_part(&applied, sub);
+    let wanted = set_of(&wanted_part, kind, "");
+    let mut all = entries(before);
+    let at = all.iter().position(|entry| entry.is(manager, "Apply", sub));
+    let previous = at.map(|at| all.remove(at).fields).unwrap_or_default();
+    let differing = minus(&changes(&owned_part(before, sub), &wanted_part, kind, ""), &Set::new());
+    let contested = intersect(&wanted, &differing);
+    let conflicts: Vec<_> = all.iter().map(|entry| (entry, intersect(&entry.fields, &contested))).filter(|(_, set)| !set.is_empty()).collect();
+    if !conflicts.is_empty() && !force {
+        return Err(conflict(subject, &conflicts));
+    }
+    let taken: Set = conflicts.iter().fold(Set::new(), |sum, (_, set)| union(&sum, set));
+    for entry in &mut all {
+        entry.fields = minus(&entry.fields, &taken);
+    }
+    let others = all.iter().fold(wanted.clone(), |sum, entry| union(&sum, &entry.fields));
+    let mut new = before.clone();
+    remove(&mut new, &minus(&previous, &others));
+    let mut merged = merge(kind, new, applied)?;
+    merged["metadata"]["resourceVersion"] = "".into();
+    all.push(Entry::new(kind, manager, "Apply", sub, wanted));
+    store(&mut merged, all);
+    Ok(merged)
+}
+
+fn merge(kind: &Kind, object: Value, applied: Value) -> Result<Value, Refusal> {
+    if kind.is_custom() { Ok(super::patch::merge_patch(object, &applied)) } else { strategic_merge(object, applied) }
+}
+
+fn conflict(subject: &Subject<'_>, conflicts: &[(&Entry, Set)]) -> Refusal {
+    let mut causes = Vec::new();
+    for (entry, set) in conflicts {
+        let mut paths = Vec::new();
+        print(set, "", &mut paths);
+        let who = format!("conflict with {:?} using {}", entry.manager, entry.api_version);
+        causes.extend(paths.into_iter().map(|path| json!({"reason": "FieldManagerConflict", "message": who, "field": path})));
+    }
+    let list: Vec<_> = causes.iter().map(|cause| format!("{}: {}", cause["message"].as_str().unwrap_or_default(), cause["field"].as_str().unwrap_or_default())).collect();
+    let plural = if causes.len() == 1 { "conflict" } else { "conflicts" };
+    let message = format!("Apply failed with {} {plural}: {}", causes.len(), list.join("\n"));
+    let mut refusal = Refusal::conflict(subject, "");
+    refusal.message = message;
+    refusal.details["causes"] = causes.into();
+    refusal
+}
+
+fn print(set: &Set, path: &str, out: &mut Vec<String>) {
+    for (key, inner) in set {
+        let here = match key.split_once(':') {
+            Some(("f", name)) => format!("{path}.{name}"),
+            Some((_, item)) => format!("{path}[{item}]"),
+            None => path.to_owned(),
+        };
+        match inner.as_object() {
+            Some(inner) if !inner.is_empty() => print(inner, &here, out),
+            _ => out.push(here),
+        }
+    }
+}
+
+/// The part of an object whose fields have owners: not its identity, not the server's own fields, not the other part.
+fn owned_part(object: &Value, sub: &str) -> Value {
+    if sub == "status" {
+        return json!({"status": object.get("status")});
+    }
+    let mut part = object.clone();
+    if let Some(fields) = part.as_object_mut() {
+        for field in ["apiVersion", "kind", "status"] {
+            fields.remove(field);
+        }
+        let kept = ["labels", "annotations", "finalizers", "ownerReferences", "generateName"];
+        let meta = fields.remove("metadata");
+        let meta: Set = meta.as_ref().and_then(Value::as_object).into_iter().flatten().filter(|(key, _)| kept.contains(&key.as_str())).map(|(key, value)| (key.clone(), value.clone())).collect();
+        if !meta.is_empty() {
+            fields.insert("metadata".to_owned(), Value::Object(meta));
+        }
+    }
+    part
+}
+
+fn item_key(item: &Value, key: &str) -> String {
+    format!("k:{}", json!({key: item.get(key)}))
+}
+
+fn how(kind: &Kind, around: &str, field: &str) -> Items {
+    // Lists of custom kinds are atomic unless their schema says otherwise, which none of ours does.
+    if kind.is_custom() && field != "ownerReferences" && field != "finalizers" { Items::Atomic } else { items(around, field) }
+}
+
+/// All fields of an object.
+fn set_of(object: &Value, kind: &Kind, around: &str) -> Set {
+    let mut set = Set::new();
+    for (field, value) in object.as_object().into_iter().flatten() {
+        let inner = match value {
+            Value::Null => continue,
+            Value::Object(_) => set_of(value, kind, field),
+            Value::Array(list) => match how(kind, around, field) {
+                Items::By(key) => list.iter().map(|item| (item_key(item, key), Value::Object(with_dot(set_of(item, kind, field))))).collect(),
+                Items::Set => list.iter().map(|item| (format!("v:{item}"), json!({}))).collect(),
+                Items::Atomic => Set::new(),
+            },
+            _ => Set::new(),
+        };
+        set.insert(format!("f:{field}"), Value::Object(inner));
+    }
+    set
+}
+
+fn with_dot(mut set: Set) -> Set {
+    set.insert(".".to_owned(), json!({}));
+    set
+}
+
+/// The fields of `new` that are not so in `old`.
+fn changes(old: &Value, new: &Value, kind: &Kind, around: &str) -> Set {
+    let mut set = Set::new();
+    for (field, value) in new.as_object().into_iter().flatten() {
+        let before = old.get(field);
+        if before == Some(value) || value.is_null() {
+            continue;
+        }
+        let nothing = Value::Null;
+        let before = before.unwrap_or(&nothing);
+        let inner = match value {
+            Value::Object(_) => changes(before, value, kind, field),
+            Value::Array(list) => list_changes(before, list, kind, around, field),
+            _ => Set::new(),
+        };
+        set.insert(format!("f:{field}"), Value::Object(inner));
+    }
+    set
+}
+
+fn list_changes(before: &Value, list: &[Value], kind: &Kind, around: &str, field: &str) -> Set {
+    let old = before.as_array().map(Vec::as_slice).unwrap_or_default();
+    match how(kind, around, field) {
+        Items::By(key) => {
+            let changed = list.iter().filter(|item| !old.contains(item)).map(|item| {
+                let known = old.iter().find(|known| known.get(key) == item.get(key));
+                let inner = match known {
+                    Some(known) => changes(known, item, kind, field),
+                    None => with_dot(set_of(item, kind, field)),
+                };
+                (item_key(item, key), Value::Object(inner))
+            });
+            changed.collect()
+        }
+        Items::Set => list.iter().filter(|item| !old.contains(item)).map(|item| (format!("v:{item}"), json!({}))).collect(),
+        Items::Atomic => Set::new(),
+    }
+}
+
+fn inner(value: &Value) -> Set {
+    value.as_object().cloned().unwrap_or_default()
+}
+
+fn union(a: &Set, b: &Set) -> Set {
+    let mut out = a.clone();
+    for (key, value) in b {
+        let merged = out.get(key).map_or_else(|| value.clone(), |known| Value::Object(union(&inner(known), &inner(value))));
+        out.insert(key.clone(), merged);
+    }
+    out
+}
+
+/// The leaves both have; a leaf of one covers everything below it in the other.
+fn intersect(a: &Set, b: &Set) -> Set {
+    let mut out = Set::new();
+    for (key, value) in a {
+        let Some(other) = b.get(key) else { continue };
+        let (x, y) = (inner(value), inner(other));
+        if x.is_empty() || y.is_empty() {
+            out.insert(key.clone(), json!({}));
+        } else {
+            let both = intersect(&x, &y);
+            if !both.is_empty() {
+                out.insert(key.clone(), Value::Object(both));
+            }
+        }
+    }
+    out
+}
+
+fn minus(a: &Set, b: &Set) -> Set {
+    let mut out = Set::new();
+    for (key, value) in a {
+        match b.get(key) {
+            None => drop(out.insert(key.clone(), value.clone())),
+            Some(other) => {
+                let (x, y) = (inner(value), inner(other));
+                let left = minus(&x, &y);
+                if !x.is_empty() && !left.is_empty() {
+                    out.insert(key.clone(), Value::Object(left));
+                }
+            }
+        }
+    }
+    out
+}
+
+/// Removes the fields of a set from an object.
+fn remove(object: &mut Value, set: &Set) {
+    for (key, value) in set {
+        let below = inner(value);
+        let Some((what, name)) = key.split_once(':') else { continue };
+        match (what, object.as_object_mut()) {
+            ("f", Some(fields)) if below.is_empty() => drop(fields.remove(name)),
+            ("f", Some(fields)) => {
+                let Some(field) = fields.get_mut(name) else { continue };
+                match field {
+                    Value::Array(list) => remove_items(list, &below),
+                    other => remove(other, &below),
+                }
+                if matches!(field, Value::Object(left) if left.is_empty()) {
+                    fields.remove(name);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn remove_items(list: &mut Vec<Value>, set: &Set) {
+    for (key, value) in set {
+        match key.split_once(':') {
+            Some(("v", item)) => list.retain(|known| known.to_string() != item),
+            Some(("k", wanted)) => {
+                let Ok(Value::Object(wanted)) = serde_json::from_str(wanted) else { continue };
+                let is_it = |item: &Value| wanted.iter().all(|(key, value)| item.get(key) == Some(value));
+                let below = inner(value);
+                if below.contains_key(".") {
+                    list.retain(|item| !is_it(item));
+                } else if let Some(item) = list.iter_mut().find(|item| is_it(item)) {
+                    remove(item, &below);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// One manager's fields.
+#[derive(Clone, Debug)]
+struct Entry {
+    manager: String,
+    operation: String,
+    sub: String,
+    api_version: String,
+    time: String,
+    fields: Set,
+}
+
+impl Entry {
+    fn new(kind: &Kind, manager: &str, operation: &str, sub: &str, fields: Set) -> Self {
+        let (manager, operation, sub) = (manager.to_owned(), operation.to_owned(), sub.to_owned());
+        Self { manager, operation, sub, api_version: kind.api_version(), time: registry::now(), fields }
+    }
+
+    fn is(&self, manager: &str, operation: &str, sub: &str) -> bool {
+        self.manager == manager && self.operation == operation && self.sub == sub
+    }
+}
+
+fn entries(object: &Value) -> Vec<Entry> {
+    let list = object.pointer("/metadata/managedFields").and_then(Value::as_array).into_iter().flatten();
+    let text = |entry: &Value, key: &str| entry.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    list.map(|entry| Entry {
+        manager: text(entry, "manager"),
+        operation: text(entry, "operation"),
+        sub: text(entry, "subresource"),
+        api_version: text(entry, "apiVersion"),
+        time: text(entry, "time"),
+        fields: entry.get("fieldsV1").map(inner).unwrap_or_default(),
+    })
+    .collect()
+}
+
+fn store(object: &mut Value, entries: Vec<Entry>) {
+    let list: Vec<_> = entries
+        .into_iter()
+        .filter(|entry| !entry.fields.is_empty())
+        .map(|entry| {
+            let mut value = json!({
+                "manager": entry.manager, "operation": entry.operation, "apiVersion": entry.api_version,
+                "time": entry.time, "fieldsType": "FieldsV1", "fieldsV1": entry.fields,
+            });
+            if !entry.sub.is_empty() {
+                value["subresource"] = entry.sub.into();
+            }
+            value
+        })
+        .collect();
+    if !object["metadata"].is_object() {
+        object["metadata"] = json!({});
+    }
+    object["metadata"]["managedFields"] = list.into();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apiserver::kinds::built_in_kind;
+
+    fn deployment(replicas: Option<i64>, image: &str) -> Value {
+        let mut object = json!({"metadata": {"name": "d"}, "spec": {"template": {"spec": {"containers": [{"name": "a", "image": image}]}}}});
+        if let Some(replicas) = replicas {
+            object["spec"]["replicas"] = replicas.into();
+        }
+        object
+    }
+
+    fn kind() -> Kind {
+        built_in_kind("apps", "deployments")
+    }
+
+    fn made(by: &str, mut object: Value) -> Value {
+        track(&kind(), None, &mut object, by, "Apply", "");
+        object
+    }
+
+    fn applied(before: &Value, object: Value, by: &str, force: bool) -> Result<Value, Refusal> {
+        apply(&kind(), before, object, by, force, "", &Subject { group: "apps", plural: "deployments", name: "d" })
+    }
+
+    #[test]
+    fn a_field_no_longer_applied_is_removed() {
+        let first = made("alice", deployment(Some(3), "1"));
+        let second = applied(&first, deployment(None, "1"), "alice", false).unwrap();
+        assert!(second["spec"].get("replicas").is_none());
+        assert_eq!(second["spec"]["template"]["spec"]["containers"][0]["image"], "1");
+    }
+
+    #[test]
+    fn taking_a_field_of_another_is_a_conflict_unless_forced() {
+        let first = made("alice", deployment(Some(3), "1"));
+        let refusal = applied(&first, deployment(Some(5), "1"), "bob", false).unwrap_err();
+        assert_eq!(refusal.code, 409);
+        assert!(refusal.message.contains("conflict with \"alice\" using apps/v1: .spec.replicas"), "{}", refusal.message);
+        let forced = applied(&first, deployment(Some(5), "1"), "bob", true).unwrap();
+        assert_eq!(forced["spec"]["replicas"], 5);
+        let after = applied(&forced, deployment(None, "1"), "alice", false).unwrap();
+        assert_eq!(after["spec"]["replicas"], 5, "alice no longer owns it");
+    }
+
+    #[test]
+    fn a_field_two_managers_want_alike_stays_until_both_let_go() {
+        let first = made("alice", deployment(Some(3), "1"));
+        let shared = applied(&first, deployment(Some(3), "1"), "bob", false).unwrap();
+        let one = applied(&shared, deployment(None, "1"), "alice", false).unwrap();
+        assert_eq!(one["spec"]["replicas"], 3);
+        let none = applied(&one, deployment(None, "1"), "bob", false).unwrap();
+        assert!(none["spec"].get("replicas").is_none());
+    }
+
+    #[test]
+    fn applying_twice_changes_nothing_but_times() {
+        let first = made("alice", deployment(Some(3), "1"));
+        let again = applied(&first, deployment(Some(3), "1"), "alice", false).unwrap();
+        assert_eq!(again["spec"], first["spec"]);
+        assert_eq!(entries(&again)[0].fields, entries(&first)[0].fields);
+    }
+
+    #[test]
+    fn an_update_moves_what_it_changed_to_its_manager() {
+        let first = made("alice", deployment(Some(3), "1"));
+        let mut new = deployment(Some(4), "1");
+        track(&kind(), Some(&first), &mut new, "kubectl", "Update", "");
+        let owners: Vec<_> = entries(&new).iter().map(|e| (e.manager.clone(), e.fields.clone())).collect();
+        assert_eq!(owners[1], ("kubectl".to_owned(), inner(&json!({"f:spec": {"f:replicas": {}}}))));
+        assert!(owners[0].1["f:spec"].get("f:replicas").is_none());
+    }
+}

@@ -1,0 +1,218 @@
+//! Objects, their versions and their history: everything below HTTP.
+//!
+//! All objects are in memory, as parsed JSON shared by all readers, and in a [`MetaStore`], written before anybody
+//! sees them. One number counts all writes and is stored with each of them: the resourceVersion. Watchers read the
+//! history from a ring of the newest changes; one that falls behind the ring is told so (410) instead of being
+//! buffered for.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::Bound,
+    sync::Arc,
+};
+
+use futures::TryStreamExt;
+use kubeedge_core::store::{Batch, Bucket, Key, MetaStore, Scan, StoreError};
+use parking_lot::RwLock;
+use serde_json::Value;
+use tokio::sync::{Mutex, watch};
+
+/// Where objects are kept.
+const OBJECTS: Bucket = Bucket("apiserver");
+/// Where the last resourceVersion is kept.
+const COUNTER: Bucket = Bucket("apiserver-version");
+/// How many changes the ring holds.
+const RING: usize = 4096;
+
+/// Which object: group, plural, namespace (empty for none) and name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct ObjectKey {
+    pub group: String,
+    pub plural: String,
+    pub namespace: String,
+    pub name: String,
+}
+
+impl ObjectKey {
+    fn row(&self) -> Key {
+        Key::new(OBJECTS, format!("{}/{}/{}/{}", self.group, self.plural, self.namespace, self.name))
+    }
+
+    fn from_row(row: &str) -> Option<Self> {
+        let mut parts = row.splitn(4, '/').map(str::to_owned);
+        Some(Self { group: parts.next()?, plural: parts.next()?, namespace: parts.next()?, name: parts.next()? })
+    }
+}
+
+/// What happened to an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Happened {
+    Added,
+    Modified,
+    Deleted,
+}
+
+/// A change, in the history.
+#[derive(Clone, Debug)]
+pub(crate) struct Change {
+    pub version: u64,
+    pub key: ObjectKey,
+    pub happened: Happened,
+    /// The object after the change; for a deletion, as it was last, at the version of the deletion.
+    pub object: Arc<Value>,
+    /// The object before the change.
+    pub before: Option<Arc<Value>>,
+}
+
+/// A watcher asked for changes that the ring no longer holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TooOld;
+
+#[derive(Debug, Default)]
+struct State {
+    objects: BTreeMap<ObjectKey, Arc<Value>>,
+    version: u64,
+    ring: VecDeque<Arc<Change>>,
+    /// Changes up to this version have left the ring (or were made before the start).
+    forgotten: u64,
+}
+
+/// What a write wants.
+#[derive(Debug)]
+pub(crate) enum Write {
+    /// Make the object so.
+    Put(Value),
+    /// Remove it.
+    Delete,
+    /// Leave it as it is.
+    Keep,
+}
+
+/// The objects.
+#[derive(Debug)]
+pub(crate) struct Storage {
+    store: Arc<dyn MetaStore>,
+    state: RwLock<State>,
+    writing: Mutex<()>,
+    newest: watch::Sender<u64>,
+}
+
+impl Storage {
+    /// Reads what the store holds.
+    pub(crate) async fn open(store: Arc<dyn MetaStore>) -> Result<Self, StoreError> {
+        let mut state = State::default();
+        let mut rows = store.scan(Scan::new(OBJECTS, ""));
+        while let Some(row) = rows.try_next().await? {
+            match (ObjectKey::from_row(&row.key.name), serde_json::from_slice(&row.value)) {
+                (Some(key), Ok(object)) => drop(state.objects.insert(key, Arc::new(object))),
+                _ => tracing::error!(key = %row.key, "a stored object cannot be read and is left out"),
+            }
+        }
+        drop(rows);
+        let counter = store.get(&Key::new(COUNTER, "newest")).await?;
+        let counter = counter.and_then(|row| std::str::from_utf8(&row.value).ok()?.parse().ok());
+        state.version = counter.unwrap_or(0);
+        state.forgotten = state.version;
+        let newest = watch::Sender::new(state.version);
+        Ok(Self { store, state: RwLock::new(state), writing: Mutex::default(), newest })
+    }
+
+    /// The newest version.
+    pub(crate) fn version(&self) -> u64 {
+        self.state.read().version
+    }
+
+    /// Told of every new version.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
+        self.newest.subscribe()
+    }
+
+    pub(crate) fn get(&self, key: &ObjectKey) -> Option<Arc<Value>> {
+        self.state.read().objects.get(key).cloned()
+    }
+
+    /// All objects of a kind, of one namespace or of all, in the order of namespace and name, and the version this is
+    /// true at.
+    pub(crate) fn list(&self, group: &str, plural: &str, namespace: &str) -> (Vec<Arc<Value>>, u64) {
+        let state = self.state.read();
+        let first = ObjectKey {
+            group: group.to_owned(),
+            plural: plural.to_owned(),
+            namespace: namespace.to_owned(),
+            name: String::new(),
+        };
+        let range = state.objects.range((Bound::Included(first), Bound::Unbounded));
+        let of_kind = range.take_while(|(key, _)| key.group == group && key.plural == plural);
+        let within = of_kind.take_while(|(key, _)| namespace.is_empty() || key.namespace == namespace);
+        (within.map(|(_, object)| object.clone()).collect(), state.version)
+    }
+
+    /// Every object whose key satisfies a condition.
+    pub(crate) fn find(&self, condition: impl Fn(&ObjectKey, &Value) -> bool) -> Vec<(ObjectKey, Arc<Value>)> {
+        let state = self.state.read();
+        let found = state.objects.iter().filter(|(key, object)| condition(key, object));
+        found.map(|(key, object)| (key.clone(), object.clone())).collect()
+    }
+
+    /// The changes after a version, oldest first, at most `most`.
+    pub(crate) fn since(&self, version: u64, most: usize) -> Result<Vec<Arc<Change>>, TooOld> {
+        let state = self.state.read();
+        if version < state.forgotten {
+            return Err(TooOld);
+        }
+        let from = state.ring.partition_point(|change| change.version <= version);
+        Ok(state.ring.iter().skip(from).take(most).cloned().collect())
+    }
+
+    /// Reads, decides and writes one object; nobody writes in between. The version is set in what is put.
+    pub(crate) async fn write<E: From<StoreError>>(
+        &self,
+        key: &ObjectKey,
+        decide: impl FnOnce(Option<&Value>) -> Result<Write, E> + Send,
+    ) -> Result<Option<Arc<Value>>, E> {
+        let _alone = self.writing.lock().await;
+        let (before, version) = {
+            let state = self.state.read();
+            (state.objects.get(key).cloned(), state.version + 1)
+        };
+        let (happened, mut object) = match decide(before.as_deref())? {
+            Write::Keep => return Ok(before),
+            Write::Put(object) if before.is_some() => (Happened::Modified, object),
+            Write::Put(object) => (Happened::Added, object),
+            Write::Delete => match &before {
+                Some(object) => (Happened::Deleted, Value::clone(object)),
+                None => return Ok(None),
+            },
+        };
+        if let Some(meta) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+            meta.insert("resourceVersion".to_owned(), version.to_string().into());
+        }
+        let batch = Batch::new().put(Key::new(COUNTER, "newest"), version.to_string());
+        let batch = match happened {
+            Happened::Deleted => batch.delete(key.row()),
+            _ => batch.put(key.row(), object.to_string()),
+        };
+        self.store.commit(batch).await?;
+        let object = Arc::new(object);
+        self.publish(Change { version, key: key.clone(), happened, object: object.clone(), before });
+        Ok(Some(object))
+    }
+
+    fn publish(&self, change: Change) {
+        let mut state = self.state.write();
+        match change.happened {
+            Happened::Deleted => drop(state.objects.remove(&change.key)),
+            _ => drop(state.objects.insert(change.key.clone(), change.object.clone())),
+        }
+        state.version = change.version;
+        if state.ring.len() == RING {
+            if let Some(oldest) = state.ring.pop_front() {
+                state.forgotten = oldest.version;
+            }
+        }
+        let version = change.version;
+        state.ring.push_back(Arc::new(change));
+        drop(state);
+        self.newest.send_replace(version);
+    }
+}
