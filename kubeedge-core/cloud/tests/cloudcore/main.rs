@@ -3,6 +3,7 @@
 
 mod cluster;
 mod edge;
+mod join;
 mod network;
 
 use kubeedge_core::{name::NodeName, pki, transport::Credentials};
