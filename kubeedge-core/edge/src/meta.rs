@@ -50,17 +50,19 @@ impl Default for MetaManagerSettings {
     }
 }
 
-/// The module.
-#[derive(Debug)]
+/// The module. A clone takes over where the original ended: it uses the same store and knows whether the link is up,
+/// so that a supervisor can start one after a failure.
+#[derive(Clone, Debug)]
 pub struct MetaManager {
     settings: MetaManagerSettings,
     store: Arc<dyn MetaStore>,
+    connected: watch::Sender<bool>,
 }
 
 impl MetaManager {
     /// Keeps its copy in this store.
     pub fn new(settings: MetaManagerSettings, store: Arc<dyn MetaStore>) -> Self {
-        Self { settings, store }
+        Self { settings, store, connected: watch::Sender::new(false) }
     }
 }
 
@@ -76,7 +78,7 @@ impl Module for MetaManager {
 
     async fn start(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
         let rows = Rows::new(self.store.clone());
-        let connected = watch::Sender::new(false);
+        let connected = self.connected.clone();
         let remote = Arc::new(Remote {
             bus: ctx.bus.clone(),
             rows: rows.clone(),

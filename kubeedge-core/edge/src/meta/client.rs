@@ -102,13 +102,20 @@ impl Client {
         Self { bus, within }
     }
 
-    /// All pods the edge knows of, of all namespaces; always answered locally.
+    /// All pods the edge knows of, of all namespaces; always answered locally. One that cannot be read is left out
+    /// with an error in the log, so that it does not keep the others from running.
     pub async fn pods(&self) -> Result<Vec<Pod>, ClientError> {
         let resource = "default/pod";
         let answer = self.ask(Operation::QUERY, resource, Content::Empty).await?;
         let rows: Vec<String> = decode(resource, &answer.content)?;
-        let pods = rows.into_iter().map(|row| decode(resource, &Content::text(&row)));
-        pods.collect()
+        let readable = rows.into_iter().filter_map(|row| match serde_json::from_str(&row) {
+            Ok(pod) => Some(pod),
+            Err(error) => {
+                tracing::error!(%error, "a stored pod cannot be read and is left out");
+                None
+            }
+        });
+        Ok(readable.collect())
     }
 
     /// A ConfigMap: the edge's copy, or the cloud's when the edge has none.

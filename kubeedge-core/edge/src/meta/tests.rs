@@ -382,3 +382,36 @@ async fn an_unexplained_failure_of_the_cloud_is_no_empty_object() {
     assert!(asking.await.unwrap().unwrap_err().to_string().contains("did not say why"));
     assert_eq!(rig.row("default/configmap/app").await, None);
 }
+
+#[tokio::test]
+async fn a_pod_that_cannot_be_read_does_not_hide_the_others() {
+    let mut rig = rig();
+    for (name, object) in [("a", pod("a")), ("b", json!({"spec": "no object"})), ("c", pod("c"))] {
+        let resource = format!("default/pod/{name}");
+        rig.tell(from_cloud(ModuleName::EDGE_CONTROLLER, Operation::INSERT, &resource, &object)).await;
+        rig.hub.next().await.unwrap();
+    }
+    assert_eq!(rig.client().pods().await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_clone_that_takes_over_knows_that_the_link_is_up() {
+    let (bus, mut inboxes) =
+        Bus::freeze([ModuleName::META_MANAGER, ModuleName::EDGE_HUB].map(|name| (name, Group::META, 8)));
+    let inbox = inboxes.remove(&ModuleName::META_MANAGER).unwrap();
+    let mut hub = inboxes.remove(&ModuleName::EDGE_HUB).unwrap();
+    let first = MetaManager::new(MetaManagerSettings::default(), Arc::new(MemoryStore::default()));
+    let second = first.clone();
+    let mut ctx = ModuleContext { bus: bus.clone(), inbox, shutdown: Shutdown::new() };
+    let up = Message::new(ModuleName::of("edgehub"), Operation::CONNECT, "node/connection");
+    bus.send(&ModuleName::META_MANAGER, up.with(Content::text("cloud_connected"))).await.unwrap();
+    for mut module in [first, second] {
+        let client = Client::new(bus.clone(), Duration::from_secs(60));
+        let asking = tokio::spawn(async move { client.lease("n").await });
+        tokio::select! {
+            ended = module.start(&mut ctx) => panic!("{ended:?}"),
+            question = hub.next() => assert_eq!(question.unwrap().message.route.resource, "kube-node-lease/lease/n"),
+            answer = asking => panic!("answered without the cloud: {answer:?}"),
+        }
+    }
+}
