@@ -50,11 +50,13 @@
 //! range; writes desired values and reads them back; reconnects with growing, jittered pauses; and reports whether
 //! the device is online, offline or unhealthy.
 //!
-//! Drivers that come with the crate: [`simulated`].
+//! Drivers that come with the crate: [`simulated`] (always) and `modbus` (feature `modbus`).
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod driver;
 mod mapper;
+#[cfg(feature = "modbus")]
+pub mod modbus;
 pub mod simulated;
 pub mod value;
 

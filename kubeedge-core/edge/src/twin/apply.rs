@@ -200,8 +200,10 @@ impl Twin {
                 let text = message.content.as_text();
                 self.uplink.link(text.as_deref() == Some("cloud_connected"));
             }
+            // Whether MetaManager has put its own name in the route or left the cloud's: an object is an object.
+            "devicecontroller" if names_object(resource) => self.take_object(&message).await,
             "devicecontroller" | "edgemgr" => self.take_cloud(&message),
-            "meta" | "metamanager" => self.take_object(&message).await,
+            "meta" | "metamanager" | "metaserver" => self.take_object(&message).await,
             _ => tracing::debug!(source, resource, "message is for nobody here"),
         }
     }
@@ -569,6 +571,12 @@ fn rfc3339_now() -> String {
     let now = OffsetDateTime::now_utc();
     let whole = now.replace_nanosecond(0).unwrap_or(now);
     whole.format(&Rfc3339).unwrap_or_default()
+}
+
+/// `namespace/device/name` or `namespace/devicemodel/name`.
+fn names_object(resource: &str) -> bool {
+    let mut parts = resource.split('/').skip(1);
+    matches!(parts.next(), Some("device" | "devicemodel")) && parts.count() == 1
 }
 
 /// `namespace/name` before the rest of a topic.

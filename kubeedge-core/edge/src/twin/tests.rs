@@ -90,7 +90,10 @@ impl Bench {
     }
 
     async fn object(&self, operation: Operation, resource: &str, object: &serde_json::Value) {
-        let message = Message::new(ModuleName::of("meta"), operation, resource.to_owned());
+        // As MetaManager routes them: updates keep the cloud's name.
+        let is_update = operation == Operation::UPDATE;
+        let source = if is_update { ModuleName::DEVICE_CONTROLLER } else { ModuleName::of("meta") };
+        let message = Message::new(source, operation, resource.to_owned());
         self.tell(message.in_group(Group::TWIN).with(Content::json(object).unwrap())).await;
     }
 
