@@ -415,3 +415,52 @@ async fn a_clone_that_takes_over_knows_that_the_link_is_up() {
         }
     }
 }
+
+/// What a Go edge asked, what a Go cloud answered, and how the answer was acknowledged.
+const QUESTIONS: &str = include_str!("../../tests/data/meta-questions.jsonl");
+
+#[tokio::test]
+async fn questions_and_acknowledgements_of_answers_are_those_of_a_go_edge() {
+    for line in QUESTIONS.lines() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        let part = |name: &str| json::decode(&Bytes::from(line[name].to_string())).unwrap();
+        let (asked, answered, acknowledged) = (part("asked"), part("answered"), part("acknowledged"));
+        let mut rig = rig();
+        rig.connect().await;
+        let path = ObjectPath::parse(asked.route.resource.as_str()).unwrap();
+        let (client, name, secret) = (rig.client(), path.name.to_owned(), path.kind == "secret");
+        let asking = tokio::spawn(async move {
+            if secret {
+                client.secret("default", &name).await.map(|secret| secret.data.is_some())
+            } else {
+                client.config_map("default", &name).await.map(|map| map.data.is_some())
+            }
+        });
+        let question = rig.hub.next().await.unwrap();
+        assert_eq!(question.message.route, asked.route);
+        assert_eq!(question.message.content, asked.content);
+        question.reply_with(answered.clone());
+        assert!(asking.await.unwrap().unwrap(), "the data arrives");
+        let mut ack = rig.hub.next().await.unwrap().message;
+        ack.header.id = acknowledged.header.id.clone();
+        ack.header.timestamp = acknowledged.header.timestamp;
+        assert_eq!(json::encode(&ack), json::encode(&acknowledged));
+        assert_eq!(rig.row(asked.route.resource.as_str()).await, Some(line["answered"]["content"].clone()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crowd_of_questions_is_refused_not_piled_up() {
+    let rig = rig();
+    rig.connect().await;
+    let mut crowd = JoinSet::new();
+    for _ in 0..MOST_ERRANDS + 10 {
+        let client = rig.client();
+        crowd.spawn(async move { client.lease("n").await.unwrap_err().to_string() });
+    }
+    let mut refused = 0;
+    while let Some(why) = crowd.join_next().await {
+        refused += usize::from(why.unwrap().ends_with(CROWDED));
+    }
+    assert_eq!(refused, 10);
+}
