@@ -5,6 +5,7 @@ mod cluster;
 mod edge;
 mod join;
 mod network;
+mod tunnel;
 
 use kubeedge_core::{name::NodeName, pki, transport::Credentials};
 use serde_json::{Value, json};

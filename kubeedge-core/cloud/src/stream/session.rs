@@ -1,0 +1,268 @@
+//! One tunnel: many streams over one link.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures::StreamExt;
+use http_body_util::{BodyExt, StreamBody};
+use kubeedge_core::{
+    cluster::Body,
+    failure::{BoxError, Failure},
+    transport::{Frame, FrameSink, Link, TransportError},
+    tunnel::{Connector, FrameKind, TunnelFrame},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{StreamError, StreamKind};
+
+/// Bytes read from a client at a time.
+pub(super) const CHUNK: usize = 16 * 1024;
+/// Bytes of one stream that wait for its consumer.
+const WINDOW: usize = 4 << 20;
+/// How long a consumer may leave a full window before its stream is cut.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Streams of one tunnel at a time.
+const STREAMS: usize = 1024;
+/// How long one frame may wait for an edge that does not read.
+const WRITE: Duration = Duration::from_secs(30);
+
+/// What the cloud asks of a tunnel.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Open a stream that is only read.
+    Read { kind: FrameKind, connector: Connector, opened: oneshot::Sender<Result<Body, StreamError>> },
+    /// Open a stream in both directions.
+    Both {
+        kind: FrameKind,
+        connector: Connector,
+        half: DuplexStream,
+        opened: oneshot::Sender<Result<(), StreamError>>,
+    },
+    /// Bytes for the node.
+    Data(u64, Bytes),
+    /// The consumer is gone.
+    Remove(u64),
+}
+
+/// The way to a tunnel.
+#[derive(Clone, Debug)]
+pub(super) struct Handle {
+    pub(super) commands: mpsc::Sender<Command>,
+    pub(super) end: CancellationToken,
+    pub(super) generation: u64,
+}
+
+/// A chunk and its share of the window, or why the stream broke off.
+type Chunk = Result<(Bytes, OwnedSemaphorePermit), StreamError>;
+
+struct Stream {
+    chunks: mpsc::UnboundedSender<Chunk>,
+    window: Arc<Semaphore>,
+}
+
+struct Session {
+    tx: Box<dyn FrameSink>,
+    streams: HashMap<u64, Stream>,
+    last: u64,
+    back: mpsc::Sender<Command>,
+    pumps: JoinSet<()>,
+}
+
+/// Serves a tunnel until it ends; says why it did. Streams that are open then break off with an error.
+pub(super) async fn serve(link: Link, commands: mpsc::Receiver<Command>) -> String {
+    let Link { tx, rx, .. } = link;
+    let (back, inner) = mpsc::channel(64);
+    let (streams, pumps) = (HashMap::new(), JoinSet::new());
+    let mut session = Session { tx, streams, last: 0, back, pumps };
+    session.run(rx, commands, inner).await
+}
+
+type Frames = futures::stream::BoxStream<'static, Result<Frame, TransportError>>;
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        for stream in self.streams.values() {
+            let _ = stream.chunks.send(Err(closed()));
+        }
+    }
+}
+
+impl Session {
+    async fn run(
+        &mut self,
+        mut rx: Frames,
+        mut commands: mpsc::Receiver<Command>,
+        mut inner: mpsc::Receiver<Command>,
+    ) -> String {
+        loop {
+            let result = tokio::select! {
+                frame = rx.next() => match frame {
+                    None => return "the edge closed it".to_owned(),
+                    Some(Err(error)) => return error.to_string(),
+                    Some(Ok(frame)) => match TunnelFrame::decode(&frame.payload) {
+                        Ok(frame) => self.take(frame).await,
+                        Err(error) => return error.to_string(),
+                    },
+                },
+                Some(command) = inner.recv() => self.act(command).await,
+                command = commands.recv() => match command {
+                    Some(command) => self.act(command).await,
+                    None => return "nobody holds it any more".to_owned(),
+                },
+                Some(_) = self.pumps.join_next() => Ok(()),
+            };
+            if let Err(why) = result {
+                return why;
+            }
+        }
+    }
+}
+
+impl Session {
+    async fn act(&mut self, command: Command) -> Result<(), String> {
+        match command {
+            Command::Read { kind, connector, opened } => {
+                let body = self
+                    .open(kind, connector)
+                    .await?
+                    .map(|(id, chunks)| body(chunks, Removal { id, to: self.back.clone() }));
+                // An asker that is gone drops the body, which removes the stream.
+                let _ = opened.send(body.ok_or_else(busy));
+            }
+            Command::Both { kind, connector, half, opened } => {
+                let Some((id, chunks)) = self.open(kind, connector).await? else {
+                    let _ = opened.send(Err(busy()));
+                    return Ok(());
+                };
+                let _ = opened.send(Ok(()));
+                let (from_client, to_client) = tokio::io::split(half);
+                self.pumps.spawn(pump_up(id, from_client, self.back.clone()));
+                self.pumps.spawn(pump_down(chunks, to_client));
+            }
+            Command::Data(id, bytes) => {
+                if self.streams.contains_key(&id) {
+                    self.write(&TunnelFrame::data(id, bytes)).await?;
+                }
+            }
+            Command::Remove(id) => self.remove(id).await?,
+        }
+        Ok(())
+    }
+
+    async fn open(
+        &mut self,
+        kind: FrameKind,
+        mut connector: Connector,
+    ) -> Result<Option<(u64, mpsc::UnboundedReceiver<Chunk>)>, String> {
+        if self.streams.len() >= STREAMS {
+            tracing::warn!(streams = STREAMS, "a tunnel carries as many streams as it may");
+            return Ok(None);
+        }
+        self.last += 1;
+        connector.id = self.last;
+        let (chunks, receiver) = mpsc::unbounded_channel();
+        self.streams.insert(self.last, Stream { chunks, window: Arc::new(Semaphore::new(WINDOW)) });
+        self.write(&TunnelFrame::open(kind, &connector)).await?;
+        Ok(Some((self.last, receiver)))
+    }
+
+    /// A frame of the edge.
+    async fn take(&mut self, frame: TunnelFrame) -> Result<(), String> {
+        match frame.kind {
+            FrameKind::DATA => {
+                let Some(stream) = self.streams.get(&frame.id) else { return Ok(()) };
+                let share = u32::try_from(frame.data.len()).unwrap_or(u32::MAX);
+                let room = tokio::time::timeout(PATIENCE, stream.window.clone().acquire_many_owned(share));
+                let delivered = match room.await {
+                    Ok(Ok(permit)) => stream.chunks.send(Ok((frame.data, permit))).is_ok(),
+                    _ => {
+                        tracing::warn!(stream = frame.id, "a consumer does not read, its stream is cut");
+                        let _ = stream.chunks.send(Err(closed()));
+                        false
+                    }
+                };
+                if delivered { Ok(()) } else { self.remove(frame.id).await }
+            }
+            FrameKind::REMOVE => {
+                self.streams.remove(&frame.id);
+                Ok(())
+            }
+            FrameKind::CLOSE => Err("the edge ended it".to_owned()),
+            other => {
+                tracing::debug!(kind = other.0, "ignored a frame of a tunnel");
+                Ok(())
+            }
+        }
+    }
+
+    async fn remove(&mut self, id: u64) -> Result<(), String> {
+        match self.streams.remove(&id) {
+            Some(_) => self.write(&TunnelFrame::remove(id)).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn write(&mut self, frame: &TunnelFrame) -> Result<(), String> {
+        let sent = tokio::time::timeout(WRITE, self.tx.send(Frame::binary(frame.encode()))).await;
+        sent.map_err(|_| "the edge does not read".to_owned())?
+            .map_err(|error: TransportError| error.to_string())
+    }
+}
+
+/// Tells the session when the consumer is gone.
+struct Removal {
+    id: u64,
+    to: mpsc::Sender<Command>,
+}
+
+impl Drop for Removal {
+    fn drop(&mut self) {
+        // When the queue is full, the stream goes with its next bytes.
+        let _ = self.to.try_send(Command::Remove(self.id));
+    }
+}
+
+fn body(chunks: mpsc::UnboundedReceiver<Chunk>, removal: Removal) -> Body {
+    let state = (chunks, removal);
+    let frames = futures::stream::unfold(state, |(mut chunks, removal)| async move {
+        let frame = match chunks.recv().await? {
+            Ok((bytes, _share)) => Ok(http_body::Frame::data(bytes)),
+            Err(error) => Err(Box::new(error) as BoxError),
+        };
+        Some((frame, (chunks, removal)))
+    });
+    BodyExt::boxed_unsync(StreamBody::new(frames))
+}
+
+fn closed() -> StreamError {
+    Failure::new(StreamKind::Closed, "reading a stream")
+}
+
+fn busy() -> StreamError {
+    Failure::new(StreamKind::Busy, "opening a stream")
+}
+
+async fn pump_up(id: u64, mut from: ReadHalf<DuplexStream>, to: mpsc::Sender<Command>) {
+    let mut buffer = vec![0; CHUNK];
+    while let Ok(read @ 1..) = from.read(&mut buffer).await {
+        let bytes = Bytes::copy_from_slice(buffer.get(..read).unwrap_or_default());
+        if to.send(Command::Data(id, bytes)).await.is_err() {
+            return;
+        }
+    }
+    let _ = to.send(Command::Remove(id)).await;
+}
+
+async fn pump_down(mut chunks: mpsc::UnboundedReceiver<Chunk>, mut to: WriteHalf<DuplexStream>) {
+    while let Some(Ok((bytes, _share))) = chunks.recv().await {
+        if to.write_all(&bytes).await.is_err() {
+            return;
+        }
+    }
+    let _ = to.shutdown().await;
+}

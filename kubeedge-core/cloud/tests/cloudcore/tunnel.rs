@@ -1,0 +1,141 @@
+//! Logs and exec through a tunnel.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::StreamExt;
+use http::{HeaderMap, Method};
+use http_body_util::BodyExt;
+use kubeedge_cloud::{
+    cluster::Clients,
+    hub::NodeIdentity,
+    stream::{CloudStream, CloudStreamSettings, NodeStreams, StreamKind, Tunnels},
+};
+use kubeedge_core::{
+    kernel::{Kernel, Shutdown},
+    name::NodeName,
+    transport::{Credentials, Endpoint, Frame, Link, Transport},
+    tunnel::{CLAIM_NODE, Connector, FrameKind, TunnelFrame},
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::{cluster::FakeCluster, network::Network};
+
+const NODE: NodeName = NodeName::of("edge-1");
+const WAIT: Duration = Duration::from_secs(30);
+
+struct Tunnel {
+    tunnels: Tunnels,
+    network: Arc<Network>,
+    cluster: FakeCluster,
+    shutdown: Shutdown,
+    running: tokio::task::JoinHandle<()>,
+}
+
+impl Tunnel {
+    async fn start() -> Self {
+        let (network, cluster) = (Arc::new(Network::default()), FakeCluster::new());
+        let clients = Arc::new(Clients::new(Arc::new(cluster.clone())));
+        let settings = CloudStreamSettings {
+            identity: NodeIdentity::Claim,
+            kubelet_port: Some(10351),
+            ..CloudStreamSettings::default()
+        };
+        let stream = CloudStream::new(settings, network.clone(), Credentials::default(), &clients);
+        let (tunnels, mut bound, shutdown) = (stream.tunnels(), stream.bound(), Shutdown::new());
+        let kernel = Kernel::builder().module(stream).build().unwrap();
+        let until = shutdown.clone();
+        let running =
+            tokio::spawn(async move { kernel.run(async move { until.requested().await }).await.unwrap() });
+        bound.wait_for(Option::is_some).await.unwrap();
+        Self { tunnels, network, cluster, shutdown, running }
+    }
+
+    async fn dial(&self) -> Link {
+        let claims = vec![(CLAIM_NODE.to_owned(), NODE.as_str().to_owned())];
+        let who = Credentials { claims, ..Credentials::default() };
+        let link = self.network.dial(&Endpoint::from("tunnel"), &who).await.unwrap();
+        while !self.tunnels.has(&NODE) {
+            tokio::task::yield_now().await;
+        }
+        link
+    }
+
+    async fn stop(self) {
+        self.shutdown.request();
+        tokio::time::timeout(WAIT, self.running).await.expect("the tunnel ends in time").unwrap();
+    }
+}
+
+async fn next(link: &mut Link) -> TunnelFrame {
+    let frame = tokio::time::timeout(WAIT, link.rx.next()).await.expect("a frame in time");
+    TunnelFrame::decode(&frame.unwrap().unwrap().payload).unwrap()
+}
+
+async fn send(link: &mut Link, frame: TunnelFrame) {
+    link.tx.send(Frame::binary(frame.encode())).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_log_comes_through_the_tunnel_and_ends_with_the_nodes_end() {
+    let tunnel = Tunnel::start().await;
+    tunnel.cluster.create("/api/v1/nodes", serde_json::json!({"metadata": {"name": "edge-1"}}));
+    let path = "/containerLogs/default/web/c?follow=true".to_owned();
+    let early = tunnel.tunnels.logs(&NODE, path.clone(), HeaderMap::new()).await.unwrap_err();
+    assert_eq!(early.kind(), StreamKind::NotConnected);
+    let mut edge = tunnel.dial().await;
+    let node =
+        |node: &serde_json::Value| node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"] == 10351;
+    tunnel.cluster.until("/api/v1/nodes/edge-1", node).await;
+
+    let log = tunnel.tunnels.logs(&NODE, path.clone(), HeaderMap::new()).await.unwrap();
+    let open = next(&mut edge).await;
+    let connector: Connector = serde_json::from_slice(&open.data).unwrap();
+    assert_eq!((open.id, open.kind, connector.id), (1, FrameKind::LOGS, 1));
+    assert_eq!(connector.url.raw_query, "follow=true");
+    send(&mut edge, TunnelFrame::data(1, "hello ")).await;
+    send(&mut edge, TunnelFrame::data(1, &b"\xff\xfe"[..])).await;
+    send(&mut edge, TunnelFrame::remove(1)).await;
+    assert_eq!(log.collect().await.unwrap().to_bytes().as_ref(), b"hello \xff\xfe");
+
+    // A reader that goes away ends the stream on the node; a lost tunnel is no end of a log.
+    let dropped = tunnel.tunnels.logs(&NODE, path.clone(), HeaderMap::new()).await.unwrap();
+    assert_eq!(next(&mut edge).await.id, 2);
+    drop(dropped);
+    assert_eq!(next(&mut edge).await, TunnelFrame::remove(2));
+    let cut = tunnel.tunnels.logs(&NODE, path, HeaderMap::new()).await.unwrap();
+    assert_eq!(next(&mut edge).await.id, 3);
+    drop(edge);
+    assert!(cut.collect().await.is_err());
+    tunnel.stop().await;
+}
+
+#[tokio::test]
+async fn exec_is_a_connection_in_both_directions() {
+    let tunnel = Tunnel::start().await;
+    let mut edge = tunnel.dial().await;
+    let path = "/exec/default/web/c?command=sh".to_owned();
+    let mut exec = tunnel.tunnels.upgrade(&NODE, Method::POST, path, HeaderMap::new()).await.unwrap();
+    let open = next(&mut edge).await;
+    assert_eq!(open.kind, FrameKind::EXEC);
+    send(&mut edge, TunnelFrame::data(open.id, "HTTP/1.1 101 Switching Protocols\r\n\r\n")).await;
+    exec.write_all(b"echo hi").await.unwrap();
+    assert_eq!(next(&mut edge).await, TunnelFrame::data(open.id, "echo hi"));
+    exec.shutdown().await.unwrap();
+    assert_eq!(next(&mut edge).await, TunnelFrame::remove(open.id));
+    let mut answer = String::new();
+    exec.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 101"));
+    tunnel.stop().await;
+}
+
+#[tokio::test]
+async fn a_newer_tunnel_takes_the_place_of_the_older() {
+    let tunnel = Tunnel::start().await;
+    let mut first = tunnel.dial().await;
+    let mut second = tunnel.dial().await;
+    assert!(tokio::time::timeout(WAIT, first.rx.next()).await.unwrap().is_none());
+    let log = tunnel.tunnels.logs(&NODE, "/metrics".to_owned(), HeaderMap::new()).await.unwrap();
+    assert_eq!(next(&mut second).await.kind, FrameKind::METRICS);
+    drop(log);
+    tunnel.stop().await;
+}
