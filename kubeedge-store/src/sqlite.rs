@@ -2,8 +2,8 @@
 //!
 //! One file belongs to one process at a time: a lock on `<file>.lock` keeps a second one out, whatever it would do.
 //! Go's edgecore keeps its tables in the same kind of file with a rollback journal and `synchronous=FULL`; ours is one
-//! table `entry(bucket, name, version, value)` and can be looked into with `sqlite3` while edgecore runs. Go's tables,
-//! should the file hold some, are left alone.
+//! table `entry(bucket, name, version, value)` and can be looked into with `sqlite3` while edgecore runs. A file Go's edgecore
+//! left behind can be taken over ([`SqliteOptions::adopt`]); its tables stay in the file as they were.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -18,7 +18,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use kubeedge_core::{
     failure::{BoxError, Failure},
-    store::{Batch, Change, Entry, Key, MetaStore, Scan, StoreError, StoreKind},
+    store::{Batch, Bucket, Change, Entry, Key, MetaStore, Scan, StoreError, StoreKind},
 };
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, Transaction, params};
 
@@ -35,6 +35,9 @@ const OPENING: &str = "opening an SQLite store";
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS entry(
     bucket TEXT NOT NULL, name TEXT NOT NULL, version INTEGER NOT NULL, value BLOB NOT NULL,
     PRIMARY KEY(bucket, name)) STRICT";
+const ADOPT: &str = "INSERT OR IGNORE INTO entry(bucket, name, version, value)
+    SELECT ?1, key, 1, CAST(value AS BLOB) FROM meta
+    WHERE key IS NOT NULL AND value IS NOT NULL AND coalesce(type, '') <> 'serviceaccounttoken'";
 const VERSION_OF: &str = "SELECT version FROM entry WHERE bucket = ?1 AND name = ?2";
 const PUT: &str = "INSERT INTO entry(bucket, name, version, value) VALUES(?1, ?2, 1, ?3)
     ON CONFLICT(bucket, name) DO UPDATE SET version = version + 1, value = excluded.value";
@@ -50,6 +53,10 @@ pub struct SqliteOptions {
     pub max_bytes: Option<u64>,
     /// How long to wait for another process to let go of the file. Default: 5 s.
     pub lock_wait: Duration,
+    /// Into which bucket to copy the rows of Go's table `meta` (key to value: pods, ConfigMaps, devices, …) when the
+    /// file is opened by this code for the first time, so that an upgraded node knows its pods before it reaches the
+    /// cloud. Service account tokens are left out: they are asked for anew. Default: none.
+    pub adopt: Option<Bucket>,
     /// Whether to read the whole file once when opening, so that damage is found before it is acted on. Takes about a
     /// millisecond per MiB. Default: yes.
     pub check: bool,
@@ -57,7 +64,7 @@ pub struct SqliteOptions {
 
 impl Default for SqliteOptions {
     fn default() -> Self {
-        Self { max_bytes: None, lock_wait: Duration::from_secs(5), check: true }
+        Self { max_bytes: None, lock_wait: Duration::from_secs(5), adopt: None, check: true }
     }
 }
 
@@ -185,11 +192,20 @@ impl Writer {
         if options.check {
             self.check()?;
         }
-        let made = database
-            .execute_batch(TABLE)
-            .and_then(|()| database.pragma_update(None, "user_version", LAYOUT))
-            .and_then(|()| database.prepare(GET).map(drop));
-        made.map_err(|error| self.place.failed(OPENING, error))
+        let laid = if layout == 0 { self.lay_out(options.adopt) } else { Ok(()) };
+        laid.and_then(|()| database.prepare(GET).map(drop)).map_err(|error| self.place.failed(OPENING, error))
+    }
+
+    /// Makes the table and takes over what Go left, together or not at all.
+    fn lay_out(&self, adopt: Option<Bucket>) -> rusqlite::Result<()> {
+        let transaction = self.connection.unchecked_transaction()?;
+        transaction.execute_batch(TABLE)?;
+        if let Some(bucket) = adopt.filter(|_| transaction.table_exists(None, "meta").unwrap_or(false)) {
+            let rows = transaction.execute(ADOPT, params![bucket.0])?;
+            tracing::info!(rows, file = %self.place.path.display(), "took over the rows of a Go edgecore");
+        }
+        transaction.pragma_update(None, "user_version", LAYOUT)?;
+        transaction.commit()
     }
 
     fn check(&self) -> Result<(), StoreError> {
@@ -248,7 +264,7 @@ fn version(row: &Row<'_>) -> rusqlite::Result<u64> {
     row.get::<_, i64>(0).map(i64::cast_unsigned)
 }
 
-fn entry(bucket: kubeedge_core::store::Bucket, row: &Row<'_>) -> rusqlite::Result<Entry> {
+fn entry(bucket: Bucket, row: &Row<'_>) -> rusqlite::Result<Entry> {
     let name: String = row.get(0)?;
     let value = Bytes::copy_from_slice(row.get_ref(2)?.as_blob()?);
     Ok(Entry { key: Key::new(bucket, name), value, version: row.get::<_, i64>(1)?.cast_unsigned() })

@@ -10,10 +10,11 @@ mod model;
 use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use futures::TryStreamExt;
 use kubeedge_core::{
     conformance::store::StoreHarness,
     failure::chain,
-    store::{Batch, Bucket, Key, MetaStore, StoreKind},
+    store::{Batch, Bucket, Key, MetaStore, Scan, StoreKind},
 };
 use kubeedge_store::{FaultyStore, SqliteOptions, SqliteStore};
 use tempfile::TempDir;
@@ -147,6 +148,32 @@ async fn a_file_of_a_later_version_is_refused() {
     let error = SqliteStore::open(place.path(), SqliteOptions::default()).await.unwrap_err();
     assert_eq!(error.kind(), StoreKind::Corrupt);
     assert!(chain(&error).contains("upgrade"), "{}", chain(&error));
+}
+
+#[tokio::test]
+async fn a_file_of_a_go_edgecore_is_taken_over_once() {
+    let place = Direct::new();
+    fs::create_dir_all(place.path().parent().unwrap()).unwrap();
+    let database = rusqlite::Connection::open(place.path()).unwrap();
+    let go = "CREATE TABLE `meta` (`key` text,`type` text,`value` text,PRIMARY KEY (`key`));
+        INSERT INTO meta VALUES('default/pod/web', 'pod', '{\"metadata\":{\"name\":\"web\"}}');
+        INSERT INTO meta VALUES('\"default\"/\"app\"/[]string(nil)', 'serviceaccounttoken', '{}');";
+    database.execute_batch(go).unwrap();
+    let options = SqliteOptions { adopt: Some(BUCKET), ..SqliteOptions::default() };
+    for deleted in [false, true] {
+        let store = SqliteStore::open(place.path(), options).await.unwrap();
+        let pod = store.get(&key("default/pod/web")).await.unwrap();
+        assert_eq!(pod.is_none(), deleted, "what was deleted since stays deleted");
+        if let Some(pod) = pod {
+            assert_eq!(&pod.value[..], br#"{"metadata":{"name":"web"}}"#);
+            let all: Vec<_> = store.scan(Scan::new(BUCKET, "")).try_collect().await.unwrap();
+            assert_eq!(all.len(), 1, "tokens are asked for anew");
+        }
+        store.commit(Batch::new().delete(key("default/pod/web"))).await.unwrap();
+        store.close().await.unwrap();
+    }
+    let kept: i64 = database.query_row("SELECT count(*) FROM meta", [], |row| row.get(0)).unwrap();
+    assert_eq!(kept, 2, "the table of Go stays for a way back");
 }
 
 #[tokio::test]
