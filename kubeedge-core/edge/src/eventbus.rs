@@ -142,8 +142,9 @@ pub enum EventBusError {
     },
 }
 
-/// The module.
-#[derive(Debug)]
+/// The module. A clone takes over where the original ended, so that a supervisor can start one after a failure; only one of
+/// them may work at a time.
+#[derive(Clone, Debug)]
 pub struct EventBus {
     settings: EventBusSettings,
     store: Arc<dyn MetaStore>,

@@ -16,13 +16,15 @@
 mod apply;
 mod intake;
 mod mappers;
+mod members;
 mod objects;
 mod rows;
 mod rules;
+mod topics;
 mod uplink;
 mod wire;
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicBool};
 
 use async_trait::async_trait;
 use kubeedge_core::{
@@ -42,13 +44,15 @@ pub struct TwinSettings {
     pub node: NodeName,
 }
 
-/// The module.
-#[derive(Debug)]
+/// The module. A clone takes over where the original ended, with the same store, mappers and link, so that a supervisor can
+/// start one after a failure; only one of them may work at a time.
+#[derive(Clone, Debug)]
 pub struct DeviceTwin {
     settings: TwinSettings,
     store: Arc<dyn MetaStore>,
     mappers: Vec<Arc<dyn DeviceMapper>>,
     intake: Arc<Intake>,
+    link: Arc<AtomicBool>,
 }
 
 impl DeviceTwin {
@@ -58,7 +62,7 @@ impl DeviceTwin {
         store: Arc<dyn MetaStore>,
         mappers: Vec<Arc<dyn DeviceMapper>>,
     ) -> Self {
-        Self { settings, store, mappers, intake: Arc::default() }
+        Self { settings, store, mappers, intake: Arc::default(), link: Arc::default() }
     }
 
     /// Where mappers outside of [`DeviceTwin::new`]'s list report to.
@@ -83,6 +87,7 @@ impl Module for DeviceTwin {
             Arc::clone(&self.store),
             &self.mappers,
             Arc::clone(&self.intake),
+            Arc::clone(&self.link),
         )
         .await?;
         let done = twin.run(ctx).await;

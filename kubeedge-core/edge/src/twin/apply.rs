@@ -1,8 +1,13 @@
 //! The work of DeviceTwin: takes messages and readings in groups, stores what they change, then says so.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
-use base64::{Engine, engine::general_purpose::URL_SAFE};
 use futures::TryStreamExt;
 use kubeedge_core::{
     bus::{Bus, Envelope},
@@ -13,17 +18,16 @@ use kubeedge_core::{
     name::{Group, ModuleName, NodeName, Operation},
     store::{Bucket, MetaStore, Scan, StoreError},
 };
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::time::Duration;
 
 use super::{
     intake::Intake,
     mappers::Mappers,
     objects::{DeviceObject, ModelObject},
-    rows::{DeviceRow, Rows},
-    rules::{self, Origin},
-    uplink::{Uplink, fresh_id},
-    wire::{self, Attribute, Body, Members, Patches, SidePatch, StateOf, TwinPatch, WireDevice},
+    rows::Rows,
+    rules::Origin,
+    uplink::Uplink,
+    wire::{self, Body, Patches, SidePatch, TwinPatch, WireDevice},
 };
 
 /// MetaManager's objects, by `namespace/type/name`.
@@ -36,31 +40,36 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// The longest text a reading may have; longer ones are refused.
 const MAX_TEXT: usize = 64 << 10;
 
-const DEVICE_TOPIC: &str = "$hw/events/device/";
-const NODE_TOPIC: &str = "$hw/events/node/";
+pub(super) const DEVICE_TOPIC: &str = "$hw/events/device/";
+pub(super) const NODE_TOPIC: &str = "$hw/events/node/";
 
 /// What is said once a group of changes is stored.
 #[derive(Debug, Default)]
-struct Said {
+pub(super) struct Said {
     /// Topics and payloads, in order.
-    publish: Vec<(String, String)>,
+    pub(super) publish: Vec<(String, String)>,
     /// Updates that fail if the group cannot be stored: device and event id.
-    at_stake: Vec<(String, String)>,
-    twins: Vec<(String, String)>,
-    states: Vec<String>,
-    forgotten: Vec<String>,
+    pub(super) at_stake: Vec<(String, String)>,
+    /// Properties the cloud has to be told of.
+    pub(super) twins: Vec<(String, String)>,
+    /// Devices whose state the cloud has to be told.
+    pub(super) states: Vec<String>,
+    /// Devices that are gone.
+    pub(super) forgotten: Vec<String>,
 }
 
 /// DeviceTwin at work.
 #[derive(Debug)]
 pub(super) struct Twin {
-    node: NodeName,
+    pub(super) node: NodeName,
     store: Arc<dyn MetaStore>,
-    rows: Rows,
+    pub(super) rows: Rows,
     mappers: Mappers,
     uplink: Uplink,
     intake: Arc<Intake>,
-    said: Said,
+    /// Whether the cloud is there; known beyond a restart of the module.
+    link: Arc<AtomicBool>,
+    pub(super) said: Said,
 }
 
 impl Twin {
@@ -70,13 +79,15 @@ impl Twin {
         store: Arc<dyn MetaStore>,
         mappers: &[Arc<dyn DeviceMapper>],
         intake: Arc<Intake>,
+        link: Arc<AtomicBool>,
     ) -> Result<Self, BoxError> {
         let rows = Rows::load(&*store).await?;
         let up = Arc::clone(&intake) as Arc<dyn DeviceManager>;
         let mappers = Mappers::start(mappers, up).await;
         let mut uplink = Uplink::new(node.clone());
         uplink.everything_changed(&rows);
-        let mut twin = Self { node, store, rows, mappers, uplink, intake, said: Said::default() };
+        uplink.link(link.load(Ordering::Relaxed));
+        let mut twin = Self { node, store, rows, mappers, uplink, intake, link, said: Said::default() };
         twin.load_objects().await?;
         Ok(twin)
     }
@@ -197,8 +208,9 @@ impl Twin {
         match source {
             "bus" | "eventbus" => self.take_topic(resource, &message.content.data()),
             "edgehub" | "websocket" if resource == "node/connection" => {
-                let text = message.content.as_text();
-                self.uplink.link(text.as_deref() == Some("cloud_connected"));
+                let connected = message.content.as_text().as_deref() == Some("cloud_connected");
+                self.link.store(connected, Ordering::Relaxed);
+                self.uplink.link(connected);
             }
             // Whether MetaManager has put its own name in the route or left the cloud's: an object is an object.
             "devicecontroller" if names_object(resource) => self.take_object(&message).await,
@@ -259,260 +271,6 @@ impl Twin {
         }
     }
 
-    /// A message of the cloud: members, or twins.
-    fn take_cloud(&mut self, message: &Message) {
-        let resource = message.route.resource.as_str();
-        let content = message.content.data();
-        if resource.contains("membership") {
-            let whole = resource.contains("membership/detail");
-            match serde_json::from_slice::<serde_json::Value>(&content) {
-                Ok(serde_json::Value::Object(members)) => self.take_members(&Members(&members), whole),
-                _ => tracing::error!(resource, "unreadable membership message"),
-            }
-        } else if let Some(id) = resource.strip_suffix("/twin/cloud_updated") {
-            let id = id.strip_prefix("device/").unwrap_or(id);
-            self.update_twins(id, &content, Origin::Cloud);
-        } else if message.route.operation.as_str().contains("updated")
-            && let Some(id) = resource.strip_prefix("device/")
-        {
-            self.update_attributes(id, &content);
-        }
-    }
-
-    fn take_members(&mut self, members: &Members<'_>, whole: bool) {
-        let list =
-            |name: &str| members.get(name).and_then(serde_json::Value::as_array).cloned().unwrap_or_default();
-        let added = list(if whole { "devices" } else { "added_devices" });
-        let mut named = Vec::new();
-        for device in &added {
-            let Some(device) = device.as_object().map(Members) else { continue };
-            let text = |name: &str| device.text(name).unwrap_or_default();
-            let id = text("id");
-            if !is_device_id(&id) {
-                tracing::error!(id, "member without a proper id ignored");
-                continue;
-            }
-            named.push(id.clone());
-            let new = WireDevice {
-                id: id.clone(),
-                name: text("name"),
-                description: text("description"),
-                state: text("state"),
-                ..WireDevice::default()
-            };
-            self.add_device(new);
-            if let Some(twins) = device.get("twin").filter(|twins| !twins.is_null()) {
-                match wire::patches(twins) {
-                    Ok(patches) => self.change_twins(&id, "", &patches, Origin::Detail),
-                    Err(reason) => tracing::error!(device = id, reason, "twins of a member ignored"),
-                }
-            }
-        }
-        let mut removed: Vec<String> = Vec::new();
-        if whole {
-            removed.extend(self.rows.all().map(|(id, _)| id.clone()).filter(|id| !named.contains(id)));
-        } else {
-            let gone = list("removed_devices");
-            removed.extend(gone.iter().filter_map(|d| Members(d.as_object()?).text("id")));
-        }
-        removed.iter().for_each(|id| self.remove_device(id));
-    }
-
-    fn add_device(&mut self, device: WireDevice) {
-        if self.rows.get(&device.id).is_some() {
-            return;
-        }
-        let row = DeviceRow {
-            name: device.name.clone(),
-            description: device.description.clone(),
-            state: device.state.clone(),
-            ..DeviceRow::default()
-        };
-        self.rows.put(&device.id, row);
-        self.say_members(Some(vec![device]), None);
-    }
-
-    fn remove_device(&mut self, id: &str) {
-        let Some(known) = self.rows.remove(id) else {
-            tracing::debug!(device = id, "unknown device cannot be removed");
-            return;
-        };
-        self.said.forgotten.push(id.to_owned());
-        let gone = WireDevice { id: id.to_owned(), name: known.row.name, ..WireDevice::default() };
-        self.say_members(None, Some(vec![gone]));
-    }
-
-    fn say_members(&mut self, added: Option<Vec<WireDevice>>, removed: Option<Vec<WireDevice>>) {
-        let body = Body::Membership { added_devices: added, removed_devices: removed };
-        let topic = format!("{NODE_TOPIC}{}/membership/updated", self.node);
-        self.said.publish.push((topic, wire::text(&fresh_id(), now(), body)));
-    }
-
-    /// A message that came over MQTT; its resource is the topic in base64.
-    fn take_topic(&mut self, resource: &str, payload: &[u8]) {
-        let topic = URL_SAFE.decode(resource).ok().and_then(|topic| String::from_utf8(topic).ok());
-        let Some(topic) = topic else {
-            tracing::warn!(resource, "resource is no topic in base64");
-            return;
-        };
-        if let Some(rest) = topic.strip_prefix(NODE_TOPIC) {
-            match rest.split_once('/') {
-                Some((_, "membership/get")) => self.get_members(payload),
-                _ => tracing::debug!(topic, "topic has no handler"),
-            }
-            return;
-        }
-        let rest = topic.strip_prefix(DEVICE_TOPIC).unwrap_or_default();
-        let Some((id, suffix)) = split_id(rest) else {
-            tracing::debug!(topic, "topic has no handler");
-            return;
-        };
-        match suffix {
-            "twin/get" => self.get_twins(id, payload),
-            "twin/update" => self.update_twins(id, payload, Origin::Local),
-            "twin/cloud_updated" => self.update_twins(id, payload, Origin::Cloud),
-            "state/update" => self.update_state(id, payload),
-            "updated" => self.update_attributes(id, payload),
-            _ => tracing::debug!(topic, "topic has no handler"),
-        }
-    }
-
-    fn get_members(&mut self, payload: &[u8]) {
-        let topic = format!("{NODE_TOPIC}{}/membership/get/result", self.node);
-        let text = match event_id(payload) {
-            Ok(event) => {
-                let devices = self.rows.all().map(|(id, known)| known.row.wire(id)).collect();
-                wire::text(&event, now(), Body::Devices { devices })
-            }
-            Err(reason) => wire::text("", now(), Body::Failed { code: 400, reason }),
-        };
-        self.said.publish.push((topic, text));
-    }
-
-    fn get_twins(&mut self, id: &str, payload: &[u8]) {
-        let topic = format!("{DEVICE_TOPIC}{id}/twin/get/result");
-        let text = match (event_id(payload), self.rows.get(id)) {
-            (Err(reason), _) => wire::text("", now(), Body::Failed { code: 400, reason }),
-            (Ok(event), None) => {
-                let reason = format!("Device {id} not found while getting twin");
-                wire::text(&event, now(), Body::Failed { code: 404, reason })
-            }
-            (Ok(event), Some(known)) => {
-                let living = known.twins.iter().filter(|(_, row)| !row.is_deleted());
-                let twin = living.map(|(name, row)| (name.clone(), Some(row.wire()))).collect();
-                wire::text(&event, now(), Body::Twins { twin })
-            }
-        };
-        self.said.publish.push((topic, text));
-    }
-
-    fn update_twins(&mut self, id: &str, payload: &[u8], origin: Origin) {
-        match wire::update(payload) {
-            Ok(update) => self.change_twins(id, &update.event_id, &update.twin, origin),
-            Err(reason) => {
-                tracing::warn!(device = id, reason, "twin update refused");
-                let text = wire::text("", now(), Body::Failed { code: 400, reason });
-                // Go answers on the empty id only, where whoever asked does not listen.
-                self.said.publish.push((format!("{DEVICE_TOPIC}/twin/update/result"), text.clone()));
-                self.said.publish.push((format!("{DEVICE_TOPIC}{id}/twin/update/result"), text));
-            }
-        }
-    }
-
-    fn change_twins(&mut self, id: &str, event: &str, patches: &Patches, origin: Origin) {
-        let at = now();
-        let result = format!("{DEVICE_TOPIC}{id}/twin/update/result");
-        let Some(known) = self.rows.get(id) else {
-            let reason = "update rejected due to the device is not existed".to_owned();
-            self.said.publish.push((result, wire::text(event, at, Body::Failed { code: 404, reason })));
-            return;
-        };
-        let outcome = match rules::apply(&known.twins, patches, origin, at) {
-            Ok(outcome) => outcome,
-            Err(reason) => {
-                tracing::warn!(device = id, reason, "twin update refused");
-                self.said.publish.push((result, wire::text(event, at, Body::Failed { code: 400, reason })));
-                return;
-            }
-        };
-        let changed: Vec<String> = outcome.rows.keys().cloned().collect();
-        self.rows.put_twins(id, outcome.rows);
-        self.said.at_stake.push((id.to_owned(), event.to_owned()));
-        if origin != Origin::Cloud {
-            self.said.publish.push((result, wire::text(event, at, Body::Twins { twin: outcome.result })));
-        }
-        if !outcome.document.is_empty() {
-            let body = Body::Document { twin: outcome.document };
-            let topic = format!("{DEVICE_TOPIC}{id}/twin/update/document");
-            self.said.publish.push((topic, wire::text(event, at, body)));
-        }
-        if let Some(body) = self.rows.get(id).and_then(|known| rules::delta(&known.twins)) {
-            let topic = format!("{DEVICE_TOPIC}{id}/twin/update/delta");
-            self.said.publish.push((topic, wire::text(&fresh_id(), at, body)));
-        }
-        // The cloud is told what it did not know: what changed here, and what it was refused.
-        let news = if origin == Origin::Cloud { outcome.rejected } else { changed };
-        self.said.twins.extend(news.into_iter().map(|property| (id.to_owned(), property)));
-    }
-
-    fn update_state(&mut self, id: &str, payload: &[u8]) {
-        let parsed = serde_json::from_slice::<serde_json::Value>(payload).ok();
-        let state = parsed.as_ref().and_then(|root| Members(root.as_object()?).text("state"));
-        let Some(state) = state.filter(|_| self.rows.get(id).is_some()) else {
-            tracing::warn!(device = id, "state update of an unknown device, or without a state");
-            return;
-        };
-        let known = ["online", "offline", "ok", "unhealthy", "unknown"];
-        if known.contains(&state.to_lowercase().as_str()) {
-            self.set_state(id, &state);
-        } else {
-            tracing::warn!(device = id, state, "unknown state ignored");
-        }
-    }
-
-    fn set_state(&mut self, id: &str, state: &str) {
-        let Some(known) = self.rows.get(id) else { return };
-        let is_up = ["online", "ok"].contains(&state.to_lowercase().as_str());
-        let last_online = if is_up { rfc3339_now() } else { String::new() };
-        let row = DeviceRow { state: state.to_owned(), last_online, ..known.row.clone() };
-        let device = StateOf {
-            name: row.name.clone(),
-            state: row.state.clone(),
-            last_online: row.last_online.clone(),
-        };
-        self.rows.put(id, row);
-        let topic = format!("{DEVICE_TOPIC}{id}/state/update/result");
-        self.said.publish.push((topic, wire::text(&fresh_id(), now(), Body::Device { device })));
-        self.said.states.push(id.to_owned());
-    }
-
-    fn update_attributes(&mut self, id: &str, payload: &[u8]) {
-        let parsed = serde_json::from_slice::<serde_json::Value>(payload).ok();
-        let root = parsed.as_ref().and_then(|root| root.as_object()).map(Members);
-        let asked = root.as_ref().and_then(|root| root.get("attributes")?.as_object());
-        let (Some(root), Some(asked), Some(known)) = (root.as_ref(), asked, self.rows.get(id)) else {
-            tracing::warn!(device = id, "attribute update of an unknown device, or without attributes");
-            return;
-        };
-        let mut row = known.row.clone();
-        let mut changed = BTreeMap::new();
-        for (name, attribute) in asked {
-            if attribute.is_null() {
-                row.attributes.remove(name);
-                changed.insert(name.clone(), None);
-            } else if let Ok(attribute) = serde_json::from_value::<Attribute>(attribute.clone()) {
-                let optional = attribute.optional.or(Some(true));
-                let attribute = Attribute { optional, ..attribute };
-                row.attributes.insert(name.clone(), attribute.clone());
-                changed.insert(name.clone(), Some(attribute));
-            }
-        }
-        let event = root.text("event_id").unwrap_or_default();
-        self.rows.put(id, row);
-        let topic = format!("{DEVICE_TOPIC}{id}/updated");
-        self.said.publish.push((topic, wire::text(&event, now(), Body::Attributes { attributes: changed })));
-    }
-
     /// Takes what mappers left: as Go's DMI does, each reading is an update of its twin.
     fn take_readings(&mut self) {
         let taken = self.intake.take();
@@ -563,37 +321,13 @@ fn patch_of(reading: &Reading) -> Option<TwinPatch> {
     })
 }
 
-fn now() -> i64 {
-    Millis::now().0
-}
-
-fn rfc3339_now() -> String {
-    let now = OffsetDateTime::now_utc();
-    let whole = now.replace_nanosecond(0).unwrap_or(now);
-    whole.format(&Rfc3339).unwrap_or_default()
-}
-
 /// `namespace/device/name` or `namespace/devicemodel/name`.
 fn names_object(resource: &str) -> bool {
     let mut parts = resource.split('/').skip(1);
     matches!(parts.next(), Some("device" | "devicemodel")) && parts.count() == 1
 }
 
-/// `namespace/name` before the rest of a topic.
-fn split_id(rest: &str) -> Option<(&str, &str)> {
-    let (second, _) = rest.match_indices('/').nth(1)?;
-    Some((rest.get(..second)?, rest.get(second + 1..)?))
-}
-
-fn is_device_id(id: &str) -> bool {
-    id.len() <= 512 && id.split('/').count() == 2 && id.split('/').all(|part| !part.is_empty())
-}
-
-fn event_id(payload: &[u8]) -> Result<String, String> {
-    let shown = || String::from_utf8_lossy(payload.get(..256).unwrap_or(payload)).into_owned();
-    let failed = |why: String| format!("Unmarshal twin info {} failed , err: {why}", shown());
-    let root: serde_json::Value =
-        serde_json::from_slice(payload).map_err(|error| failed(error.to_string()))?;
-    let root = root.as_object().ok_or_else(|| failed("no JSON object".to_owned()))?;
-    Members(root).text("event_id").ok_or_else(|| failed("event_id is no text".to_owned()))
+/// The time, in milliseconds.
+pub(super) fn now() -> i64 {
+    Millis::now().0
 }

@@ -16,7 +16,7 @@ use kubeedge_core::{
     store::{Batch, Bucket, Entry, Key, Scan, StoreError, StoreKind},
 };
 use kubeedge_device::{Mapper, simulated::Simulated};
-use kubeedge_store::MemoryStore;
+use kubeedge_store::{MemoryStore, SqliteOptions, SqliteStore};
 use serde_json::json;
 use tokio::task::JoinHandle;
 
@@ -36,6 +36,10 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 impl Bench {
     fn start(store: Arc<dyn MetaStore>, mappers: Vec<Arc<dyn DeviceMapper>>) -> Self {
+        Self::run(DeviceTwin::new(TwinSettings { node: "edge-1".into() }, store, mappers))
+    }
+
+    fn run(mut twin: DeviceTwin) -> Self {
         let (bus, mut inboxes) = Bus::freeze([
             (ModuleName::TWIN, Group::TWIN, 1024),
             (ModuleName::EVENT_BUS, Group::BUS, 1024),
@@ -44,7 +48,6 @@ impl Bench {
         let mut inbox = |name| inboxes.remove(&name).unwrap();
         let (own, mqtt, hub) =
             (inbox(ModuleName::TWIN), inbox(ModuleName::EVENT_BUS), inbox(ModuleName::EDGE_HUB));
-        let mut twin = DeviceTwin::new(TwinSettings { node: "edge-1".into() }, store, mappers);
         let (manager, shutdown) = (twin.manager(), Shutdown::new());
         let mut ctx = ModuleContext { bus: bus.clone(), inbox: own, shutdown: shutdown.clone() };
         let task = tokio::spawn(async move { twin.start(&mut ctx).await.unwrap() });
@@ -450,8 +453,10 @@ async fn what_cannot_be_stored_did_not_happen_and_is_answered_with_500() {
 }
 
 #[tokio::test]
-async fn ten_thousand_readings_are_taken_in_a_few_seconds() {
-    let mut bench = Bench::start(Arc::new(MemoryStore::new()), vec![]);
+async fn ten_thousand_readings_are_stored_on_disk_in_a_few_seconds() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(dir.path().join("edge.db"), SqliteOptions::default()).await.unwrap();
+    let mut bench = Bench::start(Arc::new(store), vec![]);
     bench.settled_member("default/thermo-1").await;
     let started = std::time::Instant::now();
     for batch in 0..100 {
@@ -464,8 +469,24 @@ async fn ten_thousand_readings_are_taken_in_a_few_seconds() {
     }
     bench.manager.report(vec![reading("last", Value::Int(1))]).await.unwrap();
     while !bench.mqtt_out().await.contains(r#""last":{"actual""#) {}
+    println!("10 000 readings in {:?}", started.elapsed());
     assert!(started.elapsed() < Duration::from_secs(30), "{:?}", started.elapsed());
     bench.manager.report_state(&reading("p", Value::Int(0)).device, DeviceState::Offline).await.unwrap();
     while !bench.mqtt_out().await.contains(r#""state":"offline""#) {}
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clone_started_after_a_failure_knows_that_the_cloud_is_there() {
+    let settings = TwinSettings { node: "edge-1".into() };
+    let twin = DeviceTwin::new(settings, Arc::new(MemoryStore::new()), vec![]);
+    let mut bench = Bench::run(twin.clone());
+    bench.settled_member("default/thermo-1").await;
+    bench.link(true).await;
+    bench.manager.report(vec![reading("t", Value::Int(1))]).await.unwrap();
+    bench.told().await;
+    bench.stop().await;
+    let mut bench = Bench::run(twin);
+    assert_eq!(bench.told().await.1["t"]["actual"]["value"], "1");
     bench.stop().await;
 }
