@@ -182,7 +182,10 @@ impl<D: Driver> Mapper<D> {
         })?;
         match tokio::time::timeout(self.settings.answer_limit, answer).await {
             Ok(Ok(answer)) => answer,
-            // The task ended with the order in its queue or its hands: the device was removed.
+            // Dropped with the task, or by a driver that panicked.
+            Ok(Err(_)) if self.devices.lock().served.contains_key(device) => {
+                Err(failed(DriverKind::Disconnected))
+            }
             Ok(Err(_)) => Err(failed(DriverKind::NotFound)),
             Err(_) => Err(failed(DriverKind::Timeout)),
         }

@@ -1,6 +1,12 @@
 //! The Modbus driver: against the simulated PLC, against the conformance kit, and against pymodbus.
 #![cfg(feature = "modbus")]
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout, reason = "helpers of tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::panic,
+    reason = "helpers of tests"
+)]
 
 use std::{
     collections::HashMap,
@@ -29,7 +35,7 @@ use parking_lot::Mutex;
 use serde_json::{Value as Json, json};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_modbus::{
-    ExceptionCode, Request, Response,
+    ExceptionCode, Request, Response, SlaveRequest,
     server::{Service, tcp::Server},
 };
 
@@ -292,6 +298,63 @@ async fn a_device_that_never_answers_is_a_timeout_and_a_writable_input_register_
     let error = driver.prepare(&writable, point).unwrap_err();
     assert_eq!(error.kind(), DriverKind::BadConfig);
     assert!(error.to_string().contains("property n: visitors.configData.register"), "{error}");
+}
+
+#[tokio::test]
+async fn devices_of_one_gateway_share_a_connection_and_neighbours_a_request() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (connections, asked) = (Arc::new(Mutex::new(0)), Arc::new(Mutex::new(Vec::new())));
+    let gateway = {
+        let (connections, asked) = (Arc::clone(&connections), Arc::clone(&asked));
+        tokio::spawn(async move {
+            let connected = |stream, _: SocketAddr| {
+                *connections.lock() += 1;
+                future::ready(Ok::<_, std::io::Error>(Some((Gateway(Arc::clone(&asked)), stream))))
+            };
+            let _ = Server::new(listener).serve(&connected, |_| {}).await;
+        })
+    };
+    let driver = Modbus::new();
+    let point = |offset: u16| -> Point {
+        serde_json::from_value(
+            json!({"register": "Input", "offset": offset, "limit": 1, "dataType": "int16"}),
+        )
+        .unwrap()
+    };
+    let mut sessions = Vec::new();
+    for slave in [1, 2] {
+        let config = json!({"ip": "127.0.0.1", "port": port, "slaveID": slave});
+        sessions.push(driver.connect(&serde_json::from_value(config).unwrap()).await.unwrap());
+    }
+    let points = [point(12), point(10), point(11), point(40)];
+    let points: Vec<&Point> = points.iter().collect();
+    for (session, slave) in sessions.iter_mut().zip([1, 2]) {
+        let values: Vec<_> = session.read_many(&points).await.into_iter().map(Result::unwrap).collect();
+        assert_eq!(values, [12, 10, 11, 40].map(|n: i64| Value::Int(slave * 100 + n)));
+    }
+    assert_eq!(*connections.lock(), 1);
+    assert_eq!(*asked.lock(), [(1, 10, 3), (1, 40, 1), (2, 10, 3), (2, 40, 1)]);
+    gateway.abort();
+}
+
+/// Slave, first register and count of every request.
+type Asked = Arc<Mutex<Vec<(u8, u16, u16)>>>;
+
+/// A gateway whose registers hold a hundred times the slave and the register's number.
+struct Gateway(Asked);
+
+impl Service for Gateway {
+    type Request = SlaveRequest<'static>;
+    type Response = Response;
+    type Exception = ExceptionCode;
+    type Future = future::Ready<Result<Response, ExceptionCode>>;
+    fn call(&self, SlaveRequest { slave, request }: Self::Request) -> Self::Future {
+        let Request::ReadInputRegisters(from, count) = request else { panic!("{request:?}") };
+        self.0.lock().push((slave, from, count));
+        let words = (from..from + count).map(|n| u16::from(slave) * 100 + n).collect();
+        future::ready(Ok(Response::ReadInputRegisters(words)))
+    }
 }
 
 // ---- pymodbus

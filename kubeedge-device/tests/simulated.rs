@@ -290,3 +290,42 @@ async fn a_full_queue_of_one_device_says_busy() {
     let kinds = futures::future::join_all(asks.collect::<Vec<_>>()).await;
     assert!(kinds.iter().any(|kind| *kind.as_ref().unwrap() == DriverKind::Busy), "{kinds:?}");
 }
+
+/// A driver with a bug.
+#[derive(Debug)]
+struct Buggy;
+struct Wild(u32);
+
+impl Driver for Buggy {
+    const PROTOCOL: &'static str = "buggy";
+    type Config = serde_json::Value;
+    type Session = Wild;
+    async fn connect(&self, _: &serde_json::Value) -> DriverResult<Wild> {
+        Ok(Wild(0))
+    }
+}
+impl Session for Wild {
+    type Visitor = serde_json::Value;
+    async fn read(&mut self, _: &serde_json::Value) -> DriverResult<Value> {
+        self.0 += 1;
+        assert!(self.0 < 3, "a bug of the driver");
+        Ok(Value::Int(i64::from(self.0)))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_driver_that_panics_makes_its_device_offline_and_is_tried_again() {
+    let mapper = Mapper::with_settings(Buggy, quick());
+    let mut heard = attached(&mapper).await;
+    let properties = vec![property("p", ValueType::Int, Access::ReadOnly, json!({}))];
+    mapper.register(device("d", json!({}), properties)).await.unwrap();
+    let mut states = Vec::new();
+    while states.len() < 4 {
+        if let Heard::State(_, state) = heard.recv().await.unwrap() {
+            states.push(state);
+        }
+    }
+    use DeviceState::{Offline, Online};
+    assert_eq!(states, [Online, Offline, Online, Offline]);
+    mapper.close().await;
+}

@@ -1,9 +1,9 @@
 //! The task of one device: connect, serve, reconnect.
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, panic::AssertUnwindSafe, sync::Arc};
 
 use futures::{
-    StreamExt,
+    FutureExt, StreamExt,
     stream::{self, BoxStream, SelectAll},
 };
 use kubeedge_core::{
@@ -90,9 +90,26 @@ impl<D: Driver> Task<D> {
         tokio::select! {
             biased;
             () = stop.requested() => {}
-            () = self.live() => {}
+            () = self.live_on() => {}
         }
         self.let_go().await;
+    }
+
+    /// A driver that panics costs its device the session, not its place: the device is tried again like a lost one.
+    async fn live_on(&mut self) {
+        loop {
+            if AssertUnwindSafe(self.live()).catch_unwind().await.is_ok() {
+                return;
+            }
+            tracing::error!(device = %self.plan.device.id, protocol = D::PROTOCOL, "driver panicked");
+            // Whatever state the session is in, nothing of it is called any more.
+            self.session = None;
+            self.items = Items::new();
+            self.enter(DeviceState::Offline).await;
+            let why =
+                Failure::new(DriverKind::Disconnected, "serving a device").because("the driver panicked");
+            self.pause(&why).await;
+        }
     }
 
     async fn live(&mut self) {
