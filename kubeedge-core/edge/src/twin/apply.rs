@@ -206,12 +206,13 @@ impl Twin {
         }
         let (source, resource) = (message.route.source.as_str(), message.route.resource.as_str());
         match source {
-            "bus" | "eventbus" => self.take_topic(resource, &message.content.data()),
-            "edgehub" | "websocket" if resource == "node/connection" => {
+            // Go's hub signs it "edgehub"; whoever says it, it says the same.
+            _ if resource == "node/connection" => {
                 let connected = message.content.as_text().as_deref() == Some("cloud_connected");
                 self.link.store(connected, Ordering::Relaxed);
                 self.uplink.link(connected);
             }
+            "bus" | "eventbus" => self.take_topic(resource, &message.content.data()),
             // Whether MetaManager has put its own name in the route or left the cloud's: an object is an object.
             "devicecontroller" if names_object(resource) => self.take_object(&message).await,
             "devicecontroller" | "edgemgr" => self.take_cloud(&message),
