@@ -5,9 +5,10 @@
 //! requests to the API server, made as the node, and every request Go answers is answered with Go's shapes.
 //!
 //! Where we differ from Go: a failure always carries a real status (Go sends `{}` for errors that are no API status,
-//! which its edge takes for success); a node may write only its own Node, lease and pods; references of init and
-//! ephemeral containers count; a ConfigMap or Secret that is not in the cache yet is looked up live.
+//! which its edge takes for success); a node may write only its own Node, lease and pods, and read only what its pods
+//! refer to; references of init and ephemeral containers count; a ConfigMap or Secret that is not in the cache yet is looked up live.
 
+mod access;
 mod answer;
 mod downstream;
 mod locations;
@@ -29,7 +30,7 @@ use kubeedge_core::{
 };
 use tokio::task::JoinSet;
 
-use self::{downstream::Downstream, upstream::Upstream};
+use self::{access::Access, downstream::Downstream, upstream::Upstream};
 use crate::{
     cluster::Clients,
     informer::{Informer, Informers},
@@ -42,10 +43,19 @@ pub const EDGE_NODE_LABEL: &str = "node-role.kubernetes.io/edge";
 const CONCURRENT: usize = 256;
 
 /// How the controller works.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct EdgeControllerSettings {
     /// The address of this cloudcore, for the annotation `cloudcore` of the nodes connected to it.
     pub address: String,
+    /// Whether a node gets only the ConfigMaps and Secrets its pods refer to, and tokens only for its pods, as the
+    /// node authorizer of Kubernetes has it. Off is Go's way: every node may ask for everything.
+    pub restrict_nodes: bool,
+}
+
+impl Default for EdgeControllerSettings {
+    fn default() -> Self {
+        Self { address: String::new(), restrict_nodes: true }
+    }
 }
 
 /// The informers the controller lives on.
@@ -99,8 +109,12 @@ impl Module for EdgeController {
     }
 
     async fn start(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
-        let upstream = Arc::new(Upstream::new(self.clients.clone(), self.caches.clone(), &self.settings));
-        let mut downstream = Downstream::new(self.caches.clone(), ctx.bus.clone());
+        let locations = Arc::default();
+        let mut downstream = Downstream::new(self.caches.clone(), ctx.bus.clone(), Arc::clone(&locations));
+        let access = Access::new(self.caches.pods.clone(), locations, self.settings.restrict_nodes);
+        let address = self.settings.address.clone();
+        let caches = self.caches.clone();
+        let upstream = Arc::new(Upstream { clients: self.clients.clone(), caches, access, address });
         tokio::select! {
             () = ctx.shutdown.requested() => Ok(()),
             result = downstream.run() => Ok(result?),

@@ -103,8 +103,10 @@ impl SyncController {
         if moved(node, &object) {
             return Some(gone(path, &key, uid));
         }
+        // A record without version was never confirmed; Go leaves such an object unsent for good.
         let confirmed = body.status.object_resource_version;
-        if confirmed.is_empty() || object.version.number()? <= confirmed.number()? {
+        let confirmed = if confirmed.is_empty() { 0 } else { confirmed.number()? };
+        if object.version.number()? <= confirmed {
             return None;
         }
         let update = Message::new(ModuleName::EDGE_CONTROLLER, Operation::UPDATE, path);

@@ -128,7 +128,8 @@ impl Pool {
                 Some(kept) => needs_record = kept.needs_record,
                 None => match known(&offer.record) {
                     Known::Missing => needs_record = true,
-                    Known::Unversioned => return Put::Stale,
+                    // Go drops this and never sends the object if the version was never written.
+                    Known::Unversioned => {}
                     Known::At(confirmed) if version <= confirmed.number() => return Put::Stale,
                     Known::At(_) => {}
                 },
@@ -276,13 +277,14 @@ mod tests {
     fn only_versions_newer_than_the_record_are_taken() {
         let pool = Pool::default();
         assert_eq!(pool.put(update("a", "5"), at("5")), Put::Stale);
-        assert_eq!(pool.put(update("a", "5"), |_| Known::Unversioned), Put::Stale);
         assert_eq!(pool.put(update("a", ""), at("1")), Put::Stale);
         assert_eq!(pool.put(update("a", "not a number"), at("1")), Put::Stale);
         assert_eq!(pool.put(update("a", "6"), at("5")), Put::Taken);
         assert_eq!(pool.put(update("b", "1"), |_| Known::Missing), Put::Taken);
+        assert_eq!(pool.put(update("c", "1"), |_| Known::Unversioned), Put::Taken);
         assert!(!pool.next_ready().unwrap().needs_record);
         assert!(pool.next_ready().unwrap().needs_record);
+        assert!(!pool.next_ready().unwrap().needs_record);
     }
 
     #[test]

@@ -96,7 +96,7 @@ pub(crate) struct RecordStatus {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Known {
     Missing,
-    /// There, but with no version yet: somebody is making it.
+    /// There, but with no version: it is being made, or its maker died over it.
     Unversioned,
     At(ResourceVersion),
 }

@@ -1,6 +1,6 @@
 //! What the cluster holds for edge nodes, as messages to them.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use k8s_openapi::api::core::v1::PodSpec;
 use kubeedge_core::{
@@ -8,6 +8,7 @@ use kubeedge_core::{
     message::{Message, resource},
     name::{Group, ModuleName, NodeName, Operation},
 };
+use parking_lot::Mutex;
 use serde::Deserialize;
 
 use super::{
@@ -21,7 +22,7 @@ pub(super) struct Downstream {
     caches: Caches,
     bus: Bus,
     nodes: HashSet<NodeName>,
-    locations: Locations,
+    locations: Arc<Mutex<Locations>>,
 }
 
 #[derive(Deserialize)]
@@ -30,8 +31,8 @@ struct PodView {
 }
 
 impl Downstream {
-    pub(super) fn new(caches: Caches, bus: Bus) -> Self {
-        Self { caches, bus, nodes: HashSet::new(), locations: Locations::default() }
+    pub(super) fn new(caches: Caches, bus: Bus, locations: Arc<Mutex<Locations>>) -> Self {
+        Self { caches, bus, nodes: HashSet::new(), locations }
     }
 
     /// Turns changes into messages until the hub is gone.
@@ -61,7 +62,7 @@ impl Downstream {
         let node = NodeName::from(object.key.name.as_str());
         if change.new.is_none() {
             self.nodes.remove(&node);
-            self.locations.forget_node(&node);
+            self.locations.lock().forget_node(&node);
             let path = resource::for_node(&node, &resource::object("", "node", node.as_str()));
             // Never reaches the edge: the hub ends the node's session.
             return vec![
@@ -110,7 +111,7 @@ impl Downstream {
             return None;
         }
         if operation != Operation::DELETE {
-            self.locations.add_pod(&node, &pod.key.namespace, &view.spec);
+            self.locations.lock().add_pod(&node, &pod.key.namespace, &view.spec);
         }
         Some(message(&node, "pod", operation, pod))
     }
@@ -127,7 +128,7 @@ impl Downstream {
             (None, Some(_)) if referent == Referent::ConfigMap => Operation::INSERT,
             _ => Operation::UPDATE,
         };
-        let nodes = self.locations.of(referent, &object.key);
+        let nodes = self.locations.lock().of(referent, &object.key);
         nodes.iter().map(|node| message(node, kind, operation.clone(), object)).collect()
     }
 }

@@ -35,6 +35,11 @@ impl Locations {
         self.nodes.get(&(referent, key.clone())).into_iter().flatten().cloned().collect()
     }
 
+    /// Whether a pod on the node refers, or referred, to the object.
+    pub(super) fn has(&self, referent: Referent, key: &ObjectKey, node: &NodeName) -> bool {
+        self.nodes.get(&(referent, key.clone())).is_some_and(|nodes| nodes.contains(node))
+    }
+
     /// The node is gone.
     pub(super) fn forget_node(&mut self, node: &NodeName) {
         self.nodes.retain(|_, nodes| {
@@ -45,7 +50,7 @@ impl Locations {
 }
 
 /// The ConfigMaps and Secrets a pod refers to.
-fn references(spec: &PodSpec) -> Vec<(Referent, String)> {
+pub(super) fn references(spec: &PodSpec) -> Vec<(Referent, String)> {
     let mut found = Vec::new();
     for secret in spec.image_pull_secrets.iter().flatten() {
         found.push((Referent::Secret, secret.name.clone()));
@@ -67,12 +72,25 @@ fn of_volume(volume: &Volume, found: &mut Vec<(Referent, String)>) {
     if let Some(map) = &volume.config_map {
         found.push((Referent::ConfigMap, map.name.clone()));
     }
-    if let Some(name) = volume.secret.as_ref().and_then(|secret| secret.secret_name.clone()) {
-        found.push((Referent::Secret, name));
-    }
+    other_secrets(&serde_json::to_value(volume).unwrap_or_default(), found);
     for source in volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten()) {
         found.extend(source.config_map.iter().map(|map| (Referent::ConfigMap, map.name.clone())));
         found.extend(source.secret.iter().map(|secret| (Referent::Secret, secret.name.clone())));
+    }
+}
+
+/// Secrets of storage plugins: `secretRef` and the like, wherever they stand in the volume.
+fn other_secrets(value: &serde_json::Value, found: &mut Vec<(Referent, String)>) {
+    for (key, value) in value.as_object().into_iter().flatten() {
+        let name = match key.as_str() {
+            "secretRef" | "nodePublishSecretRef" => value.get("name"),
+            "secretName" => Some(value),
+            _ => None,
+        };
+        if let Some(name) = name.and_then(serde_json::Value::as_str) {
+            found.push((Referent::Secret, name.to_owned()));
+        }
+        other_secrets(value, found);
     }
 }
 
@@ -110,6 +128,7 @@ mod tests {
             "volumes": [
                 {"name": "a", "configMap": {"name": "vol"}},
                 {"name": "b", "secret": {"secretName": "vol"}},
+                {"name": "d", "csi": {"driver": "x", "nodePublishSecretRef": {"name": "csi"}}},
                 {"name": "c", "projected": {"sources": [{"configMap": {"name": "proj"}}, {"secret": {"name": "proj"}}]}},
             ],
             "containers": [{"name": "m", "envFrom": [{"configMapRef": {"name": "from"}}, {"secretRef": {"name": "from"}}]}],
@@ -128,6 +147,7 @@ mod tests {
         }
         assert_eq!(locations.of(Referent::Secret, &ObjectKey::new("default", "pull")), [NodeName::of("n")]);
         assert!(locations.of(Referent::Secret, &ObjectKey::new("other", "pull")).is_empty());
+        assert!(locations.has(Referent::Secret, &ObjectKey::new("default", "csi"), &NodeName::of("n")));
         locations.forget_node(&"n".into());
         assert!(locations.nodes.is_empty());
     }

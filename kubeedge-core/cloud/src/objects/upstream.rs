@@ -11,8 +11,10 @@ use kubeedge_core::{
 };
 
 use super::{
-    Caches, EdgeControllerSettings,
+    Caches,
+    access::Access,
     answer::{self, Answered},
+    locations::Referent,
 };
 use crate::{
     cluster::{self, Clients, Media, api_path, failure, namespaced},
@@ -37,6 +39,7 @@ const NO_CSR: &str =
 pub(super) struct Upstream {
     pub(super) clients: Arc<Clients>,
     pub(super) caches: Caches,
+    pub(super) access: Access,
     pub(super) address: String,
 }
 
@@ -58,10 +61,6 @@ impl Ask<'_> {
 }
 
 impl Upstream {
-    pub(super) fn new(clients: Arc<Clients>, caches: Caches, settings: &EdgeControllerSettings) -> Self {
-        Self { clients, caches, address: settings.address.clone() }
-    }
-
     /// Does what is asked; the answers, if the request is one that is answered.
     pub(super) async fn handle(&self, message: &Message) -> Vec<Message> {
         let text = message.route.resource.as_str();
@@ -110,16 +109,9 @@ impl Upstream {
                 answer::unversioned(answer::object_response(question, made, NO_POD))
             }
             ("pod", "delete") => answer::confirmation(question, self.delete_pod(ask).await),
-            ("configmap", "query") => {
-                answer::bare(question, self.cached(&self.caches.config_maps, "configmaps", ask).await)
-            }
-            ("secret", "query") => {
-                answer::bare(question, self.cached(&self.caches.secrets, "secrets", ask).await)
-            }
-            ("serviceaccounttoken", "query") => {
-                let path = namespaced(CORE, ask.namespace, "serviceaccounts", &[ask.name, "token"]);
-                answer::bare(question, cluster::post(&ask.client, &path, ask.body()).await)
-            }
+            ("configmap", "query") => answer::bare(question, self.referred(Referent::ConfigMap, ask).await),
+            ("secret", "query") => answer::bare(question, self.referred(Referent::Secret, ask).await),
+            ("serviceaccounttoken", "query") => answer::bare(question, self.token(ask).await),
             ("lease", _) => answer::unversioned(self.lease(operation, ask).await?),
             ("event", _) => {
                 self.event(operation, ask).await;
@@ -152,6 +144,20 @@ impl Upstream {
             }
         };
         Some(answer::bare(ask.message, cluster::get(&ask.client, &path).await))
+    }
+
+    async fn referred(&self, referent: Referent, ask: &Ask<'_>) -> Answered {
+        self.access.may_read(referent, ask)?;
+        match referent {
+            Referent::ConfigMap => self.cached(&self.caches.config_maps, "configmaps", ask).await,
+            Referent::Secret => self.cached(&self.caches.secrets, "secrets", ask).await,
+        }
+    }
+
+    async fn token(&self, ask: &Ask<'_>) -> Answered {
+        self.access.may_have_token(ask)?;
+        let path = namespaced(CORE, ask.namespace, "serviceaccounts", &[ask.name, "token"]);
+        cluster::post(&ask.client, &path, ask.body()).await
     }
 
     /// From the informer, or live where it has not seen the object yet.

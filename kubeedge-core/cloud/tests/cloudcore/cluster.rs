@@ -132,6 +132,8 @@ impl FakeCluster {
             |name: &str| (StatusCode::NOT_FOUND, "NotFound", format!("{plural} {name:?} not found"));
         let mut key = (path.collection.clone(), path.namespace.clone(), path.name.clone());
         if *method == Method::POST && path.sub == "token" {
+            body["kind"] = "TokenRequest".into();
+            body["apiVersion"] = "authentication.k8s.io/v1".into();
             body["status"] = json!({"token": "a.b.c", "expirationTimestamp": "2030-01-01T00:00:00Z"});
             return Ok(body);
         }
@@ -141,7 +143,9 @@ impl FakeCluster {
                 let text = format!("{plural} {:?} already exists", key.2);
                 return Err((StatusCode::CONFLICT, "AlreadyExists", text));
             }
-            body["metadata"]["uid"] = uuid::Uuid::new_v4().to_string().into();
+            if body["metadata"]["uid"].is_null() {
+                body["metadata"]["uid"] = uuid::Uuid::new_v4().to_string().into();
+            }
             body["metadata"]["creationTimestamp"] = "2026-01-01T00:00:00Z".into();
             if !key.1.is_empty() {
                 body["metadata"]["namespace"] = key.1.clone().into();

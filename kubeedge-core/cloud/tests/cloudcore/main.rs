@@ -5,6 +5,7 @@ mod cluster;
 mod edge;
 mod join;
 mod network;
+mod replay;
 mod tunnel;
 
 use kubeedge_core::{name::NodeName, pki, transport::Credentials};
@@ -18,7 +19,7 @@ const DEVICES: &str = "/apis/devices.kubeedge.io/v1beta1/namespaces/default";
 fn pod(name: &str, node: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
         "spec": {"nodeName": node, "containers": [{"name": "c", "image": "busybox",
-            "envFrom": [{"configMapRef": {"name": "app"}}]}]}})
+            "envFrom": [{"configMapRef": {"name": "app"}}, {"configMapRef": {"name": "later"}}]}]}})
 }
 
 fn uid(object: &Value) -> &str {
@@ -78,9 +79,11 @@ async fn a_pod_travels_with_its_config_map_and_is_deleted_in_gos_steps() {
     assert_eq!(body(&answer)["data"], json!({"k": "v"}));
     edge.ack(&answer).await;
     cloud.cluster.until(&record("edge-1", &map), |sync| confirmed(sync) == version(&map)).await;
-    let missing = edge.ask("query", "default/configmap/missing", Value::Null).await;
+    let missing = edge.ask("query", "default/configmap/later", Value::Null).await;
     assert_eq!(body(&missing)["ErrStatus"]["code"], 404);
     assert_eq!(missing.header.resource_version, None);
+    let foreign = edge.ask("query", "default/secret/of-others", Value::Null).await;
+    assert_eq!(body(&foreign)["ErrStatus"]["code"], 403);
 
     let changed =
         cloud.cluster.patch("/api/v1/namespaces/default/configmaps/app", json!({"data": {"k": "w"}}));
@@ -88,8 +91,11 @@ async fn a_pod_travels_with_its_config_map_and_is_deleted_in_gos_steps() {
     assert_eq!(update.header.resource_version.as_ref().unwrap(), &version(&changed));
     edge.ack(&update).await;
 
-    let token = edge.ask("query", "default/serviceaccounttoken/default", json!({"spec": {}})).await;
+    let bound = json!({"spec": {"boundObjectRef": {"kind": "Pod", "name": "web"}}});
+    let token = edge.ask("query", "default/serviceaccounttoken/default", bound.clone()).await;
     assert_eq!(body(&token)["status"]["token"], "a.b.c");
+    let other = edge.ask("query", "default/serviceaccounttoken/admin", bound).await;
+    assert_eq!(body(&other)["ErrStatus"]["code"], 403);
     let status =
         edge.ask("patch", "default/podpatch/web", json!("{\"status\":{\"phase\":\"Running\"}}")).await;
     assert_eq!(body(&status)["Object"]["status"]["phase"], "Running");
@@ -303,5 +309,32 @@ async fn deleting_the_node_object_ends_its_session_and_its_records() {
     cloud.cluster.delete("/api/v1/nodes/edge-1");
     while edge.next().await.is_some() {}
     cloud.cluster.until_gone(&record("edge-1", &made)).await;
+    cloud.stop().await;
+}
+
+#[tokio::test]
+async fn an_edge_that_does_not_read_holds_up_no_other_and_is_let_go() {
+    let mut quick = settings();
+    quick.hub.times.write = std::time::Duration::from_millis(500);
+    let cloud = Cloud::start(quick).await;
+    let _deaf = cloud.edge("deaf").await;
+    let mut good = cloud.edge("good").await;
+    for n in 0..100 {
+        cloud.cluster.create("/api/v1/namespaces/default/pods", pod(&format!("deaf-{n}"), "deaf"));
+        cloud.cluster.create("/api/v1/namespaces/default/pods", pod(&format!("good-{n}"), "good"));
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    while seen.len() < 100 {
+        let message = good.expect("a pod", |m| m.route.operation == "insert").await;
+        good.ack(&message).await;
+        seen.insert(message.route.resource);
+    }
+    let gone = async {
+        while cloud.status.sessions.has(&NodeName::of("deaf")) {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), gone).await.unwrap();
+    assert!(cloud.status.sessions.has(&NodeName::of("good")));
     cloud.stop().await;
 }
