@@ -329,3 +329,15 @@ async fn a_driver_that_panics_makes_its_device_offline_and_is_tried_again() {
     assert_eq!(states, [Online, Offline, Online, Offline]);
     mapper.close().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_accepts_connections_but_never_answers_stays_offline() {
+    let mapper = Mapper::with_settings(Mute(Arc::default()), quick());
+    let mut heard = attached(&mapper).await;
+    let properties = vec![property("p", ValueType::Int, Access::ReadOnly, json!({}))];
+    mapper.register(device("d", json!({}), properties)).await.unwrap();
+    assert!(matches!(heard.recv().await.unwrap(), Heard::State(_, DeviceState::Offline)));
+    // Several more rounds of connecting and timing out: nothing new to tell.
+    assert!(tokio::time::timeout(Duration::from_secs(600), heard.recv()).await.is_err());
+    mapper.close().await;
+}

@@ -22,6 +22,8 @@ pub(super) struct Point {
     reported: Option<(String, Instant)>,
     /// Why it cannot be read or written; empty when it can.
     read_fault: String,
+    /// How often in a row it could not be read; more than enough where trying again changes nothing.
+    misses: u32,
     write_fault: String,
 }
 
@@ -34,13 +36,14 @@ impl Point {
             written: None,
             reported: None,
             read_fault: String::new(),
+            misses: 0,
             write_fault: String::new(),
         }
     }
 
-    /// Whether reading and writing it work.
+    /// Whether reading and writing it work; a single late answer says nothing yet.
     pub(super) fn is_sound(&self) -> bool {
-        self.read_fault.is_empty() && self.write_fault.is_empty()
+        self.misses < 2 && self.write_fault.is_empty()
     }
 
     /// Whether it is to be read now; a subscribed point is, once, so that there is a first value.
@@ -57,6 +60,7 @@ impl Point {
         now: Instant,
     ) -> Option<Reading> {
         self.read_fault.clear();
+        self.misses = 0;
         self.due = now + property.collect_every;
         let text = value.to_string();
         if let Some((last, at)) = &self.reported {
@@ -93,6 +97,7 @@ impl Point {
     ) -> bool {
         let pause = property.collect_every;
         self.due = now + if for_good { pause.max(REFUSED_EVERY) } else { pause };
+        self.misses = if for_good { u32::MAX } else { self.misses.saturating_add(1) };
         let news = self.read_fault != why;
         self.read_fault = why;
         news

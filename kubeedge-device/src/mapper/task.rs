@@ -46,6 +46,8 @@ pub(super) struct Task<D: Driver> {
     readings: Vec<Reading>,
     state: DeviceState,
     strikes: u32,
+    /// Whether the device has said anything in this session.
+    answered: bool,
     backoff: Backoff,
 }
 
@@ -81,6 +83,7 @@ impl<D: Driver> Task<D> {
             readings: Vec::new(),
             state: DeviceState::Unknown,
             strikes: 0,
+            answered: false,
             backoff,
         }
     }
@@ -146,6 +149,8 @@ impl<D: Driver> Task<D> {
             };
             self.session = Some(session);
             self.strikes = 0;
+            // With nothing to ask it, that it let us connect is all there is to know.
+            self.answered = self.plan.visitors.is_empty();
             points::begin_session(&mut self.points, &self.plan.device, Instant::now());
             return Ok(());
         }
@@ -154,10 +159,7 @@ impl<D: Driver> Task<D> {
     /// Works with a session: `Ok` when the device's addresses changed, an error when the session is lost.
     async fn serve(&mut self) -> DriverResult<()> {
         self.subscribe().await?;
-        if self.points.is_empty() {
-            // Nothing to ask it: that it let us connect is all there is to know.
-            self.judge().await;
-        }
+        self.judge().await;
         loop {
             if self.plans.has_changed().unwrap_or(false) && !self.adopt() {
                 return Ok(());
@@ -297,7 +299,9 @@ impl<D: Driver> Task<D> {
     async fn write_one(&mut self, plan: &Plan<D>, at: usize, value: Value) -> DriverResult<()> {
         let visitor = plan.visitors.get(at).ok_or_else(|| vanished("to write"))?;
         let limit = self.settings.call_limit;
-        limited(limit, "writing to a device", self.session()?.write(visitor, value)).await
+        limited(limit, "writing to a device", self.session()?.write(visitor, value)).await?;
+        (self.strikes, self.answered) = (0, true);
+        Ok(())
     }
 
     /// Writes and reads what is due. An error means the session is lost.
@@ -374,12 +378,14 @@ impl<D: Driver> Task<D> {
         match result.and_then(|value| value::conform(&property.model, value)) {
             Ok(value) => {
                 self.strikes = 0;
+                self.answered = true;
                 self.backoff.reset();
                 self.readings.extend(point.take(&plan.device, property, value.clone(), now));
                 Ok(Ok(value))
             }
             Err(error) => {
                 let for_good = error.advice() == Advice::GiveUp;
+                self.answered |= for_good;
                 if point.read_failed(property, chain(&error), for_good, now) {
                     tracing::warn!(device = %plan.device.id, property = %property.model.name, error = %chain(&error), "property not read");
                 }
@@ -412,10 +418,10 @@ impl<D: Driver> Task<D> {
         }
     }
 
+    /// Says how the device is, once it has said anything itself: a connection alone may be that of a gateway.
     async fn judge(&mut self) {
-        let sound = self.points.iter().all(Point::is_sound);
-        // A single timeout says nothing about the device yet.
-        if self.strikes == 0 || self.state != DeviceState::Online {
+        if self.answered {
+            let sound = self.points.iter().all(Point::is_sound);
             self.enter(if sound { DeviceState::Online } else { DeviceState::Unhealthy }).await;
         }
     }
