@@ -11,13 +11,12 @@
 //! text (logs, metrics) and breaks on binary streams. A request's HTTP status does not travel through the tunnel, as in
 //! Go: a log that is not there is an empty log.
 
-mod head;
 mod session;
 
 use std::{collections::HashMap, fmt, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use http::{HeaderMap, Method, response::Parts};
+use http::{HeaderMap, Method};
 use kubeedge_core::{
     cluster::Body,
     failure::{BoxError, Failure},
@@ -71,19 +70,16 @@ pub trait NodeStreams: fmt::Debug + Send + Sync + 'static {
         headers: HeaderMap,
     ) -> Result<Body, StreamError>;
 
-    /// An upgraded connection, such as for `/exec/default/web/web?command=sh`: the head of the kubelet's own HTTP
-    /// response, and the connection after it. A status other than 101 is the kubelet's refusal.
+    /// An upgraded connection, such as for `/exec/default/web/web?command=sh`: the bytes that come back begin with
+    /// the kubelet's own HTTP response.
     async fn upgrade(
         &self,
         node: &NodeName,
         method: Method,
         path_and_query: String,
         headers: HeaderMap,
-    ) -> Result<(Parts, Box<dyn Duplex>), StreamError>;
+    ) -> Result<Box<dyn Duplex>, StreamError>;
 }
-
-/// How long a node may take to answer an upgrade.
-const FIRST_ANSWER: Duration = Duration::from_secs(30);
 
 /// The tunnels there are; the [`NodeStreams`] of the nodes connected to this cloudcore. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -137,18 +133,15 @@ impl NodeStreams for Tunnels {
         method: Method,
         path_and_query: String,
         headers: HeaderMap,
-    ) -> Result<(Parts, Box<dyn Duplex>), StreamError> {
+    ) -> Result<Box<dyn Duplex>, StreamError> {
         let attach = path_and_query.starts_with("/attach");
         let kind = if attach { FrameKind::ATTACH } else { FrameKind::EXEC };
         let connector = connector(&path_and_query, &headers, Some(&method))?;
-        let (mut ours, half) = tokio::io::duplex(session::CHUNK * 4);
+        let (ours, half) = tokio::io::duplex(session::CHUNK * 4);
         let (opened, done) = oneshot::channel();
         self.tell(node, Command::Both { kind, connector, half, opened }).await?;
         done.await.map_err(|_| Failure::new(StreamKind::Closed, "opening a stream").on(node.as_str()))??;
-        let head = tokio::time::timeout(FIRST_ANSWER, head::read(&mut ours)).await.ok().flatten();
-        let head = head
-            .ok_or_else(|| Failure::new(StreamKind::Closed, "waiting for the kubelet").on(node.as_str()))?;
-        Ok((head, Box::new(ours)))
+        Ok(Box::new(ours))
     }
 }
 

@@ -114,22 +114,17 @@ async fn exec_is_a_connection_in_both_directions() {
     let tunnel = Tunnel::start().await;
     let mut edge = tunnel.dial().await;
     let path = "/exec/default/web/c?command=sh".to_owned();
-    let tunnels = tunnel.tunnels.clone();
-    let exec =
-        tokio::spawn(async move { tunnels.upgrade(&NODE, Method::POST, path, HeaderMap::new()).await });
+    let mut exec = tunnel.tunnels.upgrade(&NODE, Method::POST, path, HeaderMap::new()).await.unwrap();
     let open = next(&mut edge).await;
     assert_eq!(open.kind, FrameKind::EXEC);
-    let answer = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: SPDY/3.1\r\n\r\nhello";
-    send(&mut edge, TunnelFrame::data(open.id, answer)).await;
-    let (head, mut exec) = exec.await.unwrap().unwrap();
-    assert_eq!((head.status.as_u16(), head.headers["upgrade"].to_str().unwrap()), (101, "SPDY/3.1"));
+    send(&mut edge, TunnelFrame::data(open.id, "HTTP/1.1 101 Switching Protocols\r\n\r\n")).await;
     exec.write_all(b"echo hi").await.unwrap();
     assert_eq!(next(&mut edge).await, TunnelFrame::data(open.id, "echo hi"));
     exec.shutdown().await.unwrap();
     assert_eq!(next(&mut edge).await, TunnelFrame::remove(open.id));
-    let mut rest = String::new();
-    exec.read_to_string(&mut rest).await.unwrap();
-    assert_eq!(rest, "hello");
+    let mut answer = String::new();
+    exec.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 101"));
     tunnel.stop().await;
 }
 
