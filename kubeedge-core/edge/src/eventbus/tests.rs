@@ -250,6 +250,24 @@ async fn messages_cross_the_internal_broker() {
 }
 
 #[cfg(feature = "mqtt-broker")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_both_brokers_everything_is_published_on_each_and_read_from_each() {
+    if !has("mosquitto_pub") || !(has("/usr/sbin/mosquitto") || has("mosquitto")) {
+        return;
+    }
+    let port = free_port();
+    let _broker = mosquitto(port);
+    let settings =
+        EventBusSettings { mode: MqttMode::Both, internal: "tcp://127.0.0.1:0".into(), ..external(port) };
+    let mut bench = Bench::start(settings, MemoryStore::new());
+    let address = tokio::time::timeout(PATIENCE, bench.internal.wait_for(Option::is_some)).await.unwrap();
+    let internal = address.unwrap().unwrap().port();
+    exchange(&mut bench, internal).await;
+    exchange(&mut bench, port).await;
+    bench.stop().await;
+}
+
+#[cfg(feature = "mqtt-broker")]
 #[tokio::test]
 async fn an_address_in_use_is_named() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

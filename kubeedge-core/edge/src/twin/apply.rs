@@ -92,13 +92,22 @@ impl Twin {
         Ok(twin)
     }
 
+    /// Models first, so that no device has to wait for its own.
     async fn load_objects(&mut self) -> Result<(), StoreError> {
         let mut objects = self.store.scan(Scan::new(OBJECTS, ""));
+        let mut devices = Vec::new();
         while let Some(entry) = objects.try_next().await? {
             let parts: Vec<&str> = entry.key.name.split('/').collect();
-            if let [namespace, kind @ ("device" | "devicemodel"), name] = parts.as_slice() {
-                self.put_object(kind, &format!("{namespace}/{name}"), &entry.value).await;
+            match parts.as_slice() {
+                [namespace, "devicemodel", name] => {
+                    self.put_object("devicemodel", &format!("{namespace}/{name}"), &entry.value).await;
+                }
+                [namespace, "device", name] => devices.push((format!("{namespace}/{name}"), entry.value)),
+                _ => {}
             }
+        }
+        for (id, json) in devices {
+            self.put_object("device", &id, &json).await;
         }
         Ok(())
     }
