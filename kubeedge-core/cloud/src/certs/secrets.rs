@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use http::Method;
 use kube::core::Status;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::cluster::{self, api_path, failure, namespaced};
+use crate::cluster::{self, Media, api_path, failure, namespaced};
 
 /// Where KubeEdge keeps its own objects.
 pub const NAMESPACE: &str = "kubeedge";
@@ -58,14 +59,24 @@ pub(super) async fn read(client: &kube::Client, name: &str) -> Result<Option<Val
     Ok(Some(values))
 }
 
-/// Makes the secret, or sets these values in the one there is.
+/// Makes the secret, or sets these values in the one there is. Read and replaced, not patched: KubeEdge's chart grants
+/// cloudcore no patches of secrets.
 pub(super) async fn write(client: &kube::Client, name: &str, values: &Values) -> Result<(), Box<Status>> {
     match create(client, name, values).await {
         Err(status) if status.is_already_exists() => {}
         done => return done,
     }
     let path = namespaced("/api/v1", NAMESPACE, "secrets", &[name]);
-    cluster::merge(client, &path, &json!({"data": encoded(values)})).await.map(drop)
+    let unreadable = |why: &dyn std::fmt::Display| {
+        failure(500, "InternalError", format!("secret {NAMESPACE}/{name} cannot be read: {why}"))
+    };
+    let there = cluster::get(client, &path).await?;
+    let mut secret: Map<String, Value> =
+        serde_json::from_slice(&there).map_err(|error| unreadable(&error))?;
+    let data = secret.entry("data").or_insert_with(|| json!({}));
+    data.as_object_mut().ok_or_else(|| unreadable(&"data is no object"))?.extend(encoded(values));
+    let body = Value::Object(secret).to_string();
+    cluster::call(client, Method::PUT, &path, Media::Json, body).await.map(drop)
 }
 
 /// Makes the secret; fails when there is one.

@@ -112,6 +112,14 @@ impl Reader<'_> {
         loop {
             let silent = self.alive + self.shared.times.keepalive;
             tokio::select! {
+                // In this order: a keepalive that waits to be read must be seen before the silence is.
+                biased;
+                Some(answer) = answers.next() => {
+                    // A module that is done without an answer drops its end.
+                    if let Ok(answer) = answer {
+                        deliver(self.node, self.handle, &self.shared.records, answer);
+                    }
+                }
                 frame = rx.next(), if answers.len() < OUTSTANDING => {
                     let message = match frame {
                         None => return End::Closed,
@@ -122,12 +130,6 @@ impl Reader<'_> {
                         },
                     };
                     self.take(message, &mut answers).await;
-                }
-                Some(answer) = answers.next() => {
-                    // A module that is done without an answer drops its end.
-                    if let Ok(answer) = answer {
-                        deliver(self.node, self.handle, &self.shared.records, answer);
-                    }
                 }
                 () = tokio::time::sleep_until(silent) => return End::Silent(self.shared.times.keepalive),
             }
