@@ -71,9 +71,13 @@ impl Module for DeviceController {
 
     async fn start(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
         // The models first: devices of models that are not known wait.
-        tokio::select! {
-            () = self.models.ready() => {}
-            () = ctx.shutdown.requested() => return Ok(()),
+        loop {
+            tokio::select! {
+                () = self.models.ready() => break,
+                () = ctx.shutdown.requested() => return Ok(()),
+                // Perhaps the cluster knows no devices at all. What is dropped is not confirmed, and comes again.
+                envelope = ctx.inbox.next() => drop(envelope),
+            }
         }
         let (mut models, mut devices) = (self.models.subscribe(), self.devices.subscribe());
         let mut down = Downstream::new(self.clients.clone(), self.models.clone());

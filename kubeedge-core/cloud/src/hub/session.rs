@@ -110,6 +110,11 @@ impl Reader<'_> {
     ) -> End {
         let mut answers = Answers::new();
         loop {
+            let full = answers.len() >= OUTSTANDING;
+            if full {
+                // Silence counts while we listen only: an API server that is slow must not cost the node its session.
+                self.alive = Instant::now();
+            }
             let silent = self.alive + self.shared.times.keepalive;
             tokio::select! {
                 // In this order: a keepalive that waits to be read must be seen before the silence is.
@@ -120,7 +125,7 @@ impl Reader<'_> {
                         deliver(self.node, self.handle, &self.shared.records, answer);
                     }
                 }
-                frame = rx.next(), if answers.len() < OUTSTANDING => {
+                frame = rx.next(), if !full => {
                     let message = match frame {
                         None => return End::Closed,
                         Some(Err(error)) => return error.into(),
@@ -129,7 +134,9 @@ impl Reader<'_> {
                             Err(error) => return error.into(),
                         },
                     };
+                    let before = Instant::now();
                     self.take(message, &mut answers).await;
+                    self.alive += before.elapsed();
                 }
                 () = tokio::time::sleep_until(silent) => return End::Silent(self.shared.times.keepalive),
             }

@@ -338,3 +338,24 @@ async fn an_edge_that_does_not_read_holds_up_no_other_and_is_let_go() {
     assert!(cloud.status.sessions.has(&NodeName::of("good")));
     cloud.stop().await;
 }
+
+#[tokio::test]
+async fn an_edge_without_keepalive_is_let_go_however_much_it_talks() {
+    let mut quick = settings();
+    quick.hub.times.keepalive = std::time::Duration::from_secs(2);
+    let cloud = Cloud::start(quick).await;
+    let mut edge = cloud.dial("edge-1").await.unwrap();
+    let mut questions = 0;
+    loop {
+        let lease = "kube-node-lease/lease/edge-1";
+        let question = kubeedge_core::message::Message::new("edged".into(), "query".into(), lease);
+        let frame = kubeedge_core::wire::Codec::encode(&kubeedge_core::wire::GoJson, &question).unwrap();
+        if edge.link.tx.send(frame).await.is_err() || edge.next().await.is_none() {
+            break;
+        }
+        questions += 1;
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert!(questions > 5, "let go after {questions} questions");
+    cloud.stop().await;
+}
