@@ -32,6 +32,7 @@ use crate::{
     hub::{CloudHub, CloudHubSettings, Door, Sessions},
     informer::Informers,
     objects::{EdgeController, EdgeControllerSettings},
+    stream::{CloudStream, CloudStreamSettings, Tunnels},
     sync::{SyncController, SyncSettings},
 };
 
@@ -88,16 +89,23 @@ pub struct CloudStatus {
     pub sessions: Sessions,
     /// The CA certificate in DER.
     pub ca: Bytes,
+    /// The way to the kubelet APIs of nodes; empty without [`CloudCoreBuilder::tunnel`].
+    pub tunnels: Tunnels,
+    /// Where tunnels are dialled, once they can be; `None` without [`CloudCoreBuilder::tunnel`].
+    pub tunnel: Option<watch::Receiver<Option<Endpoint>>>,
 }
 
 impl CloudStatus {
-    /// Completes when edges can join and connect. Never without the hub or the HTTPS module.
+    /// Completes when edges can join, connect and dial their tunnels. Never without the hub or the HTTPS module.
     pub async fn ready(&self) {
-        let (mut hub, mut https) = (self.hub.clone(), self.https.clone());
+        let (mut hub, mut https, tunnel) = (self.hub.clone(), self.https.clone(), self.tunnel.clone());
         // An error means that the module is gone, and with it any readiness.
         let up = async {
             let _ = hub.wait_for(|bound| !bound.is_empty()).await?;
             let _ = https.wait_for(Option::is_some).await?;
+            if let Some(mut tunnel) = tunnel {
+                let _ = tunnel.wait_for(Option::is_some).await?;
+            }
             Ok::<_, watch::error::RecvError>(())
         };
         if up.await.is_err() {
@@ -105,9 +113,10 @@ impl CloudStatus {
         }
     }
 
-    /// Whether edges can join and connect now.
+    /// Whether edges can join, connect and dial their tunnels now.
     pub fn is_ready(&self) -> bool {
-        !self.hub.borrow().is_empty() && self.https.borrow().is_some()
+        let tunnel = self.tunnel.as_ref().is_none_or(|tunnel| tunnel.borrow().is_some());
+        tunnel && !self.hub.borrow().is_empty() && self.https.borrow().is_some()
     }
 }
 
@@ -131,6 +140,7 @@ pub struct CloudCoreBuilder {
     doors: Vec<(Arc<dyn Transport>, Endpoint)>,
     cluster: Arc<dyn ClusterApi>,
     codec: Arc<dyn Codec>,
+    tunnel: Option<(CloudStreamSettings, Arc<dyn Transport>)>,
     modules: Vec<MakeModule>,
     without: HashSet<ModuleName>,
 }
@@ -157,6 +167,13 @@ impl CloudCoreBuilder {
     #[must_use]
     pub fn codec(mut self, codec: Arc<dyn Codec>) -> Self {
         self.codec = codec;
+        self
+    }
+
+    /// Adds CloudStream: logs, exec, attach and metrics of nodes through [`CloudStatus::tunnels`].
+    #[must_use]
+    pub fn tunnel(mut self, settings: CloudStreamSettings, transport: Arc<dyn Transport>) -> Self {
+        self.tunnel = Some((settings, transport));
         self
     }
 
@@ -192,7 +209,12 @@ impl CloudCoreBuilder {
         });
         let hub = CloudHub::new(hub, doors.collect(), self.codec, &clients, &informers);
         let certs = CertService::new(certs, identity.clone(), &clients);
+        let stream = self.tunnel.map(|(settings, transport)| {
+            CloudStream::new(settings, transport, identity.credentials(), &clients)
+        });
         let status = CloudStatus {
+            tunnels: stream.as_ref().map(CloudStream::tunnels).unwrap_or_default(),
+            tunnel: stream.as_ref().map(CloudStream::bound),
             hub: hub.bound(),
             https: certs.bound(),
             token: certs.token(),
@@ -208,6 +230,7 @@ impl CloudCoreBuilder {
             Box::new(SyncController::new(sync, clients, informers)),
             Box::new(certs),
         ];
+        modules.extend(stream.map(|stream| Box::new(stream) as Box<dyn Module>));
         modules.retain(|module| !self.without.contains(&module.name()));
         modules.extend(self.modules.into_iter().map(|make| make(&parts)));
         let kernel = modules.into_iter().fold(Kernel::builder(), |kernel, module| kernel.boxed(module));
@@ -232,7 +255,8 @@ impl CloudCore {
     ) -> CloudCoreBuilder {
         let doors = vec![(transport, settings.listen.clone())];
         let (modules, without) = (Vec::new(), HashSet::new());
-        CloudCoreBuilder { settings, doors, cluster, codec: Arc::new(GoJson), modules, without }
+        let codec = Arc::new(GoJson);
+        CloudCoreBuilder { settings, doors, cluster, codec, tunnel: None, modules, without }
     }
 
     /// What can be seen from outside, also while it runs.

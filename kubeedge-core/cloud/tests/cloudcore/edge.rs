@@ -6,6 +6,7 @@ use futures::StreamExt;
 use kubeedge_cloud::{
     core::{CloudCore, CloudCoreSettings, CloudStatus},
     hub::NodeIdentity,
+    stream::CloudStreamSettings,
 };
 use kubeedge_core::{
     kernel::Shutdown,
@@ -48,6 +49,7 @@ impl Cloud {
     pub(crate) async fn start_on(cluster: FakeCluster, settings: CloudCoreSettings) -> Self {
         let network = Arc::new(Network::default());
         let assembly = CloudCore::assemble(settings, network.clone(), Arc::new(cluster.clone()));
+        let assembly = assembly.tunnel(CloudStreamSettings::default(), Arc::new(Network::default()));
         let core = assembly.build().await.unwrap();
         let (status, shutdown) = (core.status(), Shutdown::new());
         let until = shutdown.clone();
