@@ -15,7 +15,15 @@ pub(super) fn check(user: &User, verb: &str, kind: &Kind, name: &str, sub: &str)
         ("", "nodes") => verb == "create" || own || reads,
         ("coordination.k8s.io", "leases") => own || verb == "create",
         ("", "pods") => reads || matches!(sub, "status" | "eviction") || verb == "delete" || verb == "create",
-        ("", "configmaps" | "secrets" | "services" | "endpoints" | "persistentvolumes" | "persistentvolumeclaims") => reads,
+        (
+            "",
+            "configmaps"
+            | "secrets"
+            | "services"
+            | "endpoints"
+            | "persistentvolumes"
+            | "persistentvolumeclaims",
+        ) => reads,
         ("", "serviceaccounts") => sub == "token" || reads,
         ("" | "events.k8s.io", "events") => true,
         ("certificates.k8s.io", _) => reads || verb == "create",

@@ -6,6 +6,8 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::apiserver::edit::{field, put};
+
 use super::{
     kinds::Kind,
     patch::{Items, items, strategic_merge},
@@ -21,7 +23,14 @@ fn is_tracked(kind: &Kind) -> bool {
 }
 
 /// Notes in `new` which fields this write changed and by whom.
-pub(super) fn track(kind: &Kind, before: Option<&Value>, new: &mut Value, manager: &str, operation: &str, sub: &str) {
+pub(super) fn track(
+    kind: &Kind,
+    before: Option<&Value>,
+    new: &mut Value,
+    manager: &str,
+    operation: &str,
+    sub: &str,
+) {
     if !is_tracked(kind) || !new.is_object() {
         return;
     }
@@ -56,7 +65,11 @@ pub(super) fn apply(
     let previous = at.map(|at| all.remove(at).fields).unwrap_or_default();
     let differing = minus(&changes(&owned_part(before, sub), &wanted_part, kind, ""), &Set::new());
     let contested = intersect(&wanted, &differing);
-    let conflicts: Vec<_> = all.iter().map(|entry| (entry, intersect(&entry.fields, &contested))).filter(|(_, set)| !set.is_empty()).collect();
+    let conflicts: Vec<_> = all
+        .iter()
+        .map(|entry| (entry, intersect(&entry.fields, &contested)))
+        .filter(|(_, set)| !set.is_empty())
+        .collect();
     if !conflicts.is_empty() && !force {
         return Err(conflict(subject, &conflicts));
     }
@@ -68,14 +81,18 @@ pub(super) fn apply(
     let mut new = before.clone();
     remove(&mut new, &minus(&previous, &others));
     let mut merged = merge(kind, new, applied)?;
-    merged["metadata"]["resourceVersion"] = "".into();
+    put(&mut merged, &["metadata", "resourceVersion"], "");
     all.push(Entry::new(kind, manager, "Apply", sub, wanted));
     store(&mut merged, all);
     Ok(merged)
 }
 
 fn merge(kind: &Kind, object: Value, applied: Value) -> Result<Value, Refusal> {
-    if kind.is_custom() { Ok(super::patch::merge_patch(object, &applied)) } else { strategic_merge(object, applied) }
+    if kind.is_custom() {
+        Ok(super::patch::merge_patch(object, &applied))
+    } else {
+        strategic_merge(object, applied)
+    }
 }
 
 fn conflict(subject: &Subject<'_>, conflicts: &[(&Entry, Set)]) -> Refusal {
@@ -84,14 +101,27 @@ fn conflict(subject: &Subject<'_>, conflicts: &[(&Entry, Set)]) -> Refusal {
         let mut paths = Vec::new();
         print(set, "", &mut paths);
         let who = format!("conflict with {:?} using {}", entry.manager, entry.api_version);
-        causes.extend(paths.into_iter().map(|path| json!({"reason": "FieldManagerConflict", "message": who, "field": path})));
+        causes.extend(
+            paths
+                .into_iter()
+                .map(|path| json!({"reason": "FieldManagerConflict", "message": who, "field": path})),
+        );
     }
-    let list: Vec<_> = causes.iter().map(|cause| format!("{}: {}", cause["message"].as_str().unwrap_or_default(), cause["field"].as_str().unwrap_or_default())).collect();
+    let list: Vec<_> = causes
+        .iter()
+        .map(|cause| {
+            format!(
+                "{}: {}",
+                field(cause, "/message").as_str().unwrap_or_default(),
+                field(cause, "/field").as_str().unwrap_or_default()
+            )
+        })
+        .collect();
     let plural = if causes.len() == 1 { "conflict" } else { "conflicts" };
     let message = format!("Apply failed with {} {plural}: {}", causes.len(), list.join("\n"));
     let mut refusal = Refusal::conflict(subject, "");
     refusal.message = message;
-    refusal.details["causes"] = causes.into();
+    put(&mut refusal.details, &["causes"], causes);
     refusal
 }
 
@@ -121,7 +151,14 @@ fn owned_part(object: &Value, sub: &str) -> Value {
         }
         let kept = ["labels", "annotations", "finalizers", "ownerReferences", "generateName"];
         let meta = fields.remove("metadata");
-        let meta: Set = meta.as_ref().and_then(Value::as_object).into_iter().flatten().filter(|(key, _)| kept.contains(&key.as_str())).map(|(key, value)| (key.clone(), value.clone())).collect();
+        let meta: Set = meta
+            .as_ref()
+            .and_then(Value::as_object)
+            .into_iter()
+            .flatten()
+            .filter(|(key, _)| kept.contains(&key.as_str()))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect();
         if !meta.is_empty() {
             fields.insert("metadata".to_owned(), Value::Object(meta));
         }
@@ -135,7 +172,11 @@ fn item_key(item: &Value, key: &str) -> String {
 
 fn how(kind: &Kind, around: &str, field: &str) -> Items {
     // Lists of custom kinds are atomic unless their schema says otherwise, which none of ours does.
-    if kind.is_custom() && field != "ownerReferences" && field != "finalizers" { Items::Atomic } else { items(around, field) }
+    if kind.is_custom() && field != "ownerReferences" && field != "finalizers" {
+        Items::Atomic
+    } else {
+        items(around, field)
+    }
 }
 
 /// All fields of an object.
@@ -146,7 +187,10 @@ fn set_of(object: &Value, kind: &Kind, around: &str) -> Set {
             Value::Null => continue,
             Value::Object(_) => set_of(value, kind, field),
             Value::Array(list) => match how(kind, around, field) {
-                Items::By(key) => list.iter().map(|item| (item_key(item, key), Value::Object(with_dot(set_of(item, kind, field))))).collect(),
+                Items::By(key) => list
+                    .iter()
+                    .map(|item| (item_key(item, key), Value::Object(with_dot(set_of(item, kind, field)))))
+                    .collect(),
                 Items::Set => list.iter().map(|item| (format!("v:{item}"), json!({}))).collect(),
                 Items::Atomic => Set::new(),
             },
@@ -177,7 +221,11 @@ fn changes(old: &Value, new: &Value, kind: &Kind, around: &str) -> Set {
             Value::Array(list) => list_changes(before, list, kind, around, field),
             _ => Set::new(),
         };
-        set.insert(format!("f:{field}"), Value::Object(inner));
+        // An object or list that differs only by what it lacks sets nothing.
+        let only_lacks = inner.is_empty() && before.is_object() && value.is_object();
+        if !only_lacks {
+            set.insert(format!("f:{field}"), Value::Object(inner));
+        }
     }
     set
 }
@@ -196,7 +244,11 @@ fn list_changes(before: &Value, list: &[Value], kind: &Kind, around: &str, field
             });
             changed.collect()
         }
-        Items::Set => list.iter().filter(|item| !old.contains(item)).map(|item| (format!("v:{item}"), json!({}))).collect(),
+        Items::Set => list
+            .iter()
+            .filter(|item| !old.contains(item))
+            .map(|item| (format!("v:{item}"), json!({})))
+            .collect(),
         Items::Atomic => Set::new(),
     }
 }
@@ -208,7 +260,9 @@ fn inner(value: &Value) -> Set {
 fn union(a: &Set, b: &Set) -> Set {
     let mut out = a.clone();
     for (key, value) in b {
-        let merged = out.get(key).map_or_else(|| value.clone(), |known| Value::Object(union(&inner(known), &inner(value))));
+        let merged = out
+            .get(key)
+            .map_or_else(|| value.clone(), |known| Value::Object(union(&inner(known), &inner(value))));
         out.insert(key.clone(), merged);
     }
     out
@@ -258,11 +312,11 @@ fn remove(object: &mut Value, set: &Set) {
             ("f", Some(fields)) if below.is_empty() => drop(fields.remove(name)),
             ("f", Some(fields)) => {
                 let Some(field) = fields.get_mut(name) else { continue };
-                match field {
-                    Value::Array(list) => remove_items(list, &below),
-                    other => remove(other, &below),
+                match field.as_array_mut() {
+                    Some(list) => remove_items(list, &below),
+                    None => remove(field, &below),
                 }
-                if matches!(field, Value::Object(left) if left.is_empty()) {
+                if matches!(&*field, Value::Object(left) if left.is_empty()) {
                     fields.remove(name);
                 }
             }
@@ -274,7 +328,7 @@ fn remove(object: &mut Value, set: &Set) {
 fn remove_items(list: &mut Vec<Value>, set: &Set) {
     for (key, value) in set {
         match key.split_once(':') {
-            Some(("v", item)) => list.retain(|known| known.to_string() != item),
+            Some(("v", item)) => list.retain(|known| known.to_string().as_str() != item),
             Some(("k", wanted)) => {
                 let Ok(Value::Object(wanted)) = serde_json::from_str(wanted) else { continue };
                 let is_it = |item: &Value| wanted.iter().all(|(key, value)| item.get(key) == Some(value));
@@ -314,7 +368,8 @@ impl Entry {
 
 fn entries(object: &Value) -> Vec<Entry> {
     let list = object.pointer("/metadata/managedFields").and_then(Value::as_array).into_iter().flatten();
-    let text = |entry: &Value, key: &str| entry.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let text =
+        |entry: &Value, key: &str| entry.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     list.map(|entry| Entry {
         manager: text(entry, "manager"),
         operation: text(entry, "operation"),
@@ -336,15 +391,15 @@ fn store(object: &mut Value, entries: Vec<Entry>) {
                 "time": entry.time, "fieldsType": "FieldsV1", "fieldsV1": entry.fields,
             });
             if !entry.sub.is_empty() {
-                value["subresource"] = entry.sub.into();
+                put(&mut value, &["subresource"], entry.sub);
             }
             value
         })
         .collect();
     if !object["metadata"].is_object() {
-        object["metadata"] = json!({});
+        put(object, &["metadata"], json!({}));
     }
-    object["metadata"]["managedFields"] = list.into();
+    put(object, &["metadata", "managedFields"], list);
 }
 
 #[cfg(test)]
@@ -370,7 +425,15 @@ mod tests {
     }
 
     fn applied(before: &Value, object: Value, by: &str, force: bool) -> Result<Value, Refusal> {
-        apply(&kind(), before, object, by, force, "", &Subject { group: "apps", plural: "deployments", name: "d" })
+        apply(
+            &kind(),
+            before,
+            object,
+            by,
+            force,
+            "",
+            &Subject { group: "apps", plural: "deployments", name: "d" },
+        )
     }
 
     #[test]
@@ -386,7 +449,11 @@ mod tests {
         let first = made("alice", deployment(Some(3), "1"));
         let refusal = applied(&first, deployment(Some(5), "1"), "bob", false).unwrap_err();
         assert_eq!(refusal.code, 409);
-        assert!(refusal.message.contains("conflict with \"alice\" using apps/v1: .spec.replicas"), "{}", refusal.message);
+        assert!(
+            refusal.message.contains("conflict with \"alice\" using apps/v1: .spec.replicas"),
+            "{}",
+            refusal.message
+        );
         let forced = applied(&first, deployment(Some(5), "1"), "bob", true).unwrap();
         assert_eq!(forced["spec"]["replicas"], 5);
         let after = applied(&forced, deployment(None, "1"), "alice", false).unwrap();

@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::apiserver::edit::put;
+
 use super::kinds::Kind;
 
 /// A problem: the path of the field and what is wrong with it.
@@ -26,14 +28,22 @@ pub(crate) fn fill(kind: &Kind, value: &mut Value) {
         ("", "pods") => {
             pod_spec(value, "/spec");
             if value.get("status").is_none_or(|status| status.get("phase").is_none()) {
-                value["status"] = json!({"phase": "Pending", "qosClass": qos(value)});
+                put(value, &["status"], json!({"phase": "Pending", "qosClass": qos(value)}));
             }
         }
         ("apps", "deployments") => {
             pod_spec(value, "/spec/template/spec");
             if let Some(spec) = object(value, "/spec") {
                 let strategy = json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}});
-                default(spec, &[("replicas", 1.into()), ("revisionHistoryLimit", 10.into()), ("progressDeadlineSeconds", 600.into()), ("strategy", strategy)]);
+                default(
+                    spec,
+                    &[
+                        ("replicas", 1.into()),
+                        ("revisionHistoryLimit", 10.into()),
+                        ("progressDeadlineSeconds", 600.into()),
+                        ("strategy", strategy),
+                    ],
+                );
             }
         }
         ("apps", "replicasets") => {
@@ -57,10 +67,10 @@ pub(crate) fn fill(kind: &Kind, value: &mut Value) {
         ("", "secrets") => secret(value),
         ("", "namespaces") => {
             let name = value.pointer("/metadata/name").cloned().unwrap_or_default();
-            value["metadata"]["labels"]["kubernetes.io/metadata.name"] = name;
+            put(value, &["metadata", "labels", "kubernetes.io/metadata.name"], name);
             if value.get("status").is_none_or(|status| status.get("phase").is_none()) {
-                value["spec"] = json!({"finalizers": ["kubernetes"]});
-                value["status"] = json!({"phase": "Active"});
+                put(value, &["spec"], json!({"finalizers": ["kubernetes"]}));
+                put(value, &["status"], json!({"phase": "Active"}));
             }
         }
         _ => {}
@@ -75,7 +85,7 @@ fn secret(value: &mut Value) {
         if let Some(Value::Object(texts)) = fields.remove("stringData") {
             let data = fields.entry("data").or_insert_with(|| json!({}));
             for (key, text) in texts {
-                data[key] = STANDARD.encode(text.as_str().unwrap_or_default()).into();
+                put(data, &[&key], STANDARD.encode(text.as_str().unwrap_or_default()));
             }
         }
     }
@@ -95,7 +105,15 @@ fn pod_spec(value: &mut Value, path: &str) {
         ],
     );
     if is_pod {
-        default(spec, &[("serviceAccountName", "default".into()), ("enableServiceLinks", true.into()), ("preemptionPolicy", "PreemptLowerPriority".into()), ("priority", 0.into())]);
+        default(
+            spec,
+            &[
+                ("serviceAccountName", "default".into()),
+                ("enableServiceLinks", true.into()),
+                ("preemptionPolicy", "PreemptLowerPriority".into()),
+                ("priority", 0.into()),
+            ],
+        );
         tolerations(spec);
     }
     for list in ["initContainers", "containers"] {
@@ -124,11 +142,14 @@ fn tolerations(spec: &mut Map<String, Value>) {
     for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
         let tolerated = |item: &Value| {
             let same_key = item.get("key").and_then(Value::as_str).is_none_or(|k| k.is_empty() || k == key);
-            let effect = item.get("effect").and_then(Value::as_str).is_none_or(|e| e.is_empty() || e == "NoExecute");
+            let effect =
+                item.get("effect").and_then(Value::as_str).is_none_or(|e| e.is_empty() || e == "NoExecute");
             same_key && effect
         };
         if !list.iter().any(tolerated) {
-            list.push(json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}));
+            list.push(
+                json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}),
+            );
         }
     }
 }
@@ -158,7 +179,7 @@ fn container_defaults(container: &mut Map<String, Value>) {
         let requests = resources.entry("requests").or_insert_with(|| json!({}));
         for (name, limit) in limits {
             if requests.get(&name).is_none() {
-                requests[name] = limit;
+                put(requests, &[&name], limit);
             }
         }
     }
@@ -195,7 +216,9 @@ pub(crate) fn problems(kind: &Kind, value: &Value) -> Vec<Problem> {
     let name = value.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
     // RBAC names and event names may hold more.
     if !is_name(name) && kind.group != "rbac.authorization.k8s.io" {
-        let why = format!("Invalid value: {name:?}: a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character");
+        let why = format!(
+            "Invalid value: {name:?}: a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character"
+        );
         out.push(("metadata.name".to_owned(), why));
     }
     match (kind.group.as_str(), kind.plural.as_str()) {
@@ -217,8 +240,14 @@ fn workload_problems(value: &Value, out: &mut Vec<Problem>) {
     let selector = value.pointer("/spec/selector/matchLabels").and_then(Value::as_object);
     let labels = value.pointer("/spec/template/metadata/labels").and_then(Value::as_object);
     match selector {
-        None if value.pointer("/spec/selector/matchExpressions").is_none() => out.push(required("spec.selector")),
-        Some(selector) if selector.iter().any(|(key, value)| labels.and_then(|labels| labels.get(key)) != Some(value)) => {
+        None if value.pointer("/spec/selector/matchExpressions").is_none() => {
+            out.push(required("spec.selector"))
+        }
+        Some(selector)
+            if selector
+                .iter()
+                .any(|(key, value)| labels.and_then(|labels| labels.get(key)) != Some(value)) =>
+        {
             let labels = Value::Object(labels.cloned().unwrap_or_default());
             let why = format!("Invalid value: {labels}: `selector` does not match template `labels`");
             out.push(("spec.template.metadata.labels".to_owned(), why));

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use http::StatusCode;
 use serde_json::{Value, json};
 
+use crate::apiserver::edit::put;
+
 use super::{
     Server,
     http::{Answer, full, json_answer},
@@ -20,14 +22,18 @@ pub(super) fn answer(server: &Server, path: &[&str]) -> Answer {
     let value = match path {
         ["healthz" | "livez" | "readyz", ..] => return Ok(http::Response::new(full("ok"))),
         ["version"] => version(),
-        ["api"] => json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": ""}]}),
-        ["apis"] => json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups(server).iter().map(|(name, versions)| group(name, versions)).collect::<Vec<_>>()}),
+        ["api"] => {
+            json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": ""}]})
+        }
+        ["apis"] => {
+            json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups(server).iter().map(|(name, versions)| group(name, versions)).collect::<Vec<_>>()})
+        }
         ["apis", name] => {
             let groups = groups(server);
             let versions = groups.get(*name).ok_or_else(Refusal::no_such_path)?;
             let mut group = group(name, versions);
-            group["kind"] = "APIGroup".into();
-            group["apiVersion"] = "v1".into();
+            put(&mut group, &["kind"], "APIGroup");
+            put(&mut group, &["apiVersion"], "v1");
             group
         }
         ["api", "v1"] => resources(server, "", "v1")?,
@@ -35,7 +41,9 @@ pub(super) fn answer(server: &Server, path: &[&str]) -> Answer {
         ["openapi", "v3"] => openapi_paths(server),
         ["openapi", "v3", "api", "v1"] => openapi::document(&of_version(server, "", "v1")),
         ["openapi", "v3", "apis", group, version] => openapi::document(&of_version(server, group, version)),
-        ["openapi", "v2"] => json!({"swagger": "2.0", "info": {"title": "KubeEdge", "version": GIT_VERSION}, "paths": {}, "definitions": {}}),
+        ["openapi", "v2"] => {
+            json!({"swagger": "2.0", "info": {"title": "KubeEdge", "version": GIT_VERSION}, "paths": {}, "definitions": {}})
+        }
         [""] | [] => json!({"paths": ["/api", "/api/v1", "/apis", "/healthz", "/openapi/v3", "/version"]}),
         _ => return Err(Refusal::no_such_path()),
     };
@@ -79,7 +87,9 @@ fn resources(server: &Server, group: &str, version: &str) -> Result<Value, Refus
     let first = kinds.first().ok_or_else(Refusal::no_such_path)?;
     let of = |kind: &Kind| if reviews::is_review(kind) { reviews::discovery(kind) } else { kind.discovery() };
     let entries: Vec<_> = kinds.iter().flat_map(of).collect();
-    Ok(json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": first.api_version(), "resources": entries}))
+    Ok(
+        json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": first.api_version(), "resources": entries}),
+    )
 }
 
 fn openapi_paths(server: &Server) -> Value {

@@ -2,15 +2,16 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full, Limited, StreamBody};
+use http_body_util::{BodyExt, Full, StreamBody};
 use kubeedge_core::cluster::Body;
 use serde_json::{Value, json};
 
+use crate::apiserver::edit::{field, put};
+
 use super::{
-    Server, User,
-    discovery,
+    Server, User, discovery,
     kinds::{self, Kind},
     patch,
     registry::{self, Deletion, Part, Validation, text},
@@ -85,11 +86,13 @@ impl Call {
             ));
         }
         if kind.contains("yaml") && !self.body.trim_ascii_start().starts_with(b"{") {
-            let text = std::str::from_utf8(&self.body).map_err(|_| Refusal::bad_request("the body is not UTF-8"))?;
+            let text =
+                std::str::from_utf8(&self.body).map_err(|_| Refusal::bad_request("the body is not UTF-8"))?;
             return serde_saphyr::from_str(text)
                 .map_err(|error| Refusal::bad_request(format!("error parsing YAML: {error}")));
         }
-        serde_json::from_slice(&self.body).map_err(|error| Refusal::bad_request(format!("error parsing the body: {error}")))
+        serde_json::from_slice(&self.body)
+            .map_err(|error| Refusal::bad_request(format!("error parsing the body: {error}")))
     }
 }
 
@@ -145,7 +148,7 @@ impl Server {
             return super::kubelet::proxy(self, &target.namespace, &target.name, &target.sub, request).await;
         }
         let body = std::mem::replace(request.body_mut(), full(""));
-        let body = Limited::new(body, MAX_BODY).collect().await.map_err(|_| Refusal::too_large(MAX_BODY))?.to_bytes();
+        let body = read(body).await?;
         let (head, _) = request.into_parts();
         let call = Call { method: head.method, query, headers: head.headers, user, body };
         super::access::check(&call.user, verb(&call, &target), &target.kind, &target.name, &target.sub)?;
@@ -154,7 +157,11 @@ impl Server {
 
     fn target(&self, group: &str, version: &str, rest: &[&str]) -> Result<Target, Refusal> {
         let (namespace, rest) = match rest {
-            ["namespaces", namespace, rest @ ..] if !rest.is_empty() && !matches!(rest, ["status" | "finalize"]) => (*namespace, rest),
+            ["namespaces", namespace, rest @ ..]
+                if !rest.is_empty() && !matches!(rest, ["status" | "finalize"]) =>
+            {
+                (*namespace, rest)
+            }
             rest => ("", rest),
         };
         let part = |at: usize| rest.get(at).copied().unwrap_or_default();
@@ -196,13 +203,20 @@ impl Server {
     }
 
     /// One object, in the form the client wants.
-    fn one(&self, call: &Call, target: &Target, code: StatusCode, object: &Value, warnings: &[String]) -> Response<Body> {
+    fn one(
+        &self,
+        call: &Call,
+        target: &Target,
+        code: StatusCode,
+        object: &Value,
+        warnings: &[String],
+    ) -> Response<Body> {
         let shown;
         let value = if call.wants_table() {
             shown = table(&target.kind, &[object], text(object, "/metadata/resourceVersion"), call.include());
             &shown
         } else if call.wants_metadata() {
-            shown = json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"]});
+            shown = json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": field(object, "/metadata")});
             &shown
         } else {
             object
@@ -223,7 +237,9 @@ impl Server {
         let (objects, version) = self.storage.list(&key.group, &key.plural, &target.namespace);
         let after = continued(call.param("continue"))?;
         let limit = call.param("limit").parse().ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX);
-        let place = |object: &Value| (text(object, "/metadata/namespace").to_owned(), text(object, "/metadata/name").to_owned());
+        let place = |object: &Value| {
+            (text(object, "/metadata/namespace").to_owned(), text(object, "/metadata/name").to_owned())
+        };
         let mut found: Vec<_> = objects.into_iter().filter(|object| selector.matches(object)).collect();
         if let Some(after) = after {
             found.retain(|object| place(object) > after);
@@ -233,18 +249,24 @@ impl Server {
         let next = if remaining > 0 { found.last().map(|last| place(last)) } else { None };
         let mut meta = json!({"resourceVersion": version.to_string()});
         if let Some((namespace, name)) = next {
-            meta["continue"] = format!("{namespace}/{name}").into();
-            meta["remainingItemCount"] = remaining.into();
+            put(&mut meta, &["continue"], format!("{namespace}/{name}"));
+            put(&mut meta, &["remainingItemCount"], remaining);
         }
         let value = if call.wants_table() {
             let objects: Vec<&Value> = found.iter().map(|object| &**object).collect();
             let mut shown = table(&target.kind, &objects, &version.to_string(), call.include());
-            shown["metadata"] = meta;
+            put(&mut shown, &["metadata"], meta);
             shown
         } else {
             let items: Vec<_> = found
                 .iter()
-                .map(|object| if call.wants_metadata() { json!({"metadata": object["metadata"]}) } else { Value::clone(object) })
+                .map(|object| {
+                    if call.wants_metadata() {
+                        json!({"metadata": field(object, "/metadata")})
+                    } else {
+                        Value::clone(object)
+                    }
+                })
                 .collect();
             let (kind, api) = if call.wants_metadata() {
                 ("PartialObjectMetadataList".to_owned(), "meta.k8s.io/v1".to_owned())
@@ -275,7 +297,9 @@ impl Server {
         };
         let stream = events(self.clone(), watch)?;
         let mut response = Response::new(BodyExt::boxed_unsync(StreamBody::new(stream)));
-        response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
         Ok(response)
     }
 
@@ -283,7 +307,8 @@ impl Server {
         let mut object = call.object()?;
         super::apply::track(&target.kind, None, &mut object, &call.manager(), "Update", "");
         let (storage, kind) = (&self.storage, &target.kind);
-        let made = registry::create(storage, kind, &target.namespace, object, call.validation(), call.dry_run());
+        let made =
+            registry::create(storage, kind, &target.namespace, object, call.validation(), call.dry_run());
         let (object, warnings) = made.await?;
         Ok(self.one(call, target, StatusCode::CREATED, &object, &warnings))
     }
@@ -312,7 +337,9 @@ impl Server {
         let part = if target.sub == "status" { Part::Status } else { Part::Main };
         let (storage, kind) = (&self.storage, &target.kind);
         let (namespace, name) = (&target.namespace, &target.name);
-        let done = registry::change(storage, kind, namespace, name, part, call.validation(), call.dry_run(), make).await;
+        let done =
+            registry::change(storage, kind, namespace, name, part, call.validation(), call.dry_run(), make)
+                .await;
         let (object, warnings) = done?;
         Ok(self.one(call, target, StatusCode::OK, &object, &warnings))
     }
@@ -329,12 +356,19 @@ impl Server {
             let mut new = match form.as_str() {
                 "application/json-patch+json" => patch::json_patch(before.clone(), body)?,
                 "application/merge-patch+json" => patch::merge_patch(before.clone(), &body),
-                "application/strategic-merge-patch+json" if !custom => patch::strategic_merge(before.clone(), body)?,
-                other => return Err(Refusal::media_type(format!("the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml{}, not {other:?}", if custom { "" } else { ", application/strategic-merge-patch+json" }))),
+                "application/strategic-merge-patch+json" if !custom => {
+                    patch::strategic_merge(before.clone(), body)?
+                }
+                other => {
+                    return Err(Refusal::media_type(format!(
+                        "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml{}, not {other:?}",
+                        if custom { "" } else { ", application/strategic-merge-patch+json" }
+                    )));
+                }
             };
             // A patch that names no version must not fail because of one it did not mean.
             if before.pointer("/metadata/resourceVersion") == new.pointer("/metadata/resourceVersion") {
-                new["metadata"]["resourceVersion"] = "".into();
+                put(&mut new, &["metadata", "resourceVersion"], "");
             }
             super::apply::track(&target.kind, Some(before), &mut new, &manager, "Update", &target.sub);
             Ok(new)
@@ -351,20 +385,39 @@ impl Server {
         let exists = self.storage.get(&target.kind.key(&target.namespace, &target.name)).is_some();
         if !exists {
             let mut object = applied;
-            object["metadata"]["name"] = target.name.clone().into();
+            put(&mut object, &["metadata", "name"], target.name.clone());
             super::apply::track(&target.kind, None, &mut object, &manager, "Apply", &target.sub);
             let (storage, kind) = (&self.storage, &target.kind);
-            let made = registry::create(storage, kind, &target.namespace, object, call.validation(), call.dry_run());
+            let made =
+                registry::create(storage, kind, &target.namespace, object, call.validation(), call.dry_run());
             let (object, warnings) = made.await?;
             return Ok(self.one(call, target, StatusCode::CREATED, &object, &warnings));
         }
-        let make = |before: &Value| super::apply::apply(&target.kind, before, applied, &manager, force, &target.sub, &target.subject());
+        let make = |before: &Value| {
+            super::apply::apply(
+                &target.kind,
+                before,
+                applied,
+                &manager,
+                force,
+                &target.sub,
+                &target.subject(),
+            )
+        };
         self.change(call, target, make).await
     }
 
     async fn delete(&self, call: &Call, target: &Target) -> Answer {
         let how = deletion(call)?;
-        let object = registry::delete(&self.storage, &target.kind, &target.namespace, &target.name, &how, call.dry_run()).await?;
+        let object = registry::delete(
+            &self.storage,
+            &target.kind,
+            &target.namespace,
+            &target.name,
+            &how,
+            call.dry_run(),
+        )
+        .await?;
         let gone = self.storage.get(&target.kind.key(&target.namespace, &target.name)).is_none();
         let is_pod = target.kind.group.is_empty() && target.kind.plural == "pods";
         if gone && !is_pod {
@@ -393,14 +446,16 @@ impl Server {
     async fn bind(&self, call: &Call, target: &Target) -> Answer {
         let node = text(&call.object()?, "/target/name").to_owned();
         super::bind(&self.storage, &target.namespace, &target.name, &node).await?;
-        let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+        let status =
+            json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
         Ok(json_answer(StatusCode::CREATED, &status))
     }
 
     async fn evict(&self, target: &Target) -> Answer {
         let how = Deletion::default();
         registry::delete(&self.storage, &target.kind, &target.namespace, &target.name, &how, false).await?;
-        let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+        let status =
+            json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
         Ok(json_answer(StatusCode::CREATED, &status))
     }
 
@@ -413,21 +468,34 @@ impl Server {
         let body = call.object()?;
         let wished = match call.method {
             Method::PUT => body,
-            _ if call.header(header::CONTENT_TYPE).starts_with("application/json-patch") => patch::json_patch(scale_of(&object), body)?,
+            _ if call.header(header::CONTENT_TYPE).starts_with("application/json-patch") => {
+                patch::json_patch(scale_of(&object), body)?
+            }
             _ => patch::merge_patch(scale_of(&object), &body),
         };
-        let replicas = wished.pointer("/spec/replicas").and_then(Value::as_i64).filter(|replicas| *replicas >= 0);
+        let replicas =
+            wished.pointer("/spec/replicas").and_then(Value::as_i64).filter(|replicas| *replicas >= 0);
         let replicas = replicas.ok_or_else(|| {
-            let problem = ("spec.replicas".to_owned(), "Invalid value: must be greater than or equal to 0".to_owned());
+            let problem =
+                ("spec.replicas".to_owned(), "Invalid value: must be greater than or equal to 0".to_owned());
             Refusal::invalid("Scale", &target.subject(), &[problem])
         })?;
         let make = |before: &Value| {
             let mut new = before.clone();
-            new["spec"]["replicas"] = replicas.into();
+            put(&mut new, &["spec", "replicas"], replicas);
             Ok(new)
         };
         let (namespace, name) = (&target.namespace, &target.name);
-        let done = registry::change(&self.storage, &target.kind, namespace, name, Part::Main, Validation::Ignore, call.dry_run(), make);
+        let done = registry::change(
+            &self.storage,
+            &target.kind,
+            namespace,
+            name,
+            Part::Main,
+            Validation::Ignore,
+            call.dry_run(),
+            make,
+        );
         Ok(json_answer(StatusCode::OK, &scale_of(&done.await?.0)))
     }
 }
@@ -440,11 +508,11 @@ fn scale_of(object: &Value) -> Value {
         .flatten()
         .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
         .collect();
-    let meta = |field: &str| object["metadata"][field].clone();
+    let meta = |name: &str| object.pointer(&format!("/metadata/{name}")).cloned().unwrap_or_default();
     json!({
         "kind": "Scale", "apiVersion": "autoscaling/v1",
         "metadata": {"name": meta("name"), "namespace": meta("namespace"), "uid": meta("uid"), "resourceVersion": meta("resourceVersion"), "creationTimestamp": meta("creationTimestamp")},
-        "spec": {"replicas": object["spec"]["replicas"]},
+        "spec": {"replicas": field(object, "/spec/replicas")},
         "status": {"replicas": object.pointer("/status/replicas").cloned().unwrap_or_else(|| 0.into()), "selector": selector.join(",")},
     })
 }
@@ -478,6 +546,21 @@ fn deletion(call: &Call) -> Result<Deletion, Refusal> {
         version: own("/preconditions/resourceVersion"),
         policy: policy.or_else(|| param("propagationPolicy")),
     })
+}
+
+/// The whole body, as long as it is within the limit.
+async fn read(mut body: Body) -> Result<Bytes, Refusal> {
+    let mut whole = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| Refusal::bad_request(format!("cannot read the body: {error}")))?;
+        if let Ok(data) = frame.into_data() {
+            if whole.len() + data.len() > MAX_BODY {
+                return Err(Refusal::too_large(MAX_BODY));
+            }
+            whole.extend_from_slice(&data);
+        }
+    }
+    Ok(whole.freeze())
 }
 
 fn continued(token: &str) -> Result<Option<(String, String)>, Refusal> {

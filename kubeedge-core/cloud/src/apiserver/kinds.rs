@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use crate::apiserver::edit::put;
+
 use super::storage::{ObjectKey, Storage};
 
 /// A kind in one version.
@@ -71,7 +73,14 @@ const BUILT_IN: [(&str, &str, &str, &str, &str, u8); 36] = [
     ("certificates.k8s.io", "v1", "CertificateSigningRequest", "certificatesigningrequests", "csr", STATUS),
     ("node.k8s.io", "v1", "RuntimeClass", "runtimeclasses", "", 0),
     (CRD_GROUP, "v1", "CustomResourceDefinition", CRDS, "crd,crds", STATUS),
-    ("admissionregistration.k8s.io", "v1", "ValidatingWebhookConfiguration", "validatingwebhookconfigurations", "", 0),
+    (
+        "admissionregistration.k8s.io",
+        "v1",
+        "ValidatingWebhookConfiguration",
+        "validatingwebhookconfigurations",
+        "",
+        0,
+    ),
 ];
 
 impl Kind {
@@ -100,15 +109,16 @@ impl Kind {
 
     /// Its entry, and those of its subresources, in discovery.
     pub(crate) fn discovery(&self) -> Vec<Value> {
-        let verbs = json!(["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]);
+        let verbs =
+            json!(["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]);
         let entry = |name: String, verbs: &Value| json!({"name": name, "singularName": "", "namespaced": self.namespaced, "kind": self.kind, "verbs": verbs});
         let mut main = entry(self.plural.clone(), &verbs);
-        main["singularName"] = self.kind.to_lowercase().into();
+        put(&mut main, &["singularName"], self.kind.to_lowercase());
         if !self.short_names.is_empty() {
-            main["shortNames"] = json!(self.short_names);
+            put(&mut main, &["shortNames"], json!(self.short_names));
         }
         if !self.categories.is_empty() {
-            main["categories"] = json!(self.categories);
+            put(&mut main, &["categories"], json!(self.categories));
         }
         let mut entries = vec![main];
         let write = json!(["get", "patch", "update"]);
@@ -117,14 +127,16 @@ impl Kind {
         }
         if self.scale {
             let mut scale = entry(format!("{}/scale", self.plural), &write);
-            scale["kind"] = "Scale".into();
-            scale["group"] = "autoscaling".into();
-            scale["version"] = "v1".into();
+            put(&mut scale, &["kind"], "Scale");
+            put(&mut scale, &["group"], "autoscaling");
+            put(&mut scale, &["version"], "v1");
             entries.push(scale);
         }
         if self.group.is_empty() && self.plural == "pods" {
             entries.push(entry("pods/log".to_owned(), &json!(["get"])));
-            entries.extend(["exec", "attach"].map(|sub| entry(format!("pods/{sub}"), &json!(["create", "get"]))));
+            entries.extend(
+                ["exec", "attach"].map(|sub| entry(format!("pods/{sub}"), &json!(["create", "get"]))),
+            );
             entries.push(entry("pods/binding".to_owned(), &json!(["create"])));
             entries.push(entry("pods/eviction".to_owned(), &json!(["create"])));
         }
@@ -174,14 +186,17 @@ fn of_definition(definition: &Value) -> Vec<Kind> {
         status: version.pointer("/subresources/status").is_some(),
         scale: false,
         columns: columns(version),
-        schema: Some(Arc::new(version.pointer("/schema/openAPIV3Schema").cloned().unwrap_or_else(|| json!({})))),
+        schema: Some(Arc::new(
+            version.pointer("/schema/openAPIV3Schema").cloned().unwrap_or_else(|| json!({})),
+        )),
     });
     kinds.collect()
 }
 
 fn columns(version: &Value) -> Vec<(String, String, String, i64)> {
     let list = version.get("additionalPrinterColumns").and_then(Value::as_array).into_iter().flatten();
-    let text = |column: &Value, key: &str| column.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let text =
+        |column: &Value, key: &str| column.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     let column = |column: &Value| {
         let priority = column.get("priority").and_then(Value::as_i64).unwrap_or(0);
         (text(column, "name"), text(column, "type"), text(column, "jsonPath"), priority)

@@ -10,6 +10,8 @@ use k8s_openapi::api::{
 use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
+use crate::apiserver::edit::put;
+
 use super::kinds::Kind;
 
 /// The document of one group and version.
@@ -19,12 +21,22 @@ pub(super) fn document(kinds: &[Kind]) -> Value {
     for kind in kinds {
         let name = schema_name(kind);
         schemas.insert(name.clone(), with_kind(schema(kind, &mut generator), kind));
-        let prefix = if kind.group.is_empty() { "/api/v1".to_owned() } else { format!("/apis/{}", kind.api_version()) };
+        let prefix = if kind.group.is_empty() {
+            "/api/v1".to_owned()
+        } else {
+            format!("/apis/{}", kind.api_version())
+        };
         let scope = if kind.namespaced { "/namespaces/{namespace}" } else { "" };
         let all = format!("{prefix}{scope}/{}", kind.plural);
-        paths.insert(all.clone(), json!({"get": operation(kind, "list", &name), "post": operation(kind, "post", &name)}));
+        paths.insert(
+            all.clone(),
+            json!({"get": operation(kind, "list", &name), "post": operation(kind, "post", &name)}),
+        );
         let verbs = [("get", "get"), ("put", "put"), ("patch", "patch"), ("delete", "delete")];
-        let one: Map<_, _> = verbs.iter().map(|(method, action)| ((*method).to_owned(), operation(kind, action, &name))).collect();
+        let one: Map<_, _> = verbs
+            .iter()
+            .map(|(method, action)| ((*method).to_owned(), operation(kind, action, &name)))
+            .collect();
         paths.insert(format!("{all}/{{name}}"), Value::Object(one));
     }
     for (name, schema) in generator.take_definitions(true) {
@@ -62,7 +74,11 @@ fn schema(kind: &Kind, generator: &mut SchemaGenerator) -> Value {
         _ => return json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}),
     };
     // The kind's own schema stands under its own name, as clients look it up by group, version and kind.
-    let name = reference.get("$ref").and_then(Value::as_str).and_then(|path| path.rsplit('/').next()).map(str::to_owned);
+    let name = reference
+        .get("$ref")
+        .and_then(Value::as_str)
+        .and_then(|path| path.rsplit('/').next())
+        .map(str::to_owned);
     let found = name.and_then(|name| generator.definitions().get(&name).cloned());
     found.unwrap_or(reference)
 }
@@ -72,14 +88,15 @@ fn gvk(kind: &Kind) -> Value {
 }
 
 fn with_kind(mut schema: Value, kind: &Kind) -> Value {
-    schema["x-kubernetes-group-version-kind"] = json!([gvk(kind)]);
+    put(&mut schema, &["x-kubernetes-group-version-kind"], json!([gvk(kind)]));
     schema
 }
 
 /// One operation. No strategic merge patch is offered in the description: with it kubectl would compute patches from
 /// the schemas' list keys, which these do not carry; without it kubectl takes the keys it was built with.
 fn operation(kind: &Kind, action: &str, schema: &str) -> Value {
-    let parameter = |name: &str| json!({"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": true}});
+    let parameter =
+        |name: &str| json!({"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": true}});
     let parameters: Vec<_> = match action {
         "post" | "put" | "patch" => ["dryRun", "fieldManager", "fieldValidation"].map(parameter).into(),
         _ => Vec::new(),

@@ -18,13 +18,19 @@ pub(super) enum Items {
 /// consistently for a field name, but for `ports`.
 pub(super) fn items(around: &str, field: &str) -> Items {
     match field {
-        "containers" | "initContainers" | "ephemeralContainers" | "volumes" | "env" | "imagePullSecrets" | "resourceClaims" => {
-            Items::By("name")
-        }
+        "containers"
+        | "initContainers"
+        | "ephemeralContainers"
+        | "volumes"
+        | "env"
+        | "imagePullSecrets"
+        | "resourceClaims" => Items::By("name"),
         "secrets" if around.is_empty() => Items::By("name"),
         "volumeMounts" => Items::By("mountPath"),
         "volumeDevices" => Items::By("devicePath"),
-        "ports" if matches!(around, "containers" | "initContainers" | "ephemeralContainers") => Items::By("containerPort"),
+        "ports" if matches!(around, "containers" | "initContainers" | "ephemeralContainers") => {
+            Items::By("containerPort")
+        }
         "ports" if around == "spec" => Items::By("port"),
         "hostAliases" | "podIPs" | "hostIPs" => Items::By("ip"),
         "conditions" | "addresses" if around == "status" => Items::By("type"),
@@ -39,8 +45,10 @@ pub(super) fn items(around: &str, field: &str) -> Items {
 pub(crate) fn json_patch(mut object: Value, patch: Value) -> Result<Value, Refusal> {
     let patch: json_patch::Patch = serde_json::from_value(patch)
         .map_err(|error| Refusal::bad_request(format!("error decoding patch: {error}")))?;
-    json_patch::patch(&mut object, &patch).map_err(|error| {
-        Refusal { code: http::StatusCode::UNPROCESSABLE_ENTITY, reason: "Invalid", ..Refusal::bad_request(error.to_string()) }
+    json_patch::patch(&mut object, &patch).map_err(|error| Refusal {
+        code: http::StatusCode::UNPROCESSABLE_ENTITY,
+        reason: "Invalid",
+        ..Refusal::bad_request(error.to_string())
     })?;
     Ok(object)
 }
@@ -133,7 +141,10 @@ fn merge_list(mut old: Vec<Value>, new: Vec<Value>, key: &str, field: &str) -> R
             return Err(Refusal::bad_request(format!("items of {field} must be objects")));
         };
         let id = item.get(key).cloned().ok_or_else(|| {
-            Refusal::bad_request(format!("map: {} does not contain declared merge key: {key}", Value::Object(item.clone())))
+            Refusal::bad_request(format!(
+                "map: {} does not contain declared merge key: {key}",
+                Value::Object(item.clone())
+            ))
         })?;
         let at = old.iter().position(|known| known.get(key) == Some(&id));
         let deleted = item.get("$patch").and_then(Value::as_str) == Some("delete");
@@ -196,16 +207,17 @@ mod tests {
     fn directives_delete_replace_and_order() {
         let pod = json!({"metadata": {"finalizers": ["a", "b"]}, "spec": {"volumes": [{"name": "v", "emptyDir": {}}, {"name": "w"}], "containers": [{"name": "a"}, {"name": "b"}]}});
         let patch = json!({
-            "metadata": {"$deleteFromPrimitiveList/finalizers": ["a"]},
-            "spec": {
-                "volumes": [{"name": "w", "$patch": "delete"}, {"name": "v", "$retainKeys": ["name", "hostPath"], "hostPath": {"path": "/x"}}],
-                "$setElementOrder/containers": [{"name": "b"}, {"name": "a"}],
-            }});
+        "metadata": {"$deleteFromPrimitiveList/finalizers": ["a"]},
+        "spec": {
+            "volumes": [{"name": "w", "$patch": "delete"}, {"name": "v", "$retainKeys": ["name", "hostPath"], "hostPath": {"path": "/x"}}],
+            "$setElementOrder/containers": [{"name": "b"}, {"name": "a"}],
+        }});
         let merged = strategic_merge(pod, patch).unwrap();
         assert_eq!(merged["metadata"]["finalizers"], json!(["b"]));
         assert_eq!(merged["spec"]["volumes"], json!([{"name": "v", "hostPath": {"path": "/x"}}]));
         assert_eq!(merged["spec"]["containers"], json!([{"name": "b"}, {"name": "a"}]));
-        let replaced = strategic_merge(json!({"data": {"a": "1"}}), json!({"data": {"$patch": "replace", "b": "2"}}));
+        let replaced =
+            strategic_merge(json!({"data": {"a": "1"}}), json!({"data": {"$patch": "replace", "b": "2"}}));
         assert_eq!(replaced.unwrap(), json!({"data": {"b": "2"}}));
     }
 
@@ -214,7 +226,10 @@ mod tests {
         let node = json!({"status": {"conditions": [{"type": "Ready", "status": "False", "reason": "x"}, {"type": "Other", "status": "True"}]}});
         let patch = json!({"status": {"$setElementOrder/conditions": [{"type": "Ready"}], "conditions": [{"type": "Ready", "status": "True"}]}});
         let merged = strategic_merge(node, patch).unwrap();
-        assert_eq!(merged["status"]["conditions"][0], json!({"type": "Ready", "status": "True", "reason": "x"}));
+        assert_eq!(
+            merged["status"]["conditions"][0],
+            json!({"type": "Ready", "status": "True", "reason": "x"})
+        );
         assert_eq!(merged["status"]["conditions"].as_array().unwrap().len(), 2);
         assert!(merged["status"].get("$setElementOrder/conditions").is_none());
     }
@@ -222,9 +237,11 @@ mod tests {
     #[test]
     fn ports_of_containers_and_services_have_different_keys() {
         let service = json!({"spec": {"ports": [{"port": 80, "targetPort": 1}]}});
-        let merged = strategic_merge(service, json!({"spec": {"ports": [{"port": 80, "targetPort": 2}]}})).unwrap();
+        let merged =
+            strategic_merge(service, json!({"spec": {"ports": [{"port": 80, "targetPort": 2}]}})).unwrap();
         assert_eq!(merged["spec"]["ports"], json!([{"port": 80, "targetPort": 2}]));
-        let missing = strategic_merge(json!({"spec": {"ports": []}}), json!({"spec": {"ports": [{"nodePort": 1}]}}));
+        let missing =
+            strategic_merge(json!({"spec": {"ports": []}}), json!({"spec": {"ports": [{"nodePort": 1}]}}));
         assert!(missing.unwrap_err().message.contains("merge key: port"));
     }
 
@@ -232,7 +249,8 @@ mod tests {
     fn a_json_patch_that_does_not_fit_is_refused() {
         let patch = json!([{"op": "test", "path": "/a", "value": 2}]);
         assert_eq!(json_patch(json!({"a": 1}), patch).unwrap_err().code, 422);
-        let patched = json_patch(json!({"a": 1}), json!([{"op": "replace", "path": "/a", "value": 3}])).unwrap();
+        let patched =
+            json_patch(json!({"a": 1}), json!([{"op": "replace", "path": "/a", "value": 3}])).unwrap();
         assert_eq!(patched, json!({"a": 3}));
     }
 

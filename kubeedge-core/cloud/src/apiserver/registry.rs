@@ -3,6 +3,8 @@
 use std::time::SystemTime;
 
 use serde_json::{Value, json};
+
+use crate::apiserver::edit::put;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
@@ -71,25 +73,29 @@ fn subject<'a>(kind: &'a Kind, name: &'a str) -> Subject<'a> {
 }
 
 fn meta(object: &mut Value) -> Result<&mut serde_json::Map<String, Value>, Refusal> {
-    if !object.is_object() {
-        return Err(Refusal::bad_request("the body must be one object"));
+    if !object.pointer("/metadata").is_some_and(Value::is_object) {
+        put(object, &["metadata"], json!({}));
     }
-    if !object["metadata"].is_object() {
-        object["metadata"] = json!({});
-    }
-    object["metadata"].as_object_mut().ok_or_else(|| Refusal::bad_request("metadata must be an object"))
+    let meta = object.get_mut("metadata").and_then(Value::as_object_mut);
+    meta.ok_or_else(|| Refusal::bad_request("metadata must be an object"))
 }
 
 /// Checks what the body says it is.
 fn identify(kind: &Kind, object: &mut Value) -> Result<(), Refusal> {
+    if !object.is_object() {
+        return Err(Refusal::bad_request("the body must be one object"));
+    }
     let said = (text(object, "/apiVersion").to_owned(), text(object, "/kind").to_owned());
     let api_version = kind.api_version();
     if (!said.0.is_empty() && said.0 != api_version) || (!said.1.is_empty() && said.1 != kind.kind) {
-        let message = format!("the object provided is a {} of {:?}, but a {} of {api_version:?} is expected here", said.1, said.0, kind.kind);
+        let message = format!(
+            "the object provided is a {} of {:?}, but a {} of {api_version:?} is expected here",
+            said.1, said.0, kind.kind
+        );
         return Err(Refusal::bad_request(message));
     }
-    object["apiVersion"] = api_version.into();
-    object["kind"] = kind.kind.clone().into();
+    put(object, &["apiVersion"], api_version);
+    put(object, &["kind"], kind.kind.clone());
     Ok(())
 }
 
@@ -126,12 +132,15 @@ pub(crate) async fn create(
     let meta = meta(&mut object)?;
     let given = meta.get("namespace").and_then(Value::as_str).unwrap_or_default();
     if kind.namespaced && !given.is_empty() && given != namespace {
-        return Err(Refusal::bad_request("the namespace of the provided object does not match the namespace sent on the request"));
+        return Err(Refusal::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
     }
     if meta.get("name").and_then(Value::as_str).is_none_or(str::is_empty) {
         let prefix = meta.get("generateName").and_then(Value::as_str).unwrap_or_default();
         if prefix.is_empty() {
-            let problem = ("metadata.name".to_owned(), "Required value: name or generateName is required".to_owned());
+            let problem =
+                ("metadata.name".to_owned(), "Required value: name or generateName is required".to_owned());
             return Err(Refusal::invalid(&kind.kind, &subject(kind, ""), &[problem]));
         }
         let name = format!("{prefix}{}", random_suffix());
@@ -148,13 +157,14 @@ pub(crate) async fn create(
     meta.insert("uid".to_owned(), uuid::Uuid::new_v4().to_string().into());
     meta.insert("creationTimestamp".to_owned(), now().into());
     if object.get("spec").is_some() {
-        object["metadata"]["generation"] = 1.into();
+        put(&mut object, &["metadata", "generation"], 1);
     }
     // A node brings its status; for all others it is the controllers' to write.
-    if kind.status && kind.plural != "nodes" {
-        if let Some(fields) = object.as_object_mut() {
-            fields.remove("status");
-        }
+    if kind.status
+        && kind.plural != "nodes"
+        && let Some(fields) = object.as_object_mut()
+    {
+        fields.remove("status");
     }
     let warnings = admit(kind, &mut object, validation)?;
     if kind.namespaced {
@@ -164,7 +174,8 @@ pub(crate) async fn create(
     if dry_run {
         return Ok((object, warnings));
     }
-    let made = storage.write(&kind.key(namespace, &name), |before| match before {
+    let key = kind.key(namespace, &name);
+    let made = storage.write(&key, |before| match before {
         Some(_) => Err(Refusal::exists(&subject(kind, &name))),
         None => Ok(Write::Put(object)),
     });
@@ -180,7 +191,9 @@ fn alive(storage: &Storage, kind: &Kind, namespace: &str) -> Result<(), Refusal>
         Some(ns) if ns.pointer("/metadata/deletionTimestamp").is_some() && kind.plural != "events" => {
             let subject = Subject { group: &kind.group, plural: &kind.plural, name: "" };
             let mut refusal = Refusal::forbidden("", "create", &subject);
-            refusal.message = format!("unable to create new content in namespace {namespace} because it is being terminated");
+            refusal.message = format!(
+                "unable to create new content in namespace {namespace} because it is being terminated"
+            );
             Err(refusal)
         }
         Some(_) => Ok(()),
@@ -191,7 +204,9 @@ fn random_suffix() -> String {
     use rand::RngExt;
     const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
     let mut random = rand::rng();
-    (0..5).filter_map(|_| LETTERS.get(random.random_range(0..LETTERS.len())).map(|b| char::from(*b))).collect()
+    (0..5)
+        .filter_map(|_| LETTERS.get(random.random_range(0..LETTERS.len())).map(|b| char::from(*b)))
+        .collect()
 }
 
 /// Changes an object by a function of what it is now. `create` says what to do when it is not there.
@@ -207,7 +222,8 @@ pub(crate) async fn change(
 ) -> Result<(Value, Vec<String>), Refusal> {
     let mut warnings = Vec::new();
     let mut dry = None;
-    let done = storage.write(&kind.key(namespace, name), |before| {
+    let key = kind.key(namespace, name);
+    let done = storage.write::<Refusal>(&key, |before| {
         let before = before.ok_or_else(|| Refusal::not_found(&subject(kind, name)))?;
         let (new, told) = changed(kind, before, make(before)?, name, part, validation)?;
         warnings = told;
@@ -235,7 +251,9 @@ fn same(new: &Value, before: &Value) -> bool {
         }
         object
     };
-    new == before || strip(new) == strip(before) && new.pointer("/metadata/managedFields") == before.pointer("/metadata/managedFields")
+    new == before
+        || strip(new) == strip(before)
+            && new.pointer("/metadata/managedFields") == before.pointer("/metadata/managedFields")
 }
 
 /// The new object with everything a client may not change put back.
@@ -254,19 +272,32 @@ fn changed(
     }
     let uid = text(&new, "/metadata/uid");
     if !uid.is_empty() && uid != text(before, "/metadata/uid") {
-        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", text(before, "/metadata/uid"));
+        let why = format!(
+            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+            text(before, "/metadata/uid")
+        );
         return Err(Refusal::conflict(&subject(kind, name), &why));
     }
     if part == Part::Status {
         let mut object = before.clone();
-        object["status"] = new.get("status").cloned().unwrap_or_else(|| json!({}));
+        put(&mut object, &["status"], new.get("status").cloned().unwrap_or_else(|| json!({})));
         if let Some(managed) = new.pointer("/metadata/managedFields") {
-            object["metadata"]["managedFields"] = managed.clone();
+            put(&mut object, &["metadata", "managedFields"], managed.clone());
         }
         return Ok((object, Vec::new()));
     }
     let meta = meta(&mut new)?;
-    let own = ["uid", "creationTimestamp", "namespace", "name", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "resourceVersion", "generateName"];
+    let own = [
+        "uid",
+        "creationTimestamp",
+        "namespace",
+        "name",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generation",
+        "resourceVersion",
+        "generateName",
+    ];
     for field in own {
         match before.pointer(&format!("/metadata/{field}")) {
             Some(value) => drop(meta.insert(field.to_owned(), value.clone())),
@@ -283,21 +314,26 @@ fn changed(
     immutable(kind, before, &new, name)?;
     if new.get("spec") != before.get("spec") {
         let generation = before.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or(0);
-        new["metadata"]["generation"] = (generation + 1).into();
+        put(&mut new, &["metadata", "generation"], generation + 1);
     }
     Ok((new, warnings))
 }
 
 /// What Kubernetes lets nobody change.
 fn immutable(kind: &Kind, before: &Value, new: &Value, name: &str) -> Result<(), Refusal> {
-    let refuse = |path: &str, why: &str| Err(Refusal::invalid(&kind.kind, &subject(kind, name), &[(path.to_owned(), why.to_owned())]));
+    let refuse = |path: &str, why: &str| {
+        Err(Refusal::invalid(&kind.kind, &subject(kind, name), &[(path.to_owned(), why.to_owned())]))
+    };
     let same = |pointer: &str| before.pointer(pointer) == new.pointer(pointer);
     match (kind.group.as_str(), kind.plural.as_str()) {
         ("", "pods") => {
             let mut comparable = new.get("spec").cloned().unwrap_or_default();
             mutable_parts(before.get("spec"), &mut comparable);
             if Some(&comparable) != before.get("spec") {
-                return refuse("spec", "Forbidden: pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)");
+                return refuse(
+                    "spec",
+                    "Forbidden: pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)",
+                );
             }
         }
         ("apps", "deployments" | "replicasets") if !same("/spec/selector") => {
@@ -329,9 +365,10 @@ fn mutable_parts(before: Option<&Value>, new: &mut Value) {
     }
     for list in ["containers", "initContainers"] {
         let old = before.get(list).and_then(Value::as_array).cloned().unwrap_or_default();
-        for (container, old) in new.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten().zip(old) {
+        for (container, old) in new.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten().zip(old)
+        {
             if let Some(image) = old.get("image") {
-                container["image"] = image.clone();
+                put(container, &["image"], image.clone());
             }
         }
     }
@@ -340,9 +377,11 @@ fn mutable_parts(before: Option<&Value>, new: &mut Value) {
 /// Whether an object that is being deleted has nothing left to wait for.
 fn is_over(kind: &Kind, object: &Value) -> bool {
     let deleting = object.pointer("/metadata/deletionTimestamp").is_some();
-    let held = object.pointer("/metadata/finalizers").and_then(Value::as_array).is_some_and(|list| !list.is_empty());
+    let held =
+        object.pointer("/metadata/finalizers").and_then(Value::as_array).is_some_and(|list| !list.is_empty());
     let grace = object.pointer("/metadata/deletionGracePeriodSeconds").and_then(Value::as_i64).unwrap_or(0);
-    let lives_elsewhere = kind.group.is_empty() && (kind.plural == "pods" && grace > 0 || kind.plural == "namespaces");
+    let lives_elsewhere =
+        kind.group.is_empty() && (kind.plural == "pods" && grace > 0 || kind.plural == "namespaces");
     deleting && !held && !lives_elsewhere
 }
 
@@ -355,11 +394,15 @@ pub(crate) async fn delete(
     how: &Deletion,
     dry_run: bool,
 ) -> Result<Value, Refusal> {
-    let done = storage.write(&kind.key(namespace, name), |before| {
+    let key = kind.key(namespace, name);
+    let done = storage.write::<Refusal>(&key, |before| {
         let before = before.ok_or_else(|| Refusal::not_found(&subject(kind, name)))?;
         let precondition = |wanted: &Option<String>, pointer: &str, what: &str| match wanted {
             Some(wanted) if wanted != text(before, pointer) => {
-                let why = format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {}", text(before, pointer));
+                let why = format!(
+                    "Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {}",
+                    text(before, pointer)
+                );
                 Err(Refusal::conflict(&subject(kind, name), &why))
             }
             _ => Ok(()),
@@ -379,25 +422,30 @@ fn marked(kind: &Kind, before: &Value, how: &Deletion) -> Write {
     let mut object = before.clone();
     if how.policy.as_deref() == Some("Foreground") || how.policy.as_deref() == Some("Orphan") {
         let finalizer = if how.policy.as_deref() == Some("Orphan") { "orphan" } else { "foregroundDeletion" };
-        let list = object["metadata"].as_object_mut().map(|meta| meta.entry("finalizers").or_insert_with(|| json!([])));
-        if let Some(Value::Array(list)) = list {
-            if !list.iter().any(|item| item == finalizer) {
-                list.push(finalizer.into());
-            }
+        let list = object
+            .get_mut("metadata")
+            .and_then(Value::as_object_mut)
+            .map(|meta| meta.entry("finalizers").or_insert_with(|| json!([])));
+        if let Some(Value::Array(list)) = list
+            && !list.iter().any(|item| item == finalizer)
+        {
+            list.push(finalizer.into());
         }
     }
     let grace = grace(kind, before, how);
     let already = before.pointer("/metadata/deletionGracePeriodSeconds").and_then(Value::as_i64);
-    if already.is_none_or(|already| grace < already) || before.pointer("/metadata/deletionTimestamp").is_none() {
-        object["metadata"]["deletionTimestamp"] = from_now(grace).into();
-        object["metadata"]["deletionGracePeriodSeconds"] = grace.into();
+    if already.is_none_or(|already| grace < already)
+        || before.pointer("/metadata/deletionTimestamp").is_none()
+    {
+        put(&mut object, &["metadata", "deletionTimestamp"], from_now(grace));
+        put(&mut object, &["metadata", "deletionGracePeriodSeconds"], grace);
         let generation = before.pointer("/metadata/generation").and_then(Value::as_i64);
         if let Some(generation) = generation {
-            object["metadata"]["generation"] = (generation + 1).into();
+            put(&mut object, &["metadata", "generation"], generation + 1);
         }
     }
     if kind.group.is_empty() && kind.plural == "namespaces" {
-        object["status"]["phase"] = "Terminating".into();
+        put(&mut object, &["status", "phase"], "Terminating");
     }
     if is_over(kind, &object) {
         return Write::Delete;

@@ -3,6 +3,8 @@
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use crate::apiserver::edit::put;
+
 use super::{
     http::{Answer, Call, json_answer},
     kinds::Kind,
@@ -36,7 +38,9 @@ pub(super) fn is_review(kind: &Kind) -> bool {
 }
 
 pub(super) fn discovery(kind: &Kind) -> Vec<Value> {
-    vec![json!({"name": kind.plural, "singularName": kind.kind.to_lowercase(), "namespaced": false, "kind": kind.kind, "verbs": ["create"]})]
+    vec![
+        json!({"name": kind.plural, "singularName": kind.kind.to_lowercase(), "namespaced": false, "kind": kind.kind, "verbs": ["create"]}),
+    ]
 }
 
 pub(super) fn answer(call: &Call, kind: &Kind) -> Answer {
@@ -47,10 +51,16 @@ pub(super) fn answer(call: &Call, kind: &Kind) -> Answer {
         .map_err(|error| Refusal::bad_request(format!("error parsing the body: {error}")))?;
     let user = &call.user;
     let all = json!([{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}]);
-    review["status"] = match kind.plural.as_str() {
-        "selfsubjectreviews" => json!({"userInfo": {"username": user.name, "groups": user.groups}}),
-        "selfsubjectrulesreviews" => json!({"resourceRules": all, "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}], "incomplete": false}),
-        _ => json!({"allowed": user.node().is_none()}),
-    };
+    put(
+        &mut review,
+        &["status"],
+        match kind.plural.as_str() {
+            "selfsubjectreviews" => json!({"userInfo": {"username": user.name, "groups": user.groups}}),
+            "selfsubjectrulesreviews" => {
+                json!({"resourceRules": all, "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}], "incomplete": false})
+            }
+            _ => json!({"allowed": user.node().is_none()}),
+        },
+    );
     Ok(json_answer(StatusCode::CREATED, &review))
 }

@@ -58,11 +58,14 @@ pub(crate) fn check(schema: &Value, value: &Value, path: &str, out: &mut Vec<Pro
     if let Some(why) = wrong_type(schema, value) {
         return out.push((path.to_owned(), why));
     }
-    if let Some(allowed) = schema.get("enum").and_then(Value::as_array) {
-        if !allowed.contains(value) {
-            let list: Vec<_> = allowed.iter().map(Value::to_string).collect();
-            out.push((path.to_owned(), format!("Unsupported value: {value}: supported values: {}", list.join(", "))));
-        }
+    if let Some(allowed) = schema.get("enum").and_then(Value::as_array)
+        && !allowed.contains(value)
+    {
+        let list: Vec<_> = allowed.iter().map(Value::to_string).collect();
+        out.push((
+            path.to_owned(),
+            format!("Unsupported value: {value}: supported values: {}", list.join(", ")),
+        ));
     }
     check_bounds(schema, value, path, out);
     match value {
@@ -80,7 +83,9 @@ pub(crate) fn check(schema: &Value, value: &Value, path: &str, out: &mut Vec<Pro
 
 fn check_object(schema: &Value, fields: &Map<String, Value>, path: &str, out: &mut Vec<Problem>) {
     let join = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
-    for key in schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
+    for key in
+        schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
+    {
         if !fields.contains_key(key) {
             out.push((join(key), "Required value".to_owned()));
         }
@@ -129,10 +134,22 @@ fn check_bounds(schema: &Value, value: &Value, path: &str, out: &mut Vec<Problem
     let bound = |name: &str| schema.get(name).and_then(Value::as_f64);
     if let Some(number) = value.as_f64() {
         if bound("minimum").is_some_and(|least| number < least) {
-            out.push((path.to_owned(), format!("Invalid value: {value}: should be greater than or equal to {}", bound("minimum").unwrap_or(0.0))));
+            out.push((
+                path.to_owned(),
+                format!(
+                    "Invalid value: {value}: should be greater than or equal to {}",
+                    bound("minimum").unwrap_or(0.0)
+                ),
+            ));
         }
         if bound("maximum").is_some_and(|most| number > most) {
-            out.push((path.to_owned(), format!("Invalid value: {value}: should be less than or equal to {}", bound("maximum").unwrap_or(0.0))));
+            out.push((
+                path.to_owned(),
+                format!(
+                    "Invalid value: {value}: should be less than or equal to {}",
+                    bound("maximum").unwrap_or(0.0)
+                ),
+            ));
         }
     }
     let length = match value {
@@ -143,7 +160,10 @@ fn check_bounds(schema: &Value, value: &Value, path: &str, out: &mut Vec<Problem
     if let Some((length, least, most)) = length {
         let length = length as f64;
         if bound(least).is_some_and(|least| length < least) || bound(most).is_some_and(|most| length > most) {
-            out.push((path.to_owned(), format!("Invalid value: its length is outside of {least} and {most}")));
+            out.push((
+                path.to_owned(),
+                format!("Invalid value: its length is outside of {least} and {most}"),
+            ));
         }
     }
 }

@@ -22,7 +22,8 @@ enum Requirement {
 impl Selector {
     pub(crate) fn parse(labels: &str, fields: &str) -> Result<Self, Refusal> {
         let labels = split_outside(labels).into_iter().map(requirement).collect::<Result<_, _>>()?;
-        let fields = fields.split(',').filter(|part| !part.trim().is_empty()).map(field).collect::<Result<_, _>>()?;
+        let fields =
+            fields.split(',').filter(|part| !part.trim().is_empty()).map(field).collect::<Result<_, _>>()?;
         Ok(Self { labels, fields })
     }
 
@@ -34,7 +35,9 @@ impl Selector {
         let label = |key: &str| object.pointer("/metadata/labels")?.get(key)?.as_str();
         let labels = self.labels.iter().all(|requirement| match requirement {
             Requirement::In(key, values) => label(key).is_some_and(|value| values.iter().any(|v| v == value)),
-            Requirement::NotIn(key, values) => label(key).is_none_or(|value| values.iter().all(|v| v != value)),
+            Requirement::NotIn(key, values) => {
+                label(key).is_none_or(|value| values.iter().all(|v| v != value))
+            }
             Requirement::Exists(key) => label(key).is_some(),
             Requirement::Absent(key) => label(key).is_none(),
         });
@@ -81,7 +84,8 @@ fn requirement(text: &str) -> Result<Requirement, Refusal> {
         return Ok(Requirement::In(key, values));
     }
     if let Some((head, list)) = text.split_once('(') {
-        let values = list.strip_suffix(')').ok_or_else(bad)?.split(',').map(|v| v.trim().to_owned()).collect();
+        let values =
+            list.strip_suffix(')').ok_or_else(bad)?.split(',').map(|v| v.trim().to_owned()).collect();
         let mut words = head.split_whitespace();
         return match (words.next(), words.next(), words.next()) {
             (Some(key), Some("in"), None) => Ok(Requirement::In(key.to_owned(), values)),
@@ -100,8 +104,8 @@ fn field(text: &str) -> Result<(String, bool, String), Refusal> {
     let split = text.split_once("!=").map(|(path, value)| (path, false, value));
     let split = split.or_else(|| text.split_once("==").map(|(path, value)| (path, true, value)));
     let split = split.or_else(|| text.split_once('=').map(|(path, value)| (path, true, value)));
-    let (path, equal, value) =
-        split.ok_or_else(|| Refusal::bad_request(format!("invalid field selector: {text:?} has no operator")))?;
+    let (path, equal, value) = split
+        .ok_or_else(|| Refusal::bad_request(format!("invalid field selector: {text:?} has no operator")))?;
     Ok((path.trim().to_owned(), equal, value.trim().to_owned()))
 }
 

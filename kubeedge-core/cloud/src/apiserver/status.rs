@@ -4,6 +4,8 @@ use http::StatusCode;
 use kubeedge_core::{failure::chain, store::StoreError};
 use serde_json::{Value, json};
 
+use crate::apiserver::edit::put;
+
 /// A request that was not carried out.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Refusal {
@@ -29,7 +31,7 @@ impl Subject<'_> {
     fn details(&self) -> Value {
         let mut details = json!({"name": self.name, "kind": self.plural});
         if !self.group.is_empty() {
-            details["group"] = self.group.into();
+            put(&mut details, &["group"], self.group);
         }
         details
     }
@@ -74,13 +76,15 @@ impl Refusal {
     }
 
     pub(crate) fn conflict(subject: &Subject<'_>, why: &str) -> Self {
-        let message = format!("Operation cannot be fulfilled on {} {:?}: {why}", subject.resource(), subject.name);
+        let message =
+            format!("Operation cannot be fulfilled on {} {:?}: {why}", subject.resource(), subject.name);
         Self { details: subject.details(), ..Self::new(StatusCode::CONFLICT, "Conflict", message) }
     }
 
     /// The object changed since it was read.
     pub(crate) fn stale(subject: &Subject<'_>) -> Self {
-        let why = "the object has been modified; please apply your changes to the latest version and try again";
+        let why =
+            "the object has been modified; please apply your changes to the latest version and try again";
         Self::conflict(subject, why)
     }
 
@@ -91,14 +95,15 @@ impl Refusal {
             [one] => one.clone(),
             many => format!("[{}]", many.join(", ")),
         };
-        let kind_group = if subject.group.is_empty() { kind.to_owned() } else { format!("{kind}.{}", subject.group) };
+        let kind_group =
+            if subject.group.is_empty() { kind.to_owned() } else { format!("{kind}.{}", subject.group) };
         let causes: Vec<_> = problems
             .iter()
             .map(|(path, why)| json!({"reason": "FieldValueInvalid", "message": why, "field": path}))
             .collect();
         let mut details = subject.details();
-        details["kind"] = kind.into();
-        details["causes"] = causes.into();
+        put(&mut details, &["kind"], kind);
+        put(&mut details, &["causes"], causes);
         let message = format!("{kind_group} {:?} is invalid: {text}", subject.name);
         Self { details, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message) }
     }
@@ -133,7 +138,7 @@ impl Refusal {
             "message": self.message, "reason": self.reason, "code": self.code.as_u16(),
         });
         if !self.details.is_null() {
-            status["details"] = self.details.clone();
+            put(&mut status, &["details"], self.details.clone());
         }
         status
     }

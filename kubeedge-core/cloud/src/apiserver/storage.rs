@@ -15,6 +15,7 @@ use futures::TryStreamExt;
 use kubeedge_core::store::{Batch, Bucket, Key, MetaStore, Scan, StoreError};
 use parking_lot::RwLock;
 use serde_json::Value;
+
 use tokio::sync::{Mutex, watch};
 
 /// Where objects are kept.
@@ -40,7 +41,12 @@ impl ObjectKey {
 
     fn from_row(row: &str) -> Option<Self> {
         let mut parts = row.splitn(4, '/').map(str::to_owned);
-        Some(Self { group: parts.next()?, plural: parts.next()?, namespace: parts.next()?, name: parts.next()? })
+        Some(Self {
+            group: parts.next()?,
+            plural: parts.next()?,
+            namespace: parts.next()?,
+            name: parts.next()?,
+        })
     }
 }
 
@@ -148,7 +154,10 @@ impl Storage {
     }
 
     /// Every object whose key satisfies a condition.
-    pub(crate) fn find(&self, condition: impl Fn(&ObjectKey, &Value) -> bool) -> Vec<(ObjectKey, Arc<Value>)> {
+    pub(crate) fn find(
+        &self,
+        condition: impl Fn(&ObjectKey, &Value) -> bool,
+    ) -> Vec<(ObjectKey, Arc<Value>)> {
         let state = self.state.read();
         let found = state.objects.iter().filter(|(key, object)| condition(key, object));
         found.map(|(key, object)| (key.clone(), object.clone())).collect()
@@ -205,10 +214,10 @@ impl Storage {
             _ => drop(state.objects.insert(change.key.clone(), change.object.clone())),
         }
         state.version = change.version;
-        if state.ring.len() == RING {
-            if let Some(oldest) = state.ring.pop_front() {
-                state.forgotten = oldest.version;
-            }
+        if state.ring.len() == RING
+            && let Some(oldest) = state.ring.pop_front()
+        {
+            state.forgotten = oldest.version;
         }
         let version = change.version;
         state.ring.push_back(Arc::new(change));

@@ -9,7 +9,12 @@ use super::{
 };
 
 /// A `Table` of these objects.
-pub(crate) fn table(kind: &Kind, objects: &[impl std::borrow::Borrow<Value>], version: &str, include: &str) -> Value {
+pub(crate) fn table(
+    kind: &Kind,
+    objects: &[impl std::borrow::Borrow<Value>],
+    version: &str,
+    include: &str,
+) -> Value {
     let columns = columns(kind);
     let now = OffsetDateTime::now_utc();
     let rows: Vec<_> = objects.iter().map(|object| row(kind, object.borrow(), now, include)).collect();
@@ -31,15 +36,64 @@ fn columns(kind: &Kind) -> Vec<(String, String, i64)> {
         return std::iter::once(name).chain(own).collect();
     }
     let names: &[(&str, i64)] = match (kind.group.as_str(), kind.plural.as_str()) {
-        ("", "pods") => &[("Name", 0), ("Ready", 0), ("Status", 0), ("Restarts", 0), ("Age", 0), ("IP", 1), ("Node", 1), ("Nominated Node", 1), ("Readiness Gates", 1)],
-        ("", "nodes") => &[("Name", 0), ("Status", 0), ("Roles", 0), ("Age", 0), ("Version", 0), ("Internal-IP", 1), ("External-IP", 1), ("OS-Image", 1), ("Kernel-Version", 1), ("Container-Runtime", 1)],
-        ("apps", "deployments") => &[("Name", 0), ("Ready", 0), ("Up-to-date", 0), ("Available", 0), ("Age", 0), ("Containers", 1), ("Images", 1), ("Selector", 1)],
-        ("apps", "replicasets") => &[("Name", 0), ("Desired", 0), ("Current", 0), ("Ready", 0), ("Age", 0), ("Containers", 1), ("Images", 1), ("Selector", 1)],
-        ("", "services") => &[("Name", 0), ("Type", 0), ("Cluster-IP", 0), ("External-IP", 0), ("Port(s)", 0), ("Age", 0), ("Selector", 1)],
+        ("", "pods") => &[
+            ("Name", 0),
+            ("Ready", 0),
+            ("Status", 0),
+            ("Restarts", 0),
+            ("Age", 0),
+            ("IP", 1),
+            ("Node", 1),
+            ("Nominated Node", 1),
+            ("Readiness Gates", 1),
+        ],
+        ("", "nodes") => &[
+            ("Name", 0),
+            ("Status", 0),
+            ("Roles", 0),
+            ("Age", 0),
+            ("Version", 0),
+            ("Internal-IP", 1),
+            ("External-IP", 1),
+            ("OS-Image", 1),
+            ("Kernel-Version", 1),
+            ("Container-Runtime", 1),
+        ],
+        ("apps", "deployments") => &[
+            ("Name", 0),
+            ("Ready", 0),
+            ("Up-to-date", 0),
+            ("Available", 0),
+            ("Age", 0),
+            ("Containers", 1),
+            ("Images", 1),
+            ("Selector", 1),
+        ],
+        ("apps", "replicasets") => &[
+            ("Name", 0),
+            ("Desired", 0),
+            ("Current", 0),
+            ("Ready", 0),
+            ("Age", 0),
+            ("Containers", 1),
+            ("Images", 1),
+            ("Selector", 1),
+        ],
+        ("", "services") => &[
+            ("Name", 0),
+            ("Type", 0),
+            ("Cluster-IP", 0),
+            ("External-IP", 0),
+            ("Port(s)", 0),
+            ("Age", 0),
+            ("Selector", 1),
+        ],
         ("", "configmaps") => &[("Name", 0), ("Data", 0), ("Age", 0)],
         ("", "secrets") => &[("Name", 0), ("Type", 0), ("Data", 0), ("Age", 0)],
         ("", "namespaces") => &[("Name", 0), ("Status", 0), ("Age", 0)],
-        ("" | "events.k8s.io", "events") => &[("Last Seen", 0), ("Type", 0), ("Reason", 0), ("Object", 0), ("Message", 0), ("Name", 1)],
+        ("" | "events.k8s.io", "events") => {
+            &[("Last Seen", 0), ("Type", 0), ("Reason", 0), ("Object", 0), ("Message", 0), ("Name", 1)]
+        }
         ("coordination.k8s.io", _) => &[("Name", 0), ("Holder", 0), ("Age", 0)],
         ("", "serviceaccounts") => &[("Name", 0), ("Secrets", 0), ("Age", 0)],
         ("apiextensions.k8s.io", _) => &[("Name", 0), ("Created At", 0)],
@@ -60,37 +114,79 @@ fn row(kind: &Kind, object: &Value, now: OffsetDateTime, include: &str) -> Value
     let object = match include {
         "Object" => object.clone(),
         "None" => Value::Null,
-        _ => json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object.get("metadata")}),
+        _ => {
+            json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object.get("metadata")})
+        }
     };
     json!({"cells": cells, "object": object})
 }
 
 fn cells(kind: &Kind, object: &Value, name: String, age: String, now: OffsetDateTime) -> Vec<Value> {
     let number = |pointer: &str| object.pointer(pointer).and_then(Value::as_i64).unwrap_or(0);
-    let entries = |pointer: &str| object.pointer(pointer).and_then(Value::as_object).map_or(0, serde_json::Map::len);
+    let entries =
+        |pointer: &str| object.pointer(pointer).and_then(Value::as_object).map_or(0, serde_json::Map::len);
     match (kind.group.as_str(), kind.plural.as_str()) {
         ("", "pods") => pod(object, name, age, now),
         ("", "nodes") => node(object, name, age),
         ("apps", "deployments") => {
             let ready = format!("{}/{}", number("/status/readyReplicas"), number("/spec/replicas"));
             let [containers, images, selector] = template(object);
-            vec![name.into(), ready.into(), number("/status/updatedReplicas").into(), number("/status/availableReplicas").into(), age.into(), containers, images, selector]
+            vec![
+                name.into(),
+                ready.into(),
+                number("/status/updatedReplicas").into(),
+                number("/status/availableReplicas").into(),
+                age.into(),
+                containers,
+                images,
+                selector,
+            ]
         }
         ("apps", "replicasets") => {
             let [containers, images, selector] = template(object);
-            vec![name.into(), number("/spec/replicas").into(), number("/status/replicas").into(), number("/status/readyReplicas").into(), age.into(), containers, images, selector]
+            vec![
+                name.into(),
+                number("/spec/replicas").into(),
+                number("/status/replicas").into(),
+                number("/status/readyReplicas").into(),
+                age.into(),
+                containers,
+                images,
+                selector,
+            ]
         }
         ("", "services") => service(object, name, age),
-        ("", "configmaps") => vec![name.into(), (entries("/data") + entries("/binaryData")).into(), age.into()],
-        ("", "secrets") => vec![name.into(), text(object, "/type").into(), entries("/data").into(), age.into()],
+        ("", "configmaps") => {
+            vec![name.into(), (entries("/data") + entries("/binaryData")).into(), age.into()]
+        }
+        ("", "secrets") => {
+            vec![name.into(), text(object, "/type").into(), entries("/data").into(), age.into()]
+        }
         ("", "namespaces") => vec![name.into(), text(object, "/status/phase").into(), age.into()],
         ("" | "events.k8s.io", "events") => {
-            let seen = [text(object, "/lastTimestamp"), text(object, "/eventTime"), text(object, "/metadata/creationTimestamp")];
+            let seen = [
+                text(object, "/lastTimestamp"),
+                text(object, "/eventTime"),
+                text(object, "/metadata/creationTimestamp"),
+            ];
             let seen = seen.into_iter().find(|time| !time.is_empty()).unwrap_or_default();
-            let about = format!("{}/{}", text(object, "/involvedObject/kind").to_lowercase(), text(object, "/involvedObject/name"));
-            vec![since(seen, now).into(), text(object, "/type").into(), text(object, "/reason").into(), about.into(), text(object, "/message").into(), name.into()]
+            let about = format!(
+                "{}/{}",
+                text(object, "/involvedObject/kind").to_lowercase(),
+                text(object, "/involvedObject/name")
+            );
+            vec![
+                since(seen, now).into(),
+                text(object, "/type").into(),
+                text(object, "/reason").into(),
+                about.into(),
+                text(object, "/message").into(),
+                name.into(),
+            ]
         }
-        ("coordination.k8s.io", _) => vec![name.into(), text(object, "/spec/holderIdentity").into(), age.into()],
+        ("coordination.k8s.io", _) => {
+            vec![name.into(), text(object, "/spec/holderIdentity").into(), age.into()]
+        }
         ("", "serviceaccounts") => {
             let secrets = object.get("secrets").and_then(Value::as_array).map_or(0, Vec::len);
             vec![name.into(), secrets.into(), age.into()]
@@ -103,7 +199,11 @@ fn cells(kind: &Kind, object: &Value, name: String, age: String, now: OffsetDate
 fn template(object: &Value) -> [Value; 3] {
     let containers = object.pointer("/spec/template/spec/containers").and_then(Value::as_array);
     let join = |field: &str| {
-        let list: Vec<_> = containers.into_iter().flatten().map(|c| c.get(field).and_then(Value::as_str).unwrap_or_default()).collect();
+        let list: Vec<_> = containers
+            .into_iter()
+            .flatten()
+            .map(|c| c.get(field).and_then(Value::as_str).unwrap_or_default())
+            .collect();
         Value::from(list.join(","))
     };
     [join("name"), join("image"), pairs(object.pointer("/spec/selector/matchLabels"))]
@@ -120,9 +220,11 @@ fn pairs(map: Option<&Value>) -> Value {
 }
 
 fn service(object: &Value, name: String, age: String) -> Vec<Value> {
-    let ports: Vec<_> = object.pointer("/spec/ports").and_then(Value::as_array).into_iter().flatten().collect();
+    let ports: Vec<_> =
+        object.pointer("/spec/ports").and_then(Value::as_array).into_iter().flatten().collect();
     let port = |port: &&Value| {
-        let (number, protocol) = (port.get("port").and_then(Value::as_i64).unwrap_or(0), text(port, "/protocol"));
+        let (number, protocol) =
+            (port.get("port").and_then(Value::as_i64).unwrap_or(0), text(port, "/protocol"));
         match port.get("nodePort").and_then(Value::as_i64) {
             Some(node) => format!("{number}:{node}/{protocol}"),
             None => format!("{number}/{protocol}"),
@@ -131,12 +233,21 @@ fn service(object: &Value, name: String, age: String) -> Vec<Value> {
     let ports: Vec<_> = ports.iter().map(port).collect();
     let ip = Some(text(object, "/spec/clusterIP")).filter(|ip| !ip.is_empty()).unwrap_or("<none>");
     let ports = if ports.is_empty() { "<none>".to_owned() } else { ports.join(",") };
-    vec![name.into(), text(object, "/spec/type").into(), ip.into(), "<none>".into(), ports.into(), age.into(), pairs(object.pointer("/spec/selector"))]
+    vec![
+        name.into(),
+        text(object, "/spec/type").into(),
+        ip.into(),
+        "<none>".into(),
+        ports.into(),
+        age.into(),
+        pairs(object.pointer("/spec/selector")),
+    ]
 }
 
 fn node(object: &Value, name: String, age: String) -> Vec<Value> {
     let conditions = object.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten();
-    let ready = conditions.into_iter().find(|c| text(c, "/type") == "Ready").map(|c| text(c, "/status").to_owned());
+    let ready =
+        conditions.into_iter().find(|c| text(c, "/type") == "Ready").map(|c| text(c, "/status").to_owned());
     let mut status = match ready.as_deref() {
         Some("True") => "Ready",
         Some("False") => "NotReady",
@@ -148,12 +259,30 @@ fn node(object: &Value, name: String, age: String) -> Vec<Value> {
         status.push_str(",SchedulingDisabled");
     }
     let labels = object.pointer("/metadata/labels").and_then(Value::as_object);
-    let roles: Vec<_> = labels.into_iter().flatten().filter_map(|(key, _)| key.strip_prefix("node-role.kubernetes.io/")).collect();
+    let roles: Vec<_> = labels
+        .into_iter()
+        .flatten()
+        .filter_map(|(key, _)| key.strip_prefix("node-role.kubernetes.io/"))
+        .collect();
     let roles = if roles.is_empty() { "<none>".to_owned() } else { roles.join(",") };
     let addresses = object.pointer("/status/addresses").and_then(Value::as_array).into_iter().flatten();
-    let address = addresses.into_iter().find(|a| text(a, "/type") == "InternalIP").map_or("<none>", |a| text(a, "/address"));
+    let address = addresses
+        .into_iter()
+        .find(|a| text(a, "/type") == "InternalIP")
+        .map_or("<none>", |a| text(a, "/address"));
     let info = |field: &str| Value::from(text(object, &format!("/status/nodeInfo/{field}")));
-    vec![name.into(), status.into(), roles.into(), age.into(), info("kubeletVersion"), address.into(), "<none>".into(), info("osImage"), info("kernelVersion"), info("containerRuntimeVersion")]
+    vec![
+        name.into(),
+        status.into(),
+        roles.into(),
+        age.into(),
+        info("kubeletVersion"),
+        address.into(),
+        "<none>".into(),
+        info("osImage"),
+        info("kernelVersion"),
+        info("containerRuntimeVersion"),
+    ]
 }
 
 fn pod(object: &Value, name: String, age: String, now: OffsetDateTime) -> Vec<Value> {
@@ -162,7 +291,10 @@ fn pod(object: &Value, name: String, age: String, now: OffsetDateTime) -> Vec<Va
     let ready = statuses.iter().filter(|status| status.get("ready") == Some(&Value::Bool(true))).count();
     let total = list("/spec/containers").len();
     let restarts: i64 = statuses.iter().filter_map(|status| status.get("restartCount")?.as_i64()).sum();
-    let last = statuses.iter().filter_map(|status| parse_time(text(status, "/lastState/terminated/finishedAt"))).max();
+    let last = statuses
+        .iter()
+        .filter_map(|status| parse_time(text(status, "/lastState/terminated/finishedAt")))
+        .max();
     let restarts = match last {
         Some(last) if restarts > 0 => format!("{restarts} ({} ago)", human(now - last)),
         _ => restarts.to_string(),
@@ -170,7 +302,17 @@ fn pod(object: &Value, name: String, age: String, now: OffsetDateTime) -> Vec<Va
     let or_none = |value: &str| if value.is_empty() { "<none>".to_owned() } else { value.to_owned() };
     let (ip, on) = (or_none(text(object, "/status/podIP")), or_none(text(object, "/spec/nodeName")));
     let ready = format!("{ready}/{total}");
-    vec![name.into(), ready.into(), pod_status(object).into(), restarts.into(), age.into(), ip.into(), on.into(), "<none>".into(), "<none>".into()]
+    vec![
+        name.into(),
+        ready.into(),
+        pod_status(object).into(),
+        restarts.into(),
+        age.into(),
+        ip.into(),
+        on.into(),
+        "<none>".into(),
+        "<none>".into(),
+    ]
 }
 
 /// The STATUS column, as kubectl computes it: what went wrong last, else the phase.
@@ -185,7 +327,10 @@ fn pod_status(object: &Value) -> String {
     let mut initialising = false;
     for (at, status) in inits.iter().enumerate() {
         let exit = status.pointer("/state/terminated/exitCode").and_then(Value::as_i64);
-        if exit == Some(0) || (status.get("started") == Some(&Value::Bool(true)) && status.get("ready") == Some(&Value::Bool(true))) {
+        if exit == Some(0)
+            || (status.get("started") == Some(&Value::Bool(true))
+                && status.get("ready") == Some(&Value::Bool(true)))
+        {
             continue;
         }
         let waiting = text(status, "/state/waiting/reason");
@@ -193,7 +338,9 @@ fn pod_status(object: &Value) -> String {
         reason = match (exit, waiting) {
             (Some(code), _) if ended.is_empty() => format!("Init:ExitCode:{code}"),
             (Some(_), _) => format!("Init:{ended}"),
-            (None, waiting) if !waiting.is_empty() && waiting != "PodInitializing" => format!("Init:{waiting}"),
+            (None, waiting) if !waiting.is_empty() && waiting != "PodInitializing" => {
+                format!("Init:{waiting}")
+            }
             _ => format!("Init:{at}/{}", inits.len()),
         };
         initialising = true;
@@ -210,7 +357,9 @@ fn pod_status(object: &Value) -> String {
                 ended.clone_into(&mut reason);
             } else if let Some(code) = status.pointer("/state/terminated/exitCode").and_then(Value::as_i64) {
                 reason = format!("ExitCode:{code}");
-            } else if status.pointer("/state/running").is_some() && status.get("ready") == Some(&Value::Bool(true)) {
+            } else if status.pointer("/state/running").is_some()
+                && status.get("ready") == Some(&Value::Bool(true))
+            {
                 any_running = true;
             }
         }
@@ -219,7 +368,8 @@ fn pod_status(object: &Value) -> String {
         }
     }
     if object.pointer("/metadata/deletionTimestamp").is_some() {
-        return if text(object, "/status/reason") == "NodeLost" { "Unknown" } else { "Terminating" }.to_owned();
+        return if text(object, "/status/reason") == "NodeLost" { "Unknown" } else { "Terminating" }
+            .to_owned();
     }
     reason
 }
@@ -288,7 +438,16 @@ mod tests {
 
     #[test]
     fn ages_are_written_as_kubernetes_writes_them() {
-        for (seconds, expected) in [(5, "5s"), (119, "119s"), (130, "2m10s"), (600, "10m"), (11_000, "3h3m"), (90_000, "25h"), (200_000, "2d7h"), (864_000, "10d")] {
+        for (seconds, expected) in [
+            (5, "5s"),
+            (119, "119s"),
+            (130, "2m10s"),
+            (600, "10m"),
+            (11_000, "3h3m"),
+            (90_000, "25h"),
+            (200_000, "2d7h"),
+            (864_000, "10d"),
+        ] {
             assert_eq!(human(time::Duration::seconds(seconds)), expected);
         }
     }

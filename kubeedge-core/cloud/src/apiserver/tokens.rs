@@ -4,6 +4,8 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::StatusCode;
 use serde_json::{Value, json};
 
+use crate::apiserver::edit::{field, put};
+
 use super::{
     Server,
     http::{Answer, Call, json_answer},
@@ -34,15 +36,19 @@ pub(super) fn issue(server: &Server, call: &Call, namespace: &str, name: &str) -
     let subject = format!("system:serviceaccount:{namespace}:{name}");
     let mut kubernetes = json!({"namespace": namespace, "serviceaccount": {"name": name, "uid": text(&account, "/metadata/uid")}});
     if let Some(bound) = request.pointer("/spec/boundObjectRef").filter(|bound| bound.is_object()) {
-        kubernetes[text(bound, "/kind").to_lowercase()] = json!({"name": bound["name"], "uid": bound["uid"]});
+        put(
+            &mut kubernetes,
+            &[&text(bound, "/kind").to_lowercase()],
+            json!({"name": field(bound, "/name"), "uid": field(bound, "/uid")}),
+        );
     }
     let claims = json!({"aud": audiences, "exp": now + seconds, "iat": now, "nbf": now, "iss": ISSUER, "sub": subject, "kubernetes.io": kubernetes});
     let token = server.settings.signer.sign(&claims);
-    request["status"] = json!({"token": token, "expirationTimestamp": from_now(seconds)});
-    request["kind"] = "TokenRequest".into();
-    request["apiVersion"] = "authentication.k8s.io/v1".into();
-    request["spec"]["expirationSeconds"] = seconds.into();
-    request["spec"]["audiences"] = audiences;
+    put(&mut request, &["status"], json!({"token": token, "expirationTimestamp": from_now(seconds)}));
+    put(&mut request, &["kind"], "TokenRequest");
+    put(&mut request, &["apiVersion"], "authentication.k8s.io/v1");
+    put(&mut request, &["spec", "expirationSeconds"], seconds);
+    put(&mut request, &["spec", "audiences"], audiences);
     Ok(json_answer(StatusCode::CREATED, &request))
 }
 

@@ -7,6 +7,8 @@ use futures::{Stream, stream};
 use http_body::Frame;
 use kubeedge_core::failure::BoxError;
 use serde_json::{Value, json};
+
+use crate::apiserver::edit::{field, put};
 use tokio::{sync::watch, time::Instant};
 
 use super::{
@@ -53,11 +55,18 @@ struct Cursor {
 }
 
 /// The events of a watch.
-pub(super) fn events(server: Arc<Server>, watch: Watch) -> Result<impl Stream<Item = Result<Frame<Bytes>, BoxError>> + Send + 'static, Refusal> {
+pub(super) fn events(
+    server: Arc<Server>,
+    watch: Watch,
+) -> Result<impl Stream<Item = Result<Frame<Bytes>, BoxError>> + Send + 'static, Refusal> {
     let newest = server.storage.subscribe();
     let asked: Option<u64> = match watch.version.as_str() {
         "" | "0" => None,
-        number => Some(number.parse().map_err(|_| Refusal::bad_request(format!("invalid resource version {number:?}")))?),
+        number => Some(
+            number
+                .parse()
+                .map_err(|_| Refusal::bad_request(format!("invalid resource version {number:?}")))?,
+        ),
     };
     let from_start = watch.initial || asked.is_none();
     if let (false, Some(version)) = (from_start, asked) {
@@ -90,11 +99,13 @@ impl Cursor {
     fn begin(&mut self) {
         let key = &self.watch.key;
         let (objects, version) = self.server.storage.list(&key.group, &key.plural, &key.namespace);
-        for object in objects.iter().filter(|object| self.watch.selector.matches(object)) {
-            let line = self.line("ADDED", object);
-            self.ready.push_back(line);
-        }
         self.version = version;
+        for object in objects {
+            if self.watch.selector.matches(&object) {
+                let line = self.line("ADDED", &object);
+                self.ready.push_back(line);
+            }
+        }
         if self.watch.initial {
             self.ready.push_back(self.bookmark_line(true));
         }
@@ -158,7 +169,8 @@ impl Cursor {
             return None;
         }
         let selector = &self.watch.selector;
-        let did = change.before.as_deref().is_some_and(|before| selector.is_empty() || selector.matches(before));
+        let did =
+            change.before.as_deref().is_some_and(|before| selector.is_empty() || selector.matches(before));
         let does = change.happened != Happened::Deleted && selector.matches(&change.object);
         match (did, does) {
             (false, true) => Some("ADDED"),
@@ -174,12 +186,12 @@ impl Cursor {
                 let mut shown = table(&self.watch.kind, &[object], &self.version.to_string(), include);
                 // Kubernetes tells the columns once.
                 if std::mem::replace(&mut self.headed, true) {
-                    shown["columnDefinitions"] = Value::Null;
+                    put(&mut shown, &["columnDefinitions"], Value::Null);
                 }
                 shown
             }
             None if self.watch.metadata => {
-                json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"]})
+                json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": field(object, "/metadata")})
             }
             None => return lined_object(kind, object),
         };
@@ -189,10 +201,13 @@ impl Cursor {
     fn bookmark_line(&self, initial: bool) -> Bytes {
         let mut meta = json!({"resourceVersion": self.version.to_string(), "creationTimestamp": null});
         if initial {
-            meta["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+            put(&mut meta, &["annotations"], json!({"k8s.io/initial-events-end": "true"}));
         }
         let kind = &self.watch.kind;
-        lined_object("BOOKMARK", &json!({"kind": kind.kind, "apiVersion": kind.api_version(), "metadata": meta}))
+        lined_object(
+            "BOOKMARK",
+            &json!({"kind": kind.kind, "apiVersion": kind.api_version(), "metadata": meta}),
+        )
     }
 }
 

@@ -1,0 +1,214 @@
+//! The embedded API over TLS: for kubectl and every other client.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use ::http::{Request, Response, header};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+};
+use kubeedge_core::{
+    cluster::Body,
+    kernel::Shutdown,
+    pki::{Identity, Leaf, to_pem},
+};
+use rustls::{
+    RootCertStore, ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer},
+    server::WebPkiClientVerifier,
+};
+use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet};
+use tokio_rustls::TlsAcceptor;
+
+use super::{EmbeddedCluster, Server, User, http::json_answer, status::Refusal, tokens};
+
+/// How many connections there may be at once.
+const CONNECTIONS: usize = 1024;
+/// How long a TLS handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// How the API is served.
+#[derive(Clone, Debug)]
+pub struct ServeSettings {
+    /// Where to listen; port 0 for a free one. Keep it on loopback unless the network is trusted.
+    pub address: SocketAddr,
+    /// The server's certificate and key, under the authority that client certificates must be of.
+    pub identity: Identity,
+    /// Bearer tokens that stand for an administrator.
+    pub admin_tokens: Vec<String>,
+}
+
+/// The API could not be served.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// Certificate or key cannot be used.
+    #[error("certificate or key of the API server cannot be used: {0}")]
+    Tls(String),
+}
+
+/// A listening API.
+pub struct Serving {
+    cluster: EmbeddedCluster,
+    listener: TcpListener,
+    address: SocketAddr,
+    tls: TlsAcceptor,
+    admin_tokens: Arc<Vec<String>>,
+}
+
+impl std::fmt::Debug for Serving {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Serving").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl EmbeddedCluster {
+    /// Starts to listen; requests are answered once [`Serving::run`] runs.
+    pub async fn serve(&self, settings: ServeSettings) -> Result<Serving, ServeError> {
+        let tls = tls(&settings.identity).map_err(|error| ServeError::Tls(error.to_string()))?;
+        let fail = |source| ServeError::Listen { address: settings.address, source };
+        let listener = TcpListener::bind(settings.address).await.map_err(fail)?;
+        let address = listener.local_addr().map_err(fail)?;
+        let admin_tokens = Arc::new(settings.admin_tokens);
+        Ok(Serving {
+            cluster: self.clone(),
+            listener,
+            address,
+            tls: TlsAcceptor::from(Arc::new(tls)),
+            admin_tokens,
+        })
+    }
+}
+
+fn tls(identity: &Identity) -> Result<ServerConfig, Box<dyn std::error::Error>> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from(identity.ca.to_vec()))?;
+    let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+    // People without a certificate may have a token.
+    let clients = clients.allow_unauthenticated().build()?;
+    let key = PrivateKeyDer::try_from(identity.key.sec1().to_vec())?;
+    let chain = vec![CertificateDer::from(identity.certificate.to_vec())];
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_client_cert_verifier(clients)
+        .with_single_cert(chain, key)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+impl Serving {
+    /// Where it listens, with the real port.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until shutdown.
+    pub async fn run(self, shutdown: Shutdown) {
+        let slots = Arc::new(Semaphore::new(CONNECTIONS));
+        let mut connections = JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                () = shutdown.requested() => break,
+                Some(_) = connections.join_next() => continue,
+                accepted = async {
+                    let slot = slots.clone().acquire_owned().await;
+                    (self.listener.accept().await, slot)
+                } => accepted,
+            };
+            let ((stream, peer), slot) = match accepted {
+                (Ok(accepted), Ok(slot)) => (accepted, slot),
+                (Err(error), _) => {
+                    tracing::warn!(error = %error, "cannot accept a connection to the API");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+                (_, Err(_)) => break,
+            };
+            let (cluster, tls, tokens) = (self.cluster.clone(), self.tls.clone(), self.admin_tokens.clone());
+            connections.spawn(async move {
+                let _slot = slot;
+                let _ = stream.set_nodelay(true);
+                match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
+                    Ok(Ok(stream)) => talk(cluster, stream, tokens).await,
+                    Ok(Err(error)) => {
+                        tracing::debug!(%peer, error = %error, "TLS handshake with a client failed")
+                    }
+                    Err(_) => tracing::debug!(%peer, "TLS handshake with a client took too long"),
+                }
+            });
+        }
+        connections.shutdown().await;
+    }
+}
+
+async fn talk(
+    cluster: EmbeddedCluster,
+    stream: tokio_rustls::server::TlsStream<tokio::net::TcpStream>,
+    tokens: Arc<Vec<String>>,
+) {
+    let certified =
+        stream.get_ref().1.peer_certificates().and_then(<[_]>::first).and_then(|der| Leaf::read(der).ok());
+    let certified = certified.map(|leaf| User { name: leaf.common_name, groups: leaf.organizations });
+    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+        let (server, certified, tokens) = (cluster.server.clone(), certified.clone(), tokens.clone());
+        async move { Ok::<_, std::convert::Infallible>(authenticated(&server, certified, &tokens, request).await) }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http2().max_concurrent_streams(256);
+    if let Err(error) = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await {
+        tracing::debug!(error = %error, "connection of a client ended");
+    }
+}
+
+async fn authenticated(
+    server: &Arc<Server>,
+    certified: Option<User>,
+    tokens: &[String],
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let bearer = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let bearer = bearer.and_then(|value| value.strip_prefix("Bearer "));
+    let by_token = bearer.and_then(|token| token_user(server, tokens, token));
+    let is_health = matches!(request.uri().path(), "/healthz" | "/livez" | "/readyz" | "/version");
+    let anonymous = is_health.then(|| User { name: "system:anonymous".to_owned(), groups: Vec::new() });
+    let Some(user) = certified.or(by_token).or(anonymous) else {
+        let refusal = Refusal::unauthorized();
+        return json_answer(refusal.code, &refusal.to_json());
+    };
+    server.respond(user, request.map(|body| body.map_err(Into::into).boxed_unsync())).await
+}
+
+fn token_user(server: &Server, tokens: &[String], token: &str) -> Option<User> {
+    // Digests are compared: how much of a guess is right cannot be told from the time it takes.
+    let digest = |text: &str| ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+    let is_it = |known: &String| digest(known).as_ref() == digest(token).as_ref();
+    if tokens.iter().any(is_it) {
+        return Some(User { name: "admin".to_owned(), groups: vec!["system:masters".to_owned()] });
+    }
+    let name = tokens::user_of(server, token)?;
+    Some(User { name, groups: vec!["system:serviceaccounts".to_owned()] })
+}
+
+/// A kubeconfig for a client certificate.
+pub fn kubeconfig(server: &str, client: &Identity) -> String {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    let encode = |pem: String| STANDARD.encode(pem);
+    let (ca, certificate) = (to_pem("CERTIFICATE", &client.ca), to_pem("CERTIFICATE", &client.certificate));
+    let (ca, certificate, key) = (encode(ca), encode(certificate), encode(client.key.to_pem()));
+    format!(
+        "apiVersion: v1\nkind: Config\nclusters:\n- name: kubeedge\n  cluster:\n    server: {server}\n    certificate-authority-data: {ca}\n\
+         users:\n- name: admin\n  user:\n    client-certificate-data: {certificate}\n    client-key-data: {key}\n\
+         contexts:\n- name: kubeedge\n  context:\n    cluster: kubeedge\n    user: admin\ncurrent-context: kubeedge\n"
+    )
+}
