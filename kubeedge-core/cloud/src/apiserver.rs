@@ -50,7 +50,7 @@ use tower::{service_fn, util::BoxCloneSyncService};
 
 use self::{
     kinds::built_in_kind,
-    registry::{Part, Validation},
+    registry::{Mode, Part, Validation},
     status::Refusal,
     storage::Storage,
 };
@@ -143,9 +143,7 @@ impl EmbeddedCluster {
                 &kind,
                 "",
                 name,
-                Part::Main,
-                Validation::Ignore,
-                false,
+                Mode { part: Part::Main, validation: Validation::Ignore, dry_run: false },
                 renew,
             )
             .await;
@@ -197,12 +195,18 @@ impl ClusterApi for EmbeddedCluster {
 async fn bind(storage: &Storage, namespace: &str, name: &str, node: &str) -> Result<(), Refusal> {
     let kind = built_in_kind("", "pods");
     let stamp = registry::now();
-    let bound =
-        registry::change(storage, &kind, namespace, name, Part::Main, Validation::Ignore, false, |before| {
+    let bound = registry::change(
+        storage,
+        &kind,
+        namespace,
+        name,
+        Mode { part: Part::Main, validation: Validation::Ignore, dry_run: false },
+        |before| {
             let mut new = before.clone();
             put(&mut new, &["spec", "nodeName"], node);
             Ok(new)
-        });
+        },
+    );
     bound.await?;
     let scheduled =
         json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": stamp});
@@ -211,9 +215,7 @@ async fn bind(storage: &Storage, namespace: &str, name: &str, node: &str) -> Res
         &kind,
         namespace,
         name,
-        Part::Status,
-        Validation::Ignore,
-        false,
+        Mode { part: Part::Status, validation: Validation::Ignore, dry_run: false },
         |before| {
             let patch = json!({"status": {"conditions": [scheduled]}});
             patch::strategic_merge(before.clone(), patch)

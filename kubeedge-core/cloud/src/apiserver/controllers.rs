@@ -22,7 +22,7 @@ use crate::apiserver::edit::{field, put};
 use super::{
     EmbeddedCluster, Server,
     kinds::{Kind, built_in_kind},
-    registry::{self, Deletion, Part, Validation, now, text},
+    registry::{self, Deletion, Mode, Part, Validation, now, text},
     status::Refusal,
     storage::{Change, TooOld},
 };
@@ -205,8 +205,14 @@ impl Desk {
         make: impl FnOnce(&Value) -> Value + Send,
     ) -> Result<Value, Refusal> {
         let make = |before: &Value| Ok(make(before));
-        let done =
-            registry::change(&self.server.storage, kind, &at.0, &at.1, part, Validation::Ignore, false, make);
+        let done = registry::change(
+            &self.server.storage,
+            kind,
+            &at.0,
+            &at.1,
+            Mode { part, validation: Validation::Ignore, dry_run: false },
+            make,
+        );
         done.await.map(|(object, _)| object)
     }
 

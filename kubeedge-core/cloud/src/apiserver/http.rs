@@ -14,7 +14,7 @@ use super::{
     Server, User, discovery,
     kinds::{self, Kind},
     patch,
-    registry::{self, Deletion, Part, Validation, text},
+    registry::{self, Deletion, Mode, Part, Validation, text},
     selectors::Selector,
     status::{Refusal, Subject},
     table::table,
@@ -337,9 +337,15 @@ impl Server {
         let part = if target.sub == "status" { Part::Status } else { Part::Main };
         let (storage, kind) = (&self.storage, &target.kind);
         let (namespace, name) = (&target.namespace, &target.name);
-        let done =
-            registry::change(storage, kind, namespace, name, part, call.validation(), call.dry_run(), make)
-                .await;
+        let done = registry::change(
+            storage,
+            kind,
+            namespace,
+            name,
+            Mode { part, validation: call.validation(), dry_run: call.dry_run() },
+            make,
+        )
+        .await;
         let (object, warnings) = done?;
         Ok(self.one(call, target, StatusCode::OK, &object, &warnings))
     }
@@ -491,9 +497,7 @@ impl Server {
             &target.kind,
             namespace,
             name,
-            Part::Main,
-            Validation::Ignore,
-            call.dry_run(),
+            Mode { part: Part::Main, validation: Validation::Ignore, dry_run: call.dry_run() },
             make,
         );
         Ok(json_answer(StatusCode::OK, &scale_of(&done.await?.0)))

@@ -31,6 +31,14 @@ pub(crate) enum Part {
     Status,
 }
 
+/// How a change is to be made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mode {
+    pub part: Part,
+    pub validation: Validation,
+    pub dry_run: bool,
+}
+
 /// How an object is to be deleted.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Deletion {
@@ -215,9 +223,7 @@ pub(crate) async fn change(
     kind: &Kind,
     namespace: &str,
     name: &str,
-    part: Part,
-    validation: Validation,
-    dry_run: bool,
+    mode: Mode,
     make: impl FnOnce(&Value) -> Result<Value, Refusal> + Send,
 ) -> Result<(Value, Vec<String>), Refusal> {
     let mut warnings = Vec::new();
@@ -225,9 +231,9 @@ pub(crate) async fn change(
     let key = kind.key(namespace, name);
     let done = storage.write::<Refusal>(&key, |before| {
         let before = before.ok_or_else(|| Refusal::not_found(&subject(kind, name)))?;
-        let (new, told) = changed(kind, before, make(before)?, name, part, validation)?;
+        let (new, told) = changed(kind, before, make(before)?, name, mode.part, mode.validation)?;
         warnings = told;
-        if dry_run {
+        if mode.dry_run {
             dry = Some(new);
             return Ok(Write::Keep);
         }
@@ -306,7 +312,7 @@ fn changed(
     }
     if kind.status {
         match before.get("status") {
-            Some(status) => new["status"] = status.clone(),
+            Some(status) => put(&mut new, &["status"], status.clone()),
             None => drop(new.as_object_mut().and_then(|fields| fields.remove("status"))),
         }
     }
@@ -355,7 +361,7 @@ fn mutable_parts(before: Option<&Value>, new: &mut Value) {
     let Some(before) = before else { return };
     for field in ["tolerations", "activeDeadlineSeconds", "terminationGracePeriodSeconds"] {
         match before.get(field) {
-            Some(value) => new[field] = value.clone(),
+            Some(value) => put(new, &[field], value.clone()),
             None => drop(new.as_object_mut().and_then(|fields| fields.remove(field))),
         }
     }
