@@ -62,7 +62,8 @@ pub(super) fn apply(
     let wanted = set_of(&wanted_part, kind, "");
     let mut all = entries(before);
     let at = all.iter().position(|entry| entry.is(manager, "Apply", sub));
-    let previous = at.map(|at| all.remove(at).fields).unwrap_or_default();
+    let mine = at.map(|at| all.remove(at));
+    let previous = mine.as_ref().map(|entry| entry.fields.clone()).unwrap_or_default();
     let differing = minus(&changes(&owned_part(before, sub), &wanted_part, kind, ""), &Set::new());
     let contested = intersect(&wanted, &differing);
     let conflicts: Vec<_> = all
@@ -82,9 +83,27 @@ pub(super) fn apply(
     remove(&mut new, &minus(&previous, &others));
     let mut merged = merge(kind, new, applied)?;
     put(&mut merged, &["metadata", "resourceVersion"], "");
-    all.push(Entry::new(kind, manager, "Apply", sub, wanted));
+    let mut entry = Entry::new(kind, manager, "Apply", sub, wanted);
+    if let Some(mine) = mine.filter(|mine| mine.fields == entry.fields && same_content(before, &merged)) {
+        // Applied once more without a change: no new time, so no new version for every watcher to look at.
+        entry.time = mine.time;
+    }
+    all.insert(at.unwrap_or(all.len()).min(all.len()), entry);
     store(&mut merged, all);
     Ok(merged)
+}
+
+/// Whether two versions of an object say the same, but for who said it.
+fn same_content(a: &Value, b: &Value) -> bool {
+    let plain = |object: &Value| {
+        let mut object = object.clone();
+        if let Some(meta) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+            meta.remove("resourceVersion");
+            meta.remove("managedFields");
+        }
+        object
+    };
+    plain(a) == plain(b)
 }
 
 fn merge(kind: &Kind, object: Value, applied: Value) -> Result<Value, Refusal> {
@@ -476,6 +495,10 @@ mod tests {
         let again = applied(&first, deployment(Some(3), "1"), "alice", false).unwrap();
         assert_eq!(again["spec"], first["spec"]);
         assert_eq!(entries(&again)[0].fields, entries(&first)[0].fields);
+        let mut earlier = again.clone();
+        earlier["metadata"]["managedFields"][0]["time"] = "2026-01-01T00:00:00Z".into();
+        let third = applied(&earlier, deployment(Some(3), "1"), "alice", false).unwrap();
+        assert_eq!(third["metadata"]["managedFields"], earlier["metadata"]["managedFields"]);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! every few seconds catches what time alone brings about: leases that run out, tolerations that end.
 
 mod deployment;
+mod expiry;
 mod garbage;
 mod namespaces;
 mod nodes;
@@ -85,6 +86,7 @@ struct Dirty {
     pods: bool,
     nodes: bool,
     owners: bool,
+    expiry: bool,
 }
 
 fn place(object: &Value) -> Place {
@@ -102,7 +104,7 @@ impl Dirty {
         self.deployments.is_empty()
             && self.replica_sets.is_empty()
             && self.namespaces.is_empty()
-            && !(self.pods || self.nodes || self.owners)
+            && !(self.pods || self.nodes || self.owners || self.expiry)
     }
 
     fn note(&mut self, change: &Change) {
@@ -151,6 +153,7 @@ impl Desk {
             pods: true,
             nodes: true,
             owners: true,
+            expiry: true,
         }
     }
 
@@ -175,6 +178,9 @@ impl Desk {
         }
         if dirty.owners {
             again.owners = told("garbage", &Place::default(), garbage::reconcile(self).await);
+        }
+        if dirty.expiry {
+            again.expiry = told("expiry", &Place::default(), expiry::reconcile(self).await);
         }
         for name in dirty.namespaces {
             if told("namespace", &(String::new(), name.clone()), namespaces::reconcile(self, &name).await) {

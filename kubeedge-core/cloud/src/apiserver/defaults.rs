@@ -174,6 +174,15 @@ fn container_defaults(container: &mut Map<String, Value>) {
             default(port, &[("protocol", "TCP".into())]);
         }
     }
+    // YAML's `cpu: 1` arrives as a number; a quantity is a text everywhere else.
+    for side in ["limits", "requests"] {
+        let quantities = container.get_mut("resources").and_then(|resources| resources.get_mut(side));
+        for quantity in quantities.and_then(Value::as_object_mut).into_iter().flat_map(Map::values_mut) {
+            if quantity.is_number() {
+                *quantity = quantity.to_string().into();
+            }
+        }
+    }
     let limits = container.get("resources").and_then(|r| r.get("limits")).and_then(Value::as_object).cloned();
     if let (Some(limits), Some(Value::Object(resources))) = (limits, container.get_mut("resources")) {
         let requests = resources.entry("requests").or_insert_with(|| json!({}));

@@ -1,13 +1,14 @@
 //! Deployments: one ReplicaSet per template, and a rolling change from the old ones to the new.
 
 use serde_json::{Value, json};
+use time::OffsetDateTime;
 
 use crate::apiserver::edit::{field, put};
 
 use super::{
     super::{
         kinds::{Kind, built_in_kind},
-        registry::{Part, now, text},
+        registry::{Part, now, parse_time, text},
         status::Refusal,
     },
     Desk, Place, controller, integer,
@@ -43,7 +44,7 @@ pub(super) async fn reconcile(desk: &Desk, at: &Place) -> Result<(), Refusal> {
         }
         prune(desk, &sets_kind, &deployment, &old).await?;
     }
-    publish(desk, &kind, at, new.as_ref(), &old).await
+    publish(desk, &kind, at, &deployment, new.as_ref(), &old).await
 }
 
 fn template(object: &Value) -> Value {
@@ -138,7 +139,11 @@ fn room(deployment: &Value) -> (i64, i64) {
                 (if up { exact.ceil() } else { exact.floor() }) as i64
             }
             Some(value) => value.as_i64().unwrap_or(0),
-            None => 0,
+            // Kubernetes' default for what is left out, also when the other one is given.
+            None => {
+                let quarter = wished as f64 / 4.0;
+                (if up { quarter.ceil() } else { quarter.floor() }) as i64
+            }
         }
     };
     let (surge, missing) = (part("maxSurge", true), part("maxUnavailable", false));
@@ -224,6 +229,7 @@ async fn publish(
     desk: &Desk,
     kind: &Kind,
     at: &Place,
+    looked_at: &Value,
     new: Option<&Value>,
     old: &[Value],
 ) -> Result<(), Refusal> {
@@ -240,10 +246,19 @@ async fn publish(
         let (_, missing) = room(before);
         let enough = available >= wished - missing;
         let complete = updated == wished && replicas == wished && available >= wished;
-        let (progress, message) = if complete {
-            ("NewReplicaSetAvailable", format!("ReplicaSet {name:?} has successfully progressed."))
-        } else {
-            ("ReplicaSetUpdated", format!("ReplicaSet {name:?} is progressing."))
+        let numbers = Numbers { replicas, updated, ready, available };
+        let progress = progress(before, &numbers, complete, OffsetDateTime::now_utc());
+        let (reason, message) = match progress {
+            Progress::Complete => {
+                ("NewReplicaSetAvailable", format!("ReplicaSet {name:?} has successfully progressed."))
+            }
+            Progress::Paused => ("DeploymentPaused", "Deployment is paused".to_owned()),
+            Progress::Late => {
+                ("ProgressDeadlineExceeded", format!("ReplicaSet {name:?} has timed out progressing."))
+            }
+            Progress::Moving | Progress::Waiting => {
+                ("ReplicaSetUpdated", format!("ReplicaSet {name:?} is progressing."))
+            }
         };
         let availability = if enough {
             ("MinimumReplicasAvailable", "Deployment has minimum availability.")
@@ -255,22 +270,24 @@ async fn publish(
             let list = before.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten();
             let old = list.into_iter().find(|c| text(c, "/type") == kind);
             let kept = |field: &str, same: bool| {
-                old.filter(|_| same)
+                old.filter(|_| same && !(kind == "Progressing" && progress == Progress::Moving))
                     .and_then(|c| c.get(field).cloned())
                     .unwrap_or_else(|| stamp.clone().into())
             };
             let same_status = old.is_some_and(|c| text(c, "/status") == status);
             let same = same_status && old.is_some_and(|c| text(c, "/reason") == reason);
-            json!({"type": kind, "status": status, "reason": reason, "message": message, "lastTransitionTime": kept("lastTransitionTime", same_status), "lastUpdateTime": kept("lastUpdateTime", same)})
+            json!({"type": kind, "status": status, "reason": reason, "message": message, "lastTransitionTime": old.filter(|_| same_status).and_then(|c| c.get("lastTransitionTime").cloned()).unwrap_or_else(|| stamp.clone().into()), "lastUpdateTime": kept("lastUpdateTime", same)})
         };
         let mut new = before.clone();
+        // The generation that was looked at, not the one there by now: clients take it as "the controller has seen
+        // this" and the counts as its outcome.
         put(
             &mut new,
             &["status"],
             json!({
-                "observedGeneration": field(before, "/metadata/generation"), "replicas": replicas, "updatedReplicas": updated,
+                "observedGeneration": field(looked_at, "/metadata/generation"), "replicas": replicas, "updatedReplicas": updated,
                 "readyReplicas": ready, "availableReplicas": available, "unavailableReplicas": (wished - available).max(0),
-                "conditions": [condition("Available", enough, availability.0, availability.1), condition("Progressing", true, progress, &message)],
+                "conditions": [condition("Available", enough, availability.0, availability.1), condition("Progressing", progress != Progress::Late, reason, &message)],
             }),
         );
         new
@@ -285,4 +302,103 @@ async fn publish(
         .await?;
     }
     Ok(())
+}
+
+/// The counts of a status.
+struct Numbers {
+    replicas: i64,
+    updated: i64,
+    ready: i64,
+    available: i64,
+}
+
+/// How a rollout gets on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    Complete,
+    Paused,
+    /// Something came nearer since the last look.
+    Moving,
+    /// Nothing did, and there is time left.
+    Waiting,
+    /// Nothing did for `progressDeadlineSeconds`: `kubectl rollout status` fails with this.
+    Late,
+}
+
+fn progress(before: &Value, numbers: &Numbers, complete: bool, now: OffsetDateTime) -> Progress {
+    let was = |field: &str| integer(before, &format!("/status/{field}"));
+    if before.pointer("/spec/paused") == Some(&Value::Bool(true)) {
+        return Progress::Paused;
+    }
+    if complete {
+        return Progress::Complete;
+    }
+    let moved = numbers.updated > was("updatedReplicas")
+        || numbers.replicas - numbers.updated < was("replicas") - was("updatedReplicas")
+        || numbers.ready > was("readyReplicas")
+        || numbers.available > was("availableReplicas");
+    let renewed = integer(before, "/metadata/generation") != was("observedGeneration");
+    let list = before.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten();
+    let known = list.into_iter().find(|condition| text(condition, "/type") == "Progressing");
+    let reason = known.map_or("", |condition| text(condition, "/reason"));
+    if moved || renewed || matches!(reason, "" | "DeploymentPaused") {
+        return Progress::Moving;
+    }
+    // A complete rollout that loses a pod later is not late: only a change starts the clock.
+    if reason == "NewReplicaSetAvailable" {
+        return Progress::Complete;
+    }
+    let deadline = before.pointer("/spec/progressDeadlineSeconds").and_then(Value::as_i64).unwrap_or(600);
+    let since = known.and_then(|condition| parse_time(text(condition, "/lastUpdateTime")));
+    match since {
+        Some(since) if reason == "ProgressDeadlineExceeded" || (now - since).whole_seconds() >= deadline => {
+            Progress::Late
+        }
+        _ => Progress::Waiting,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: &str = "2026-01-01T00:00:00Z";
+
+    fn deployment(reason: &str) -> Value {
+        json!({"metadata": {"generation": 1}, "spec": {"progressDeadlineSeconds": 60}, "status": {
+            "observedGeneration": 1, "replicas": 2, "updatedReplicas": 1, "readyReplicas": 1, "availableReplicas": 1,
+            "conditions": [{"type": "Progressing", "reason": reason, "lastUpdateTime": START}]}})
+    }
+
+    fn after(seconds: i64, reason: &str, updated: i64) -> Progress {
+        let now = parse_time(START).unwrap() + time::Duration::seconds(seconds);
+        progress(&deployment(reason), &Numbers { replicas: 2, updated, ready: 1, available: 1 }, false, now)
+    }
+
+    #[test]
+    fn a_rollout_that_stands_still_is_late_after_its_deadline() {
+        assert_eq!(after(59, "ReplicaSetUpdated", 1), Progress::Waiting);
+        assert_eq!(after(60, "ReplicaSetUpdated", 1), Progress::Late);
+        assert_eq!(after(60, "ReplicaSetUpdated", 2), Progress::Moving);
+        assert_eq!(after(1, "ProgressDeadlineExceeded", 1), Progress::Late);
+        assert_eq!(
+            after(999, "NewReplicaSetAvailable", 1),
+            Progress::Complete,
+            "a pod lost later is no rollout"
+        );
+    }
+
+    #[test]
+    fn surge_and_missing_round_as_kubernetes_rounds() {
+        let of = |surge: Value, missing: Value| {
+            room(
+                &json!({"spec": {"replicas": 3, "strategy": {"rollingUpdate": {"maxSurge": surge, "maxUnavailable": missing}}}}),
+            )
+        };
+        assert_eq!(of(json!("25%"), json!("25%")), (1, 0));
+        assert_eq!(of(json!(0), json!("10%")), (0, 1), "one of both must be possible");
+        assert_eq!(of(json!(2), json!(1)), (2, 1));
+        let one_given = json!({"spec": {"replicas": 4, "strategy": {"rollingUpdate": {"maxSurge": 0}}}});
+        assert_eq!(room(&one_given), (0, 1));
+    }
 }

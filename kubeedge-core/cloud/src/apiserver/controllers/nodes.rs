@@ -50,10 +50,7 @@ async fn watch_over(desk: &Desk, node: &Value) -> Result<(), Refusal> {
         Some(NOT_READY)
     };
     taint(desk, node, wanted).await?;
-    match wanted {
-        Some(_) => evict(desk, &name).await,
-        None => Ok(()),
-    }
+    evict(desk, &name).await
 }
 
 fn is_alive(desk: &Desk, node: &Value, name: &str) -> bool {
@@ -69,6 +66,13 @@ fn is_alive(desk: &Desk, node: &Value, name: &str) -> bool {
 
 fn unknown(before: &Value) -> Value {
     let mut node = before.clone();
+    let list = before.pointer("/status/conditions").and_then(Value::as_array);
+    if !list.is_some_and(|list| list.iter().any(|condition| text(condition, "/type") == "Ready")) {
+        // A node that never said anything: without this it would be found anew at every look.
+        let mut list = list.cloned().unwrap_or_default();
+        list.push(json!({"type": "Ready"}));
+        put(&mut node, &["status", "conditions"], list);
+    }
     for condition in
         node.pointer_mut("/status/conditions").and_then(Value::as_array_mut).into_iter().flatten()
     {
@@ -114,15 +118,7 @@ async fn evict(desk: &Desk, name: &str) -> Result<(), Refusal> {
     let taints = node.pointer("/spec/taints").and_then(Value::as_array).cloned().unwrap_or_default();
     let pods = desk.list("", "pods", "");
     for pod in pods.iter().filter(|pod| text(pod, "/spec/nodeName") == name && is_active(pod)) {
-        let over = taints.iter().filter(|taint| text(taint, "/effect") == "NoExecute").any(|taint| {
-            let Some(toleration) = toleration(pod, taint) else { return true };
-            let Some(seconds) = toleration.get("tolerationSeconds").and_then(Value::as_i64) else {
-                return false;
-            };
-            parse_time(text(taint, "/timeAdded"))
-                .is_some_and(|since| (OffsetDateTime::now_utc() - since).whole_seconds() > seconds)
-        });
-        if over {
+        if taints.iter().any(|taint| drives_out(taint, pod, OffsetDateTime::now_utc())) {
             let message = format!(
                 "Marking for deletion Pod {}/{}",
                 text(pod, "/metadata/namespace"),
@@ -133,4 +129,44 @@ async fn evict(desk: &Desk, name: &str) -> Result<(), Refusal> {
         }
     }
     Ok(())
+}
+
+/// Whether a pod must leave because of a taint, or must by now.
+fn drives_out(taint: &Value, pod: &Value, now: OffsetDateTime) -> bool {
+    if text(taint, "/effect") != "NoExecute" {
+        return false;
+    }
+    let Some(toleration) = toleration(pod, taint) else { return true };
+    let Some(seconds) = toleration.get("tolerationSeconds").and_then(Value::as_i64) else {
+        return false;
+    };
+    parse_time(text(taint, "/timeAdded")).is_some_and(|since| (now - since).whole_seconds() > seconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_never_said_anything_gets_a_ready_condition_that_is_unknown() {
+        assert!(condition_is(&unknown(&json!({"metadata": {"name": "n"}})), "Ready", "Unknown"));
+        let spoke = json!({"status": {"conditions": [{"type": "Ready", "status": "True"}, {"type": "DiskPressure", "status": "False"}]}});
+        let lost = unknown(&spoke);
+        assert!(condition_is(&lost, "Ready", "Unknown") && condition_is(&lost, "DiskPressure", "Unknown"));
+        assert_eq!(lost["status"]["conditions"].as_array().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_taint_drives_out_what_does_not_tolerate_it_and_others_in_their_time() {
+        let start = parse_time("2026-01-01T00:00:00Z").unwrap();
+        let at = |seconds| start + time::Duration::seconds(seconds);
+        let taint = json!({"key": "k", "effect": "NoExecute", "timeAdded": "2026-01-01T00:00:00Z"});
+        let pod = |tolerations: Value| json!({"spec": {"tolerations": tolerations}});
+        let for_a_while = pod(json!([{"key": "k", "operator": "Exists", "tolerationSeconds": 300}]));
+        assert!(drives_out(&taint, &pod(json!([])), at(0)));
+        assert!(!drives_out(&taint, &for_a_while, at(300)));
+        assert!(drives_out(&taint, &for_a_while, at(301)));
+        assert!(!drives_out(&taint, &pod(json!([{"operator": "Exists"}])), at(86_400)));
+        assert!(!drives_out(&json!({"key": "k", "effect": "NoSchedule"}), &pod(json!([])), at(86_400)));
+    }
 }

@@ -23,10 +23,14 @@ pub(super) async fn reconcile(desk: &Desk) -> Result<(), Refusal> {
             && is_active(pod)
             && text(pod, "/spec/schedulerName") == "default-scheduler"
     });
+    let mut first = None;
     for pod in waiting {
-        place_one(desk, pod).await?;
+        // One pod that cannot be placed for now must not keep the others waiting.
+        if let Err(refusal) = place_one(desk, pod).await {
+            first.get_or_insert(refusal);
+        }
     }
-    Ok(())
+    first.map_or(Ok(()), Err)
 }
 
 async fn place_one(desk: &Desk, pod: &Arc<Value>) -> Result<(), Refusal> {

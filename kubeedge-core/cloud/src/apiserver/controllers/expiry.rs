@@ -1,0 +1,68 @@
+//! What ends with time: events after an hour, as kube-apiserver's `--event-ttl` has it, and pods that are over, when
+//! there are very many of them.
+//!
+//! Kubernetes leases events in etcd; a store here has no leases, so they are collected.
+
+use serde_json::Value;
+use time::OffsetDateTime;
+
+use super::{
+    super::{
+        kinds::built_in_kind,
+        registry::{parse_time, text},
+        status::Refusal,
+    },
+    Desk,
+};
+
+/// How long an event is kept after it was last seen, in seconds.
+const EVENT_TTL: i64 = 3600;
+/// How many pods that are over are kept: Kubernetes' `--terminated-pod-gc-threshold`, for a cluster of a tenth its size.
+const FINISHED_PODS: usize = 1250;
+/// How many objects are removed in one go: the others wait for the next look.
+const BURST: usize = 256;
+
+pub(super) async fn reconcile(desk: &Desk) -> Result<(), Refusal> {
+    let now = OffsetDateTime::now_utc();
+    let (events, pods) = (built_in_kind("", "events"), built_in_kind("", "pods"));
+    let all = desk.list("", "events", "");
+    for event in all.iter().filter(|event| is_old(event, now)).take(BURST) {
+        desk.delete(&events, event, None).await?;
+    }
+    let all = desk.list("", "pods", "");
+    let mut finished: Vec<_> = all.iter().filter(|pod| is_finished(pod)).collect();
+    finished.sort_by_key(|pod| parse_time(text(pod, "/metadata/creationTimestamp")));
+    let excess = finished.len().saturating_sub(FINISHED_PODS);
+    for pod in finished.into_iter().take(excess.min(BURST)) {
+        desk.delete(&pods, pod, Some(0)).await?;
+    }
+    Ok(())
+}
+
+fn is_finished(pod: &Value) -> bool {
+    matches!(text(pod, "/status/phase"), "Succeeded" | "Failed")
+}
+
+/// Whether an event was last seen too long ago. One without any time is kept: nothing says it is old.
+fn is_old(event: &Value, now: OffsetDateTime) -> bool {
+    let times = ["/series/lastObservedTime", "/lastTimestamp", "/eventTime", "/metadata/creationTimestamp"];
+    let seen = times.iter().filter_map(|pointer| parse_time(text(event, pointer))).max();
+    seen.is_some_and(|seen| (now - seen).whole_seconds() >= EVENT_TTL)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_event_is_old_an_hour_after_it_was_last_seen() {
+        let now = parse_time("2026-01-01T02:00:00Z").unwrap();
+        let made = |last: &str| json!({"metadata": {"creationTimestamp": "2026-01-01T00:00:00Z"}, "lastTimestamp": last});
+        assert!(is_old(&made("2026-01-01T01:00:00Z"), now));
+        assert!(!is_old(&made("2026-01-01T01:00:01Z"), now));
+        assert!(is_old(&json!({"metadata": {"creationTimestamp": "2026-01-01T00:00:00Z"}}), now));
+        assert!(!is_old(&json!({}), now));
+    }
+}
