@@ -18,6 +18,7 @@ mod discovery;
 mod edit;
 mod fields;
 mod http;
+mod jsonpath;
 mod kinds;
 mod kubelet;
 mod openapi;

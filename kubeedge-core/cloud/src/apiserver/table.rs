@@ -375,8 +375,7 @@ fn pod_status(object: &Value) -> String {
 }
 
 fn custom_cell(object: &Value, of: &str, path: &str, now: OffsetDateTime) -> Value {
-    let pointer = path.replace("\\.", "\u{1}").replace('.', "/").replace('\u{1}', ".");
-    let value = object.pointer(&pointer).cloned().unwrap_or_default();
+    let value = super::jsonpath::first(object, path).cloned().unwrap_or_default();
     match (of, &value) {
         ("date", Value::String(time)) => since(time, now).into(),
         (_, Value::Array(_) | Value::Object(_)) => value.to_string().into(),

@@ -1,13 +1,14 @@
 //! ReplicaSets: as many pods as wished.
 
 use serde_json::{Value, json};
+use time::OffsetDateTime;
 
 use crate::apiserver::edit::{field, put};
 
 use super::{
     super::{
         kinds::built_in_kind,
-        registry::{Part, text},
+        registry::{Part, parse_time, text},
         status::Refusal,
     },
     Desk, Place, condition_is, controller, integer, is_active,
@@ -43,16 +44,28 @@ pub(super) async fn reconcile(desk: &Desk, at: &Place) -> Result<(), Refusal> {
     }
     let active: Vec<&Value> = mine.iter().map(|pod| &***pod).collect();
     let ready = active.iter().filter(|pod| condition_is(pod, "Ready", "True")).count();
+    let (patience, moment) = (integer(&set, "/spec/minReadySeconds"), OffsetDateTime::now_utc());
+    let available = active.iter().filter(|pod| is_available(pod, patience, moment)).count();
     desk.change(&kind, at, Part::Status, |before| {
         let mut new = before.clone();
         put(&mut new, &["status"], json!({
-            "replicas": active.len(), "fullyLabeledReplicas": active.len(), "readyReplicas": ready, "availableReplicas": ready,
-            "observedGeneration": field(before, "/metadata/generation"),
+            "replicas": active.len(), "fullyLabeledReplicas": active.len(), "readyReplicas": ready, "availableReplicas": available,
+            "observedGeneration": field(&set, "/metadata/generation"),
         }));
         new
     })
     .await
     .map(drop)
+}
+
+/// Whether a pod has been ready for so many seconds.
+fn is_available(pod: &Value, patience: i64, now: OffsetDateTime) -> bool {
+    let list = pod.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten();
+    let ready = list
+        .into_iter()
+        .find(|condition| text(condition, "/type") == "Ready" && text(condition, "/status") == "True");
+    let since = ready.and_then(|ready| parse_time(text(ready, "/lastTransitionTime")));
+    ready.is_some() && (patience <= 0 || since.is_some_and(|since| (now - since).whole_seconds() >= patience))
 }
 
 /// What is given up first: what does not run, then what is not ready, then what is youngest.
@@ -82,4 +95,28 @@ pub(super) fn owner(object: &Value) -> Value {
         "apiVersion": field(object, "/apiVersion"), "kind": field(object, "/kind"), "name": field(object, "/metadata/name"),
         "uid": field(object, "/metadata/uid"), "controller": true, "blockOwnerDeletion": true,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_is_available_once_it_has_been_ready_long_enough() {
+        let pod = json!({"status": {"conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}});
+        let at = |time: &str| parse_time(time).unwrap();
+        assert!(is_available(&pod, 0, at("2026-01-01T00:00:00Z")));
+        assert!(!is_available(&pod, 10, at("2026-01-01T00:00:09Z")));
+        assert!(is_available(&pod, 10, at("2026-01-01T00:00:10Z")));
+        assert!(!is_available(&json!({}), 0, at("2026-01-01T00:00:10Z")));
+    }
+
+    #[test]
+    fn what_does_not_run_is_given_up_before_what_serves() {
+        let serving = json!({"spec": {"nodeName": "n"}, "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
+        let waiting = json!({"status": {"phase": "Pending"}});
+        let cheap = json!({"metadata": {"annotations": {"controller.kubernetes.io/pod-deletion-cost": "-5"}}, "spec": {"nodeName": "n"},
+            "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
+        assert!(worth(&waiting) < worth(&cheap) && worth(&cheap) < worth(&serving));
+    }
 }
