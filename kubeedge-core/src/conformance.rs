@@ -4,3 +4,4 @@
 
 pub mod mapper;
 pub mod store;
+pub mod transport;

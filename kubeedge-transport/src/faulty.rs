@@ -1,0 +1,157 @@
+//! A transport that misbehaves as it is told: for tests of what stands on top.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use futures::{StreamExt, stream::BoxStream};
+use kubeedge_core::{
+    failure::Failure,
+    transport::{
+        Credentials, Endpoint, Frame, FrameSink, Incoming, Limits, Link, Listener, Peer, Transport,
+        TransportError, TransportKind,
+    },
+};
+use parking_lot::Mutex;
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
+
+/// What goes wrong.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Faults {
+    /// How long each frame takes, at the most; the time is drawn anew for each.
+    pub delay: Duration,
+    /// The share of frames that vanish, 0 to 1.
+    pub drop: f64,
+    /// A link breaks when so many frames were sent on it.
+    pub cut_after: Option<u64>,
+    /// Nobody can be dialled.
+    pub unreachable: bool,
+}
+
+#[derive(Debug)]
+struct Dice {
+    faults: Faults,
+    random: SmallRng,
+}
+
+/// Wraps a transport; the faults can be changed while links are up.
+#[derive(Clone, Debug)]
+pub struct Faulty<T> {
+    inner: T,
+    dice: Arc<Mutex<Dice>>,
+}
+
+impl<T: Transport> Faulty<T> {
+    /// No faults at first; the seed makes what is drawn repeatable.
+    pub fn new(inner: T, seed: u64) -> Self {
+        let dice = Dice { faults: Faults::default(), random: SmallRng::seed_from_u64(seed) };
+        Self { inner, dice: Arc::new(Mutex::new(dice)) }
+    }
+
+    /// From now on this goes wrong.
+    pub fn set(&self, faults: Faults) {
+        self.dice.lock().faults = faults;
+    }
+}
+
+struct FaultySink {
+    inner: Box<dyn FrameSink>,
+    dice: Arc<Mutex<Dice>>,
+    sent: u64,
+}
+
+fn cut() -> TransportError {
+    Failure::new(TransportKind::Closed, "sending a frame").on("cut by a fault")
+}
+
+#[async_trait]
+impl FrameSink for FaultySink {
+    async fn send(&mut self, frame: Frame) -> Result<(), TransportError> {
+        let (cut_now, dropped, delay) = {
+            let mut dice = self.dice.lock();
+            let faults = dice.faults;
+            let dropped = faults.drop > 0.0 && dice.random.random_range(0.0..1.0) < faults.drop;
+            let delay = faults.delay.mul_f64(dice.random.random_range(0.0..=1.0));
+            (faults.cut_after.is_some_and(|most| self.sent >= most), dropped, delay)
+        };
+        if cut_now {
+            let _ = self.inner.close().await;
+            return Err(cut());
+        }
+        self.sent += 1;
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+        if dropped { Ok(()) } else { self.inner.send(frame).await }
+    }
+
+    async fn close(&mut self) -> Result<(), TransportError> {
+        self.inner.close().await
+    }
+}
+
+fn spoil(link: Link, dice: &Arc<Mutex<Dice>>) -> Link {
+    let tx = FaultySink { inner: link.tx, dice: dice.clone(), sent: 0 };
+    let rx: BoxStream<'static, _> = link.rx.boxed();
+    Link { peer: link.peer, tx: Box::new(tx), rx }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<T: Transport> Transport for Faulty<T> {
+    fn scheme(&self) -> &'static str {
+        self.inner.scheme()
+    }
+
+    fn limits(&self) -> Limits {
+        self.inner.limits()
+    }
+
+    async fn dial(&self, to: &Endpoint, who: &Credentials) -> Result<Link, TransportError> {
+        if self.dice.lock().faults.unreachable {
+            return Err(Failure::new(TransportKind::Unreachable, "dialling").on(to.to_string()));
+        }
+        Ok(spoil(self.inner.dial(to, who).await?, &self.dice))
+    }
+
+    async fn listen(&self, on: &Endpoint, who: &Credentials) -> Result<Box<dyn Listener>, TransportError> {
+        let inner = self.inner.listen(on, who).await?;
+        Ok(Box::new(FaultyListener { inner, dice: self.dice.clone() }))
+    }
+}
+
+struct FaultyListener {
+    inner: Box<dyn Listener>,
+    dice: Arc<Mutex<Dice>>,
+}
+
+#[async_trait]
+impl Listener for FaultyListener {
+    fn local(&self) -> Endpoint {
+        self.inner.local()
+    }
+
+    async fn next(&mut self) -> Result<Box<dyn Incoming>, TransportError> {
+        let inner = self.inner.next().await?;
+        Ok(Box::new(FaultyIncoming { inner, dice: self.dice.clone() }))
+    }
+}
+
+struct FaultyIncoming {
+    inner: Box<dyn Incoming>,
+    dice: Arc<Mutex<Dice>>,
+}
+
+#[async_trait]
+impl Incoming for FaultyIncoming {
+    fn peer(&self) -> &Peer {
+        self.inner.peer()
+    }
+
+    async fn accept(self: Box<Self>) -> Result<Link, TransportError> {
+        Ok(spoil(self.inner.accept().await?, &self.dice))
+    }
+
+    async fn refuse(self: Box<Self>, why: String) {
+        self.inner.refuse(why).await;
+    }
+}

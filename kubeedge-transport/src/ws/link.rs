@@ -1,0 +1,104 @@
+//! An established WebSocket as a link, over any byte stream.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::{SinkExt, StreamExt, future, stream::SplitSink};
+use kubeedge_core::{
+    failure::Failure,
+    transport::{Frame, FrameSink, Link, Peer, TransportError, TransportKind},
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{Error, Message, Utf8Bytes, error::ProtocolError},
+};
+
+use super::tls;
+
+/// What an error of the WebSocket layer means.
+pub(super) fn failure(doing: &'static str, error: Error) -> TransportError {
+    let kind = match &error {
+        Error::ConnectionClosed | Error::AlreadyClosed => TransportKind::Closed,
+        Error::Io(io) => tls::kind_of(io),
+        Error::Capacity(_) => TransportKind::TooLarge,
+        // Go closes the socket without a word.
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake | ProtocolError::HandshakeIncomplete) => {
+            TransportKind::Closed
+        }
+        _ => TransportKind::Protocol,
+    };
+    Failure::new(kind, doing).because(error)
+}
+
+struct Sink<S> {
+    inner: SplitSink<WebSocketStream<S>, Message>,
+    max_frame: usize,
+    closed: bool,
+}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Sink<S> {
+    fn message(&self, frame: Frame) -> Result<Message, TransportError> {
+        let size = frame.payload.len();
+        if size > self.max_frame {
+            let size = format!("{size} of at most {} bytes", self.max_frame);
+            return Err(Failure::new(TransportKind::TooLarge, "sending a frame").on(size));
+        }
+        if self.closed {
+            return Err(Failure::new(TransportKind::Closed, "sending a frame"));
+        }
+        if !frame.text {
+            return Ok(Message::Binary(frame.payload));
+        }
+        let text = Utf8Bytes::try_from(frame.payload);
+        text.map(Message::Text)
+            .map_err(|e| Failure::new(TransportKind::Protocol, "sending text that is not UTF-8").because(e))
+    }
+}
+
+#[async_trait]
+impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> FrameSink for Sink<S> {
+    async fn send(&mut self, frame: Frame) -> Result<(), TransportError> {
+        let message = self.message(frame)?;
+        self.inner.send(message).await.map_err(|error| failure("sending a frame", error))
+    }
+
+    async fn feed(&mut self, frame: Frame) -> Result<(), TransportError> {
+        let message = self.message(frame)?;
+        self.inner.feed(message).await.map_err(|error| failure("sending a frame", error))
+    }
+
+    async fn flush(&mut self) -> Result<(), TransportError> {
+        self.inner.flush().await.map_err(|error| failure("sending frames", error))
+    }
+
+    async fn close(&mut self) -> Result<(), TransportError> {
+        if std::mem::replace(&mut self.closed, true) {
+            return Ok(());
+        }
+        match self.inner.close().await {
+            Ok(()) | Err(Error::ConnectionClosed | Error::AlreadyClosed) => Ok(()),
+            Err(error) => Err(failure("closing a link", error)),
+        }
+    }
+}
+
+/// Makes a link of a socket whose handshake is done.
+pub(super) fn join<S>(socket: WebSocketStream<S>, peer: Peer, max_frame: usize) -> Link
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (tx, rx) = socket.split();
+    let frames = rx.filter_map(|message| {
+        future::ready(match message {
+            Ok(Message::Text(text)) => Some(Ok(Frame { text: true, payload: Bytes::from(text) })),
+            Ok(Message::Binary(payload)) => Some(Ok(Frame { text: false, payload })),
+            Ok(_) | Err(Error::ConnectionClosed | Error::AlreadyClosed) => None,
+            Err(error) => Some(Err(failure("receiving a frame", error))),
+        })
+    });
+    // Nothing comes after an error.
+    let frames = frames.scan(false, |over, frame| {
+        if std::mem::replace(over, frame.is_err()) { future::ready(None) } else { future::ready(Some(frame)) }
+    });
+    Link { peer, tx: Box::new(Sink { inner: tx, max_frame, closed: false }), rx: frames.boxed() }
+}
