@@ -13,7 +13,8 @@
 //! ```
 //!
 //! Read in this order: [`message`], [`bus`], [`kernel`], then the seam you want to implement:
-//! [`transport`], [`store`], [`runtime`], [`device`], and `cluster` (feature `cluster`).
+//! [`transport`], [`store`], [`runtime`], [`device`], and `cluster` (feature `cluster`). KubeEdge's
+//! own Kubernetes kinds are in `api` (feature `k8s`).
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod backoff;
@@ -29,6 +30,8 @@ pub mod transport;
 pub mod tunnel;
 pub mod wire;
 
+#[cfg(feature = "k8s")]
+pub mod api;
 #[cfg(feature = "cluster")]
 pub mod cluster;
 #[cfg(feature = "conformance")]
