@@ -1,1 +1,4 @@
-//! Container runtimes: process, CRI, memory.
+//! Container runtimes: processes of the host, CRI, memory.
+
+#[cfg(feature = "process")]
+pub mod process;
