@@ -19,7 +19,10 @@ use schemars::{
 };
 use serde_json::{Value, json};
 
+pub mod apps;
 pub mod devices;
+pub mod operations;
+pub mod policy;
 pub mod reliablesyncs;
 pub mod rules;
 mod structural;
@@ -123,9 +126,19 @@ use kind;
 /// them as they are.
 pub fn definitions() -> Vec<Value> {
     vec![
+        definition::<apps::EdgeApplication>(&[]),
+        definition::<apps::NodeGroup>(&[]),
         definition::<devices::Device>(&[]),
         definition::<devices::DeviceModel>(&[]),
         definition::<devices::DeviceStatus>(&[]),
+        definition::<operations::v1alpha2::ConfigUpdateJob>(&[]),
+        definition::<operations::v1alpha2::ImagePrePullJob>(&[version::<
+            operations::v1alpha1::ImagePrePullJob,
+        >()]),
+        definition::<operations::v1alpha2::NodeUpgradeJob>(&[
+            version::<operations::v1alpha1::NodeUpgradeJob>(),
+        ]),
+        definition::<policy::ServiceAccountAccess>(&[]),
         definition::<reliablesyncs::ClusterObjectSync>(&[]),
         definition::<reliablesyncs::ObjectSync>(&[]),
         definition::<rules::Rule>(&[]),
