@@ -3,5 +3,6 @@
 //! Each kit is a module of async functions, one per case, and a macro that makes a `#[tokio::test]` of each.
 
 pub mod mapper;
+pub mod runtime;
 pub mod store;
 pub mod transport;

@@ -19,6 +19,7 @@
 
 pub mod backoff;
 pub mod bus;
+pub mod clock;
 pub mod device;
 pub mod failure;
 pub mod kernel;

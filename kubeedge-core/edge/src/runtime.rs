@@ -1,4 +1,6 @@
 //! Container runtimes: processes of the host, CRI, memory.
 
+mod log_format;
+pub mod memory;
 #[cfg(feature = "process")]
 pub mod process;

@@ -1,4 +1,4 @@
-//! A container's log file in CRI's format: `2026-01-31T12:00:00.000000001Z stdout F a line`.
+//! A container's log file in CRI's format, begun anew when it is large.
 
 use std::{
     fs::{File, OpenOptions},
@@ -7,15 +7,12 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use time::{OffsetDateTime, format_description::BorrowedFormatItem, macros::format_description};
+use time::OffsetDateTime;
 
-/// The longest line; what is longer is written in parts, as containerd does.
-const MAX_LINE: usize = 16 * 1024;
+use crate::runtime::log_format::{MAX_LINE, Tag, record};
+
 /// How large a file grows before a new one begins; one old file is kept.
 const MAX_FILE: u64 = 10 << 20;
-
-const TIME: &[BorrowedFormatItem<'_>] =
-    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:9]Z");
 
 /// The file both outputs of a container go to.
 #[derive(Debug)]
@@ -51,7 +48,7 @@ impl Log {
             filled = left;
         }
         if filled > 0 {
-            self.line(stream, "F", buffer.get(..filled).unwrap_or_default());
+            self.line(stream, Tag::Partial, buffer.get(..filled).unwrap_or_default());
         }
     }
 
@@ -60,21 +57,18 @@ impl Log {
         let mut rest = bytes;
         while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
             let (line, after) = rest.split_at(end);
-            self.line(stream, "F", line);
+            self.line(stream, Tag::Full, line);
             rest = after.get(1..).unwrap_or_default();
         }
         if rest.len() == MAX_LINE {
-            self.line(stream, "P", rest);
+            self.line(stream, Tag::Partial, rest);
             return 0;
         }
         rest.len()
     }
 
-    fn line(&self, stream: &str, tag: &str, text: &[u8]) {
-        let time = OffsetDateTime::now_utc().format(TIME).unwrap_or_default();
-        let mut line = format!("{time} {stream} {tag} ").into_bytes();
-        line.extend_from_slice(text);
-        line.push(b'\n');
+    fn line(&self, stream: &str, tag: Tag, text: &[u8]) {
+        let line = record(OffsetDateTime::now_utc(), stream, tag, text);
         let mut file = self.file.lock();
         if file.1 >= MAX_FILE
             && std::fs::rename(&self.path, self.path.with_extension("log.1")).is_ok()
@@ -108,7 +102,7 @@ mod tests {
 
     #[test]
     fn lines_carry_stream_and_tag() {
-        assert_eq!(logged(b"one\n\ntwo"), ["stdout F one", "stdout F ", "stdout F two"]);
+        assert_eq!(logged(b"one\n\ntwo"), ["stdout F one", "stdout F ", "stdout P two"]);
         assert!(logged(b"").is_empty());
     }
 
