@@ -35,6 +35,8 @@ pub mod wire;
 pub mod api;
 #[cfg(feature = "cluster")]
 pub mod cluster;
+#[cfg(feature = "config")]
+pub mod config;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 #[cfg(feature = "pki")]
