@@ -1,0 +1,177 @@
+//! Whom a message of the cloud is for, and what waits for modules that read slowly.
+
+use std::{collections::HashMap, sync::Arc};
+
+use kubeedge_core::{
+    bus::Bus,
+    message::{Content, Message},
+    name::{Group, ModuleName, Operation},
+};
+use parking_lot::Mutex;
+use tokio::{sync::Notify, task::JoinSet};
+
+use super::outbox::Queue;
+
+/// The modules messages of the cloud are for.
+const RECEIVERS: [ModuleName; 5] = [
+    ModuleName::META_MANAGER,
+    ModuleName::TWIN,
+    ModuleName::EVENT_BUS,
+    ModuleName::SERVICE_BUS,
+    ModuleName::TASK_MANAGER,
+];
+
+/// Operations Go's link layer keeps for itself: they are confirmed and go no further.
+const LINK_OPERATIONS: [&str; 3] = ["config", "ping", "pong"];
+
+/// What is to be done with a message nobody waits for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    Module(ModuleName),
+    /// For nobody here, and why.
+    Nobody(&'static str),
+}
+
+/// The answer to a message of the link layer itself; `None` for any other message.
+pub(super) fn link_answer(message: &Message) -> Option<Message> {
+    let is_ours = LINK_OPERATIONS.contains(&message.route.operation.as_str());
+    is_ours.then(|| message.answer(Content::text("ack")))
+}
+
+/// Whom a message is for that answers no request that waits.
+pub(super) fn target(message: &Message) -> Target {
+    let route = &message.route;
+    match (route.group.as_str(), route.source.as_str()) {
+        ("twin", _) => Target::Module(ModuleName::TWIN),
+        ("taskmanager", _) => Target::Module(ModuleName::TASK_MANAGER),
+        ("resource" | "func", _) if !message.is_answer() => Target::Module(ModuleName::META_MANAGER),
+        // A late answer: MetaManager keeps the objects the cloud wants confirmed. What others answered it would send back.
+        ("resource" | "func", "edgecontroller" | "dynamiccontroller" | "synccontroller")
+            if route.operation == Operation::RESPONSE =>
+        {
+            Target::Module(ModuleName::META_MANAGER)
+        }
+        _ if message.is_answer() => Target::Nobody("nobody waits for this answer any more"),
+        ("user", "router_eventbus") => Target::Module(ModuleName::EVENT_BUS),
+        ("user", "router_servicebus") => Target::Module(ModuleName::SERVICE_BUS),
+        ("user", _) => Target::Nobody("user messages come from router_eventbus or router_servicebus only"),
+        _ => Target::Nobody("this group is not known at the edge"),
+    }
+}
+
+#[derive(Debug, Default)]
+struct Backlog {
+    queue: Mutex<Queue>,
+    more: Notify,
+    refused: Mutex<u64>,
+}
+
+/// What waits for each module.
+#[derive(Debug)]
+pub(super) struct Backlogs {
+    of: HashMap<ModuleName, Arc<Backlog>>,
+}
+
+impl Backlogs {
+    /// One task for each module there is, which delivers in order.
+    pub(super) fn start(bus: &Bus, tasks: &mut JoinSet<()>) -> Self {
+        let mut of = HashMap::new();
+        for module in RECEIVERS.into_iter().filter(|module| bus.has(module)) {
+            let backlog = Arc::<Backlog>::default();
+            tasks.spawn(deliver(bus.clone(), module.clone(), backlog.clone()));
+            of.insert(module, backlog);
+        }
+        Self { of }
+    }
+
+    /// Leaves a message for the module it is for; never waits.
+    pub(super) fn leave(&self, message: Message) {
+        let (resource, group) = (message.route.resource.clone(), message.route.group.clone());
+        let module = match target(&message) {
+            Target::Module(module) => module,
+            Target::Nobody(why) => return ignored(&resource, &group, why),
+        };
+        let Some(backlog) = self.of.get(&module) else {
+            return ignored(&resource, &group, "the module it is for is not part of this edgecore");
+        };
+        let fits = backlog.queue.lock().push(message);
+        if fits {
+            *backlog.refused.lock() = 0;
+            backlog.more.notify_one();
+        } else {
+            refused(&module, &mut backlog.refused.lock());
+        }
+    }
+}
+
+fn ignored(resource: &kubeedge_core::name::Resource, group: &Group, why: &str) {
+    tracing::debug!(%resource, %group, why, "ignored a message of the cloud");
+}
+
+fn refused(module: &ModuleName, count: &mut u64) {
+    *count += 1;
+    if *count % 1000 == 1 {
+        tracing::error!(%module, refused = *count, "module does not read its mailbox, messages of the cloud dropped; objects are sent again until confirmed");
+    }
+}
+
+async fn deliver(bus: Bus, module: ModuleName, backlog: Arc<Backlog>) {
+    loop {
+        let next = backlog.queue.lock().pop();
+        match next {
+            None => backlog.more.notified().await,
+            Some(message) => {
+                if let Err(error) = bus.send(&module, message).await {
+                    tracing::debug!(%error, "a message of the cloud was not delivered");
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(source: &str, group: &str, operation: &str) -> Message {
+        Message::new(source.into(), operation.into(), "default/pod/web").in_group(group.into())
+    }
+
+    #[test]
+    fn messages_go_where_go_sends_them() {
+        for (source, group, to) in [
+            ("edgecontroller", "resource", Some(ModuleName::META_MANAGER)),
+            ("anything", "func", Some(ModuleName::META_MANAGER)),
+            ("devicecontroller", "twin", Some(ModuleName::TWIN)),
+            ("router_eventbus", "user", Some(ModuleName::EVENT_BUS)),
+            ("router_servicebus", "user", Some(ModuleName::SERVICE_BUS)),
+            ("taskmanager", "taskmanager", Some(ModuleName::TASK_MANAGER)),
+            ("router", "user", None),
+            ("cloudhub", "hub", None),
+        ] {
+            let found = match target(&of(source, group, "update")) {
+                Target::Module(module) => Some(module),
+                Target::Nobody(_) => None,
+            };
+            assert_eq!(found, to, "{source} {group}");
+        }
+    }
+
+    #[test]
+    fn answers_nobody_waits_for_never_travel_back_to_the_cloud() {
+        let answer = |source, group, operation| target(&of(source, group, operation).answering("q".into()));
+        assert_eq!(
+            answer("edgecontroller", "resource", "response"),
+            Target::Module(ModuleName::META_MANAGER)
+        );
+        assert_eq!(answer("devicecontroller", "twin", "response"), Target::Module(ModuleName::TWIN));
+        for (source, group, operation) in [
+            ("cloudhub", "resource", "response"),
+            ("edgecontroller", "resource", "error"),
+            ("router_servicebus", "user", "response"),
+            ("", "", "error"),
+        ] {
+            assert!(matches!(answer(source, group, operation), Target::Nobody(_)), "{source} {group}");
+        }
+    }
+}
