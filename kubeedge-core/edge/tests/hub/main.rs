@@ -1,5 +1,11 @@
 //! EdgeHub against a cloud that is played: over memory for the link, over real HTTPS for the certificates.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "helpers of a test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "helpers of a test"
+)]
 
 mod cloud;
 mod join;
