@@ -2,17 +2,24 @@
 #![cfg(feature = "process")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
+use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt};
 use kubeedge_core::{
+    conformance::runtime::{Abilities, RuntimeHarness},
     failure::chain,
     runtime::{
-        Container, ContainerId, ContainerRuntime, ContainerSpec, ContainerState, ExecSpec, Images, Mount,
-        Output, Resources, RuntimeKind, SandboxId, SandboxSpec, Stats, Streaming,
+        Container, ContainerId, ContainerRuntime, ContainerSpec, ContainerState, ExecSpec, ImageRef, Images,
+        Mount, Output, Resources, RuntimeKind, SandboxId, SandboxSpec, Stats, Streaming,
     },
 };
 use kubeedge_edge::runtime::process::{ProcessRuntime, ProcessSettings, Shim};
+use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 
 const LONG: Duration = Duration::from_secs(30);
@@ -262,3 +269,40 @@ async fn a_command_in_a_container_has_its_environment_input_and_exit_code() {
     assert_eq!(exec.exit.await.unwrap(), 6);
     assert!(runtime.usage(&id).await.unwrap().memory_working_set > 0);
 }
+
+struct Kit {
+    runtime: ProcessRuntime,
+    folder: TempDir,
+}
+
+impl Kit {
+    async fn new() -> Self {
+        let folder = TempDir::new().unwrap();
+        Self { runtime: open(folder.path()).await, folder }
+    }
+}
+
+#[async_trait]
+impl RuntimeHarness for Kit {
+    fn runtime(&self) -> Arc<dyn ContainerRuntime> {
+        Arc::new(self.runtime.clone())
+    }
+
+    fn image(&self) -> ImageRef {
+        "localhost/host".into()
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.folder.path().to_owned()
+    }
+
+    fn abilities(&self) -> Abilities {
+        Abilities { readonly_mounts: false, ..Abilities::default() }
+    }
+
+    async fn restart(&self) -> Option<Arc<dyn ContainerRuntime>> {
+        Some(Arc::new(open(self.folder.path()).await))
+    }
+}
+
+kubeedge_core::runtime_conformance!(async { Kit::new().await });

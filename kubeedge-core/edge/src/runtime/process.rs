@@ -58,6 +58,8 @@ const START: Duration = Duration::from_secs(30);
 /// How long a killed container may take to be gone.
 const KILLED: Duration = Duration::from_secs(20);
 
+const STOPPED: &str = "its sandbox was stopped";
+
 /// The program that holds one container: it must call [`shim_main`] with its further arguments.
 ///
 /// `kubeedge-process-shim` of this crate is one; a binary may as well serve itself with a hidden subcommand.
@@ -221,6 +223,9 @@ impl ContainerRuntime for ProcessRuntime {
     }
 
     async fn stop_sandbox(&self, id: &SandboxId) -> RuntimeResult<()> {
+        // From here on nothing starts in it any more.
+        let (shared, stopped) = (Arc::clone(&self.shared), id.clone());
+        blocking(move || shared.records.lock().stop_sandbox(&shared.folders, &stopped)).await?;
         let inside = self.shared.records.lock().inside(id);
         let killing = inside.iter().map(|container| async {
             match self.held(container) {
@@ -228,9 +233,7 @@ impl ContainerRuntime for ProcessRuntime {
                 None => Ok(()),
             }
         });
-        futures::future::try_join_all(killing).await?;
-        let (shared, id) = (Arc::clone(&self.shared), id.clone());
-        blocking(move || shared.records.lock().stop_sandbox(&shared.folders, &id)).await
+        futures::future::try_join_all(killing).await.map(drop)
     }
 
     async fn remove_sandbox(&self, id: &SandboxId) -> RuntimeResult<()> {
@@ -278,6 +281,9 @@ impl ContainerRuntime for ProcessRuntime {
                 let why = "it was started before; make a new one with the next attempt";
                 return Err(fail(RuntimeKind::Invalid, doing, id.0.clone()).because(why));
             }
+            if !records.may_run(id) {
+                return Err(fail(RuntimeKind::Invalid, doing, id.0.clone()).because(STOPPED));
+            }
         }
         let started = tokio::time::timeout(START, shim::launch(&self.shared.shim, &folder)).await;
         let started =
@@ -291,7 +297,11 @@ impl ContainerRuntime for ProcessRuntime {
         let held = held.ok_or_else(|| {
             fail(RuntimeKind::Internal, doing, id.0.clone()).because("the shim left no record")
         })?;
-        self.watch(id.clone(), held);
+        self.watch(id.clone(), held.clone());
+        if !self.shared.records.lock().may_run(id) {
+            self.kill(id, &held).await?;
+            return Err(fail(RuntimeKind::Invalid, doing, id.0.clone()).because(STOPPED));
+        }
         Ok(())
     }
 

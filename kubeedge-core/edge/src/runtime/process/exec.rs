@@ -18,7 +18,7 @@ use rustix::{
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
-    process::{Child, Command},
+    process::{Child, ChildStdin, Command},
     sync::mpsc,
 };
 
@@ -48,7 +48,7 @@ pub(super) fn start(shim: &Shim, folder: &Path, made: &Made, what: ExecSpec) -> 
     command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.stdin(if what.stdin { Stdio::piped() } else { Stdio::null() });
     let mut child = spawn(command, &made.run, &work, true).map_err(on)?;
-    let stdin = child.stdin.take().map(|stdin| Box::new(stdin) as _);
+    let stdin = child.stdin.take().map(|stdin| Box::new(Closing(Some(stdin))) as _);
     let stdout = child.stdout.take().map(|from| pieces(from, Output::Stdout));
     let stderr = child.stderr.take().map(|from| pieces(from, Output::Stderr));
     let output = stream::select_all(stdout.into_iter().chain(stderr)).boxed();
@@ -157,6 +157,39 @@ fn with_terminal(terminal: OwnedFd, child: Child, input: bool) -> io::Result<Exe
     let stdin = input.then(|| Box::new(Unbuffered(file(writing))) as _);
     let output = pieces(file(terminal), Output::Stdout);
     Ok(finish(stdin, output, child, resize))
+}
+
+/// An input that ends when it is shut down: tokio's own ends only when it is dropped.
+struct Closing(Option<ChildStdin>);
+
+impl Closing {
+    fn open(&mut self) -> io::Result<Pin<&mut ChildStdin>> {
+        self.0.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+impl tokio::io::AsyncWrite for Closing {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        bytes: &[u8],
+    ) -> std::task::Poll<io::Result<usize>> {
+        match self.open() {
+            Ok(stdin) => stdin.poll_write(cx, bytes),
+            Err(error) => std::task::Poll::Ready(Err(error)),
+        }
+    }
+    /// A pipe holds nothing back.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut std::task::Context<'_>) -> std::task::Poll<io::Result<()>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+    fn poll_shutdown(
+        mut self: Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<io::Result<()>> {
+        self.0 = None;
+        std::task::Poll::Ready(Ok(()))
+    }
 }
 
 /// A file that hands on what is written at once: a person waits for every key.

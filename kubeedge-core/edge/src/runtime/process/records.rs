@@ -13,6 +13,7 @@ use std::{
     collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use kubeedge_core::{
@@ -138,10 +139,10 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    /// Of a process that runs.
+    /// Of this process or one of its children. A child that has ended but was not waited for still has its number.
     pub(super) fn of(pid: Pid) -> io::Result<Self> {
         let pid = pid.as_raw_nonzero().get();
-        Ok(Self { pid, start: start_tick(pid)?, boot: boot_time()? })
+        Ok(Self { pid, start: stat_field(pid, 22)?, boot: boot_time()? })
     }
 
     fn pid(self) -> Option<Pid> {
@@ -198,16 +199,30 @@ impl Held {
     /// Completes when the shim of the container in this folder has ended, and with it the container. Cancel-safe.
     pub(super) async fn ended(&self, folder: &Path) {
         let pipe = pipe::OpenOptions::new().open_receiver(folder.join(ALIVE));
-        if let Ok(mut pipe) = pipe.inspect_err(|error| tracing::debug!(error = %error, "cannot watch a shim"))
-        {
-            // Nothing is ever written to it: reading ends with the last process that has it open.
-            let _ = pipe.read_u8().await;
-        }
+        let pipe = pipe.inspect_err(|error| tracing::debug!(error = %error, "cannot watch a shim"));
+        // Nothing is ever written to it: reading ends with the last process that has it open. But a pipe that was let
+        // go of before it was opened here never says so: hence the regular look.
+        let let_go = async {
+            match pipe {
+                Ok(mut pipe) => drop(pipe.read_u8().await),
+                Err(_) => std::future::pending().await,
+            }
+        };
+        tokio::pin!(let_go);
+        let mut pause = LOOK;
         while self.shim.is_alive() {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            tokio::select! {
+                () = &mut let_go, if pause == LOOK => pause = LAST_LOOK,
+                () = tokio::time::sleep(pause) => {}
+            }
         }
     }
 }
+
+/// How often to look whether a shim lives when nothing tells.
+const LOOK: Duration = Duration::from_secs(1);
+/// How often to look once it has let go of its pipe, which is the last but one thing a process does.
+const LAST_LOOK: Duration = Duration::from_millis(5);
 
 /// The named pipe a shim has open as long as it lives, in the container's folder.
 pub(super) const ALIVE: &str = "alive";
@@ -371,6 +386,12 @@ impl Records {
 
     pub(super) fn container(&self, id: &ContainerId) -> Option<&Known> {
         self.containers.get(id)
+    }
+
+    /// Whether a container is there and its sandbox was not stopped.
+    pub(super) fn may_run(&self, id: &ContainerId) -> bool {
+        let sandbox = self.containers.get(id).and_then(|known| self.sandboxes.get(&known.made.sandbox));
+        sandbox.is_some_and(|sandbox| sandbox.ready)
     }
 
     pub(super) fn forget_container(&mut self, id: &ContainerId) {
