@@ -91,7 +91,8 @@ impl CriRuntime {
     }
 
     async fn sandbox_status(&self, id: &SandboxId) -> RuntimeResult<cri::PodSandboxStatus> {
-        let answer: cri::PodSandboxStatusResponse = self.client.call(SANDBOX_STATUS, &id.0, by_id(&id.0)).await?;
+        let answer: cri::PodSandboxStatusResponse =
+            self.client.call(SANDBOX_STATUS, &id.0, by_id(&id.0)).await?;
         answer.status.ok_or_else(|| SANDBOX_STATUS.failed(RuntimeKind::NotFound, &id.0))
     }
 
@@ -134,7 +135,8 @@ impl ContainerRuntime for CriRuntime {
         let conditions = status.status.unwrap_or_default().conditions;
         let holds = |kind: &str| conditions.iter().any(|found| found.kind == kind && found.status);
         let required = ["RuntimeReady", "NetworkReady"];
-        let unmet = conditions.iter().filter(|found| required.contains(&found.kind.as_str()) && !found.status);
+        let unmet =
+            conditions.iter().filter(|found| required.contains(&found.kind.as_str()) && !found.status);
         let unmet: Vec<_> = unmet.map(|found| format!("{}: {}", found.reason, found.message)).collect();
         Ok(Info {
             name: version.runtime_name,
@@ -172,7 +174,9 @@ impl ContainerRuntime for CriRuntime {
 
     async fn create(&self, within: &SandboxId, spec: ContainerSpec) -> RuntimeResult<ContainerId> {
         let mut sandbox = convert::config_of(self.sandbox_status(within).await?)?;
-        if let Some(folder) = convert::log_file(&sandbox, &spec.log_path)?.as_deref().and_then(|file| file.parent()) {
+        if let Some(folder) =
+            convert::log_file(&sandbox, &spec.log_path)?.as_deref().and_then(|file| file.parent())
+        {
             let made = tokio::fs::create_dir_all(folder).await;
             made.map_err(|error| {
                 CREATE.failed(RuntimeKind::Internal, &folder.to_string_lossy()).because(error)

@@ -8,8 +8,8 @@ use std::{
 use kubeedge_core::{
     message::Millis,
     runtime::{
-        Container, ContainerId, ContainerSpec, ContainerState, ImageRef, PortMapping, RuntimeKind, RuntimeResult,
-        Sandbox, SandboxId, SandboxSpec, Security,
+        Container, ContainerId, ContainerSpec, ContainerState, ImageRef, PortMapping, RuntimeKind,
+        RuntimeResult, Sandbox, SandboxId, SandboxSpec, Security,
     },
 };
 
@@ -44,7 +44,8 @@ const READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", 
 
 /// The configuration of a sandbox.
 pub(crate) fn sandbox_config(spec: SandboxSpec) -> RuntimeResult<cri::PodSandboxConfig> {
-    let remembered = SandboxSpec { labels: Default::default(), annotations: Default::default(), ..spec.clone() };
+    let remembered =
+        SandboxSpec { labels: Default::default(), annotations: Default::default(), ..spec.clone() };
     let remembered = serde_json::to_string(&remembered)
         .map_err(|error| RUN_SANDBOX.failed(RuntimeKind::Invalid, &spec.uid).because(error))?;
     let mut annotations = spec.annotations;
@@ -283,7 +284,8 @@ pub(crate) fn state(status: &cri::ContainerStatus) -> ContainerState {
             let reason = if status.reason.is_empty() { usual } else { &status.reason };
             ContainerState::Exited {
                 started_at,
-                finished_at: millis(status.finished_at),
+                // What ends at once may be seen to end before it is seen to start.
+                finished_at: millis(status.finished_at).max(started_at),
                 code: status.exit_code,
                 reason: reason.to_owned(),
                 message: status.message.clone(),

@@ -10,9 +10,9 @@ use kubeedge_core::runtime::{
 };
 
 use super::{
-    CriRuntime,
+    CriRuntime, by_id,
     client::{ATTACH, CONTAINER_STATUS, Call, Client, EXEC},
-    by_id, convert, messages as cri,
+    convert, messages as cri,
     streams::{self, Pipes},
     wsstream,
 };
@@ -83,8 +83,7 @@ async fn exit_of(
 ) -> RuntimeResult<i32> {
     let ended = streams.await?;
     for _ in 0..LOOKS {
-        let answer: cri::ContainerStatusResponse =
-            client.call(CONTAINER_STATUS, &id.0, by_id(&id.0)).await?;
+        let answer: cri::ContainerStatusResponse = client.call(CONTAINER_STATUS, &id.0, by_id(&id.0)).await?;
         if let ContainerState::Exited { code, .. } = convert::state(&answer.status.unwrap_or_default()) {
             return Ok(code);
         }

@@ -48,10 +48,8 @@ impl Images for CriImages {
     }
 
     async fn pull(&self, image: &ImageRef, auth: Option<&RegistryAuth>) -> RuntimeResult<String> {
-        let auth = auth.map(|auth| cri::AuthConfig {
-            username: auth.username.clone(),
-            password: auth.password.clone(),
-        });
+        let auth = auth
+            .map(|auth| cri::AuthConfig { username: auth.username.clone(), password: auth.password.clone() });
         let request = cri::PullImageRequest { image: Some(image_spec(image)), auth };
         let pulled = self.client.call_longer(PULL_IMAGE, &image.0, request, self.pull_timeout).await;
         let answer: cri::PullImageResponse = pulled.map_err(|error| match error.kind() {

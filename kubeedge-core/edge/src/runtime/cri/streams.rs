@@ -189,7 +189,8 @@ mod tests {
         assert_eq!(understood(EXEC, br#"{"metadata":{},"status":"Success"}"#).unwrap(), 0);
         let failed = br#"{"metadata":{},"status":"Failure","message":"command terminated with non-zero exit code","reason":"NonZeroExitCode","details":{"causes":[{"reason":"ExitCode","message":"7"}]}}"#;
         assert_eq!(understood(EXEC, failed).unwrap(), 7);
-        let unstarted = br#"{"status":"Failure","message":"OCI runtime exec failed: nope","reason":"InternalError"}"#;
+        let unstarted =
+            br#"{"status":"Failure","message":"OCI runtime exec failed: nope","reason":"InternalError"}"#;
         assert_eq!(understood(EXEC, unstarted).unwrap_err().kind(), RuntimeKind::Invalid);
         assert_eq!(understood(EXEC, b"{}").unwrap_err().kind(), RuntimeKind::Internal);
         assert_eq!(understood(EXEC, b"no JSON").unwrap_err().kind(), RuntimeKind::Internal);

@@ -40,7 +40,9 @@ pub(crate) async fn open(address: &Uri, tty: bool) -> Result<Ways, BoxError> {
             .into_client_request()?;
     let offered = HeaderValue::try_from(format!("{V5}, {V4}"))?;
     request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, offered);
-    let stream = TcpStream::connect((authority.host().trim_matches(['[', ']']), authority.port_u16().unwrap_or(80))).await?;
+    let stream =
+        TcpStream::connect((authority.host().trim_matches(['[', ']']), authority.port_u16().unwrap_or(80)))
+            .await?;
     stream.set_nodelay(true)?;
     let config = WebSocketConfig::default()
         .read_buffer_size(16 << 10)
@@ -110,6 +112,9 @@ mod tests {
         assert_eq!(frame(&Input::End, true, false), Some(vec![255, 0]));
         assert_eq!(frame(&Input::End, false, true), Some(vec![0, 4]));
         assert_eq!(frame(&Input::End, false, false), None);
-        assert_eq!(frame(&Input::Resize(80, 24), true, true), Some(b"\x04{\"Width\":80,\"Height\":24}".to_vec()));
+        assert_eq!(
+            frame(&Input::Resize(80, 24), true, true),
+            Some(b"\x04{\"Width\":80,\"Height\":24}".to_vec())
+        );
     }
 }
