@@ -21,6 +21,7 @@ mod http;
 mod jsonpath;
 mod kinds;
 mod kubelet;
+mod local;
 mod openapi;
 mod patch;
 mod registry;
@@ -45,6 +46,7 @@ use parking_lot::RwLock;
 use serde_json::{Value, json};
 
 use crate::apiserver::edit::{field, put};
+pub use local::{LocalCluster, LocalError, LocalSettings};
 pub use serve::{ServeError, ServeSettings, Serving, kubeconfig};
 pub use tokens::Signer;
 use tower::{service_fn, util::BoxCloneSyncService};

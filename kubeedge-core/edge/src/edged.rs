@@ -112,8 +112,8 @@ impl Default for EdgedSettings {
     }
 }
 
-/// The module.
-#[derive(Debug)]
+/// The module. A clone takes over where the original ended.
+#[derive(Clone, Debug)]
 pub struct Edged {
     settings: EdgedSettings,
     runtime: Arc<dyn ContainerRuntime>,

@@ -268,6 +268,7 @@ async fn a_command_in_a_container_has_its_environment_input_and_exit_code() {
     assert!(text.contains("/dev/pts/") && text.contains("40 100"), "{text}");
     assert_eq!(exec.exit.await.unwrap(), 6);
     assert!(runtime.usage(&id).await.unwrap().memory_working_set > 0);
+    runtime.stop_all(Duration::from_secs(5)).await;
 }
 
 struct Kit {

@@ -17,6 +17,7 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 use kubeedge_core::{
+    backoff::Backoff,
     kernel::Shutdown,
     message::Millis,
     runtime::{ContainerRuntime, Info},
@@ -31,7 +32,9 @@ const BEAT: Duration = Duration::from_secs(10);
 /// How often the status is sent though nothing changed; Go's nodeStatusReportFrequency.
 const AT_LEAST_EVERY: i64 = 5 * 60 * 1000;
 /// How soon a beat that failed is tried again; while the link is down this costs one local message.
-const RETRY: Duration = Duration::from_secs(2);
+const RETRY: Duration = Duration::from_millis(100);
+/// The longest pause between tries while the cloud cannot be reached; a try without a link costs nothing.
+const LONGEST_RETRY: Duration = Duration::from_secs(2);
 const LEASE_SECONDS: i32 = 40;
 
 /// Keeps the node registered and alive in the cluster.
@@ -54,12 +57,18 @@ impl Heart<'_> {
     /// Beats until shutdown.
     pub(crate) async fn run(self, shutdown: Shutdown) {
         let mut pulse = Pulse::default();
+        let mut retry = Backoff::new(RETRY, LONGEST_RETRY, 0);
         loop {
             let beat = self.beat(&mut pulse).await;
             if let Err(error) = &beat {
                 tracing::debug!(node = %self.settings.node_name, error = %error, "node heartbeat not taken");
             }
-            let pause = if beat.is_ok() { BEAT } else { RETRY };
+            let pause = if beat.is_ok() {
+                retry.reset();
+                BEAT
+            } else {
+                retry.next_pause()
+            };
             tokio::select! {
                 () = shutdown.requested() => return,
                 () = tokio::time::sleep(pause) => {}

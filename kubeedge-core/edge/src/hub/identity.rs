@@ -269,11 +269,7 @@ impl Keeper {
                         }
                     }
                 }
-                Err(error) => {
-                    self.failed(&error, "this node has no certificate").await;
-                    // A token that does not help is no reason to stop looking after what there is.
-                    doubted = false;
-                }
+                Err(error) => self.failed(&error, "this node has no certificate").await,
             }
         }
     }

@@ -1,0 +1,106 @@
+//! What the binaries share: logs, the crypto provider, signals, exit codes, shell completion, tables.
+
+mod table;
+
+use std::{
+    io::{self, IsTerminal, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+pub use table::Table;
+use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+
+/// The word that makes a binary the shim of the process runtime.
+const SHIM: &str = "process-shim";
+
+/// How a binary logs.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Logs")]
+pub struct LogOptions {
+    /// Form of the logs on stderr.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text, global = true)]
+    log_format: LogFormat,
+    /// What is logged: error, warn, info, debug, trace, or filters such as `info,kubeedge_edge=debug`.
+    #[arg(long, value_name = "FILTER", default_value = "info,mqtt5=warn", env = "KUBEEDGE_LOG", global = true)]
+    log_level: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+/// Begins a binary's work: installs the crypto provider and starts the logs.
+pub fn start(logs: &LogOptions) -> anyhow::Result<()> {
+    // An error means that there is one already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let filter = EnvFilter::try_new(&logs.log_level)
+        .with_context(|| format!("--log-level {:?}; try info or kubeedge_edge=debug", logs.log_level))?;
+    let registry = tracing_subscriber::registry().with(filter);
+    match logs.log_format {
+        LogFormat::Json => registry.with(fmt::layer().json().with_writer(io::stderr)).init(),
+        LogFormat::Text => {
+            let colour = io::stderr().is_terminal();
+            registry.with(fmt::layer().with_ansi(colour).with_writer(io::stderr)).init();
+        }
+    }
+    Ok(())
+}
+
+/// Completes at the first SIGINT or SIGTERM. A second one ends the process at once.
+pub async fn shutdown_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        std::process::abort();
+    });
+}
+
+/// The exit code of a binary's work: 0, or 1 with the error and its causes on stderr.
+pub fn exit(done: anyhow::Result<()>) -> ExitCode {
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Where stderr is gone there is nobody to tell.
+            let _ = writeln!(io::stderr(), "error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints a completion script.
+pub fn complete(shell: clap_complete::Shell, mut command: clap::Command) {
+    let name = command.get_name().to_owned();
+    clap_complete::generate(shell, &mut command, name, &mut io::stdout());
+}
+
+/// Does a shim's work if that is what this process was started for, see [`shim`]. To be called before anything else.
+#[cfg(feature = "process")]
+pub fn process_shim() -> Option<ExitCode> {
+    let mut args = std::env::args_os().skip(1);
+    let is_shim = args.next().is_some_and(|word| word == SHIM);
+    is_shim.then(|| kubeedge_edge::runtime::process::shim_main(args))
+}
+
+/// This binary as the shim of the process runtime.
+#[cfg(feature = "process")]
+pub fn shim() -> anyhow::Result<kubeedge_edge::runtime::process::Shim> {
+    let program: PathBuf = std::env::current_exe().context("finding this program's own file")?;
+    Ok(kubeedge_edge::runtime::process::Shim { program, args: vec![SHIM.to_owned()] })
+}

@@ -1,0 +1,157 @@
+//! An edgesite of a test's own, and kubectl on it.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    time::Duration,
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::process::{Background, binary, kill_below, repository, run, until};
+
+/// How long something may take that takes a second or two on a machine that does nothing else.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running edgesite with free ports and a folder of its own.
+#[derive(Debug)]
+pub struct Site {
+    folder: TempDir,
+    args: Vec<String>,
+    running: Option<Background>,
+    table: String,
+}
+
+impl Site {
+    /// Starts one with these further arguments and waits until it is ready.
+    pub fn start(args: &[&str]) -> Self {
+        let args = args.iter().map(|arg| (*arg).to_owned()).collect();
+        let mut site = Self { folder: TempDir::new().unwrap(), args, running: None, table: String::new() };
+        site.start_again();
+        site
+    }
+
+    /// Starts it again on the same folder.
+    pub fn start_again(&mut self) {
+        let mut command = Command::new(binary("edgesite"));
+        command.args(["--port-base", "0", "--data-dir"]).arg(self.data()).args(&self.args);
+        let running = Background::start(command.current_dir(repository()));
+        self.table = running.until_said("Ctrl-C stops it", PATIENCE);
+        self.running = Some(running);
+    }
+
+    /// Its folder.
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// Its kubeconfig.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.data().join("kubeconfig")
+    }
+
+    /// What it printed when it was ready.
+    pub fn table(&self) -> &str {
+        &self.table
+    }
+
+    /// What it has said so far, logs included.
+    pub fn said(&self) -> String {
+        self.running.as_ref().map(Background::said).unwrap_or_default()
+    }
+
+    /// The address in a row of its table.
+    pub fn address(&self, row: &str) -> SocketAddr {
+        let line = self.table.lines().find(|line| line.trim_start().starts_with(row));
+        let line = line.unwrap_or_else(|| panic!("no row {row:?} in\n{}", self.table));
+        let address = line.rsplit(['/', ' ']).next().unwrap_or_default();
+        address.parse().unwrap_or_else(|error| panic!("{line}: {error}"))
+    }
+
+    /// Stops it in order; its exit code.
+    pub fn stop(&mut self) -> Option<i32> {
+        self.running.take().and_then(|mut running| running.stop())
+    }
+
+    /// Kills it, as a power cut does; processes of pods live on.
+    pub fn kill(&mut self) {
+        drop(self.running.take());
+    }
+
+    /// kubectl on it, in the folder of the repository.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new("kubectl");
+        command.arg("--kubeconfig").arg(self.kubeconfig()).args(args).current_dir(repository());
+        // Discovery of another cluster on the same port would be taken for this one's.
+        command.env("KUBECACHEDIR", self.folder.path().join("cache"));
+        command
+    }
+
+    /// Runs kubectl; what it printed, if it succeeded, else what it complained of.
+    pub fn try_kubectl(&self, args: &[&str]) -> Result<String, String> {
+        let Output { status, stdout, stderr } = run(&mut self.command(args));
+        let (said, complained) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+        if status.success() { Ok(format!("{said}{complained}")) } else { Err(format!("{said}{complained}")) }
+    }
+
+    /// Runs kubectl, which must succeed.
+    pub fn kubectl(&self, args: &[&str]) -> String {
+        self.try_kubectl(args).unwrap_or_else(|said| panic!("kubectl {args:?}:\n{said}\n{}", self.said()))
+    }
+
+    /// Runs kubectl on a document of the test's own.
+    pub fn apply(&self, document: &str) -> Result<String, String> {
+        let file = self.folder.path().join("document.yaml");
+        // kubectl takes what begins with a brace for JSON.
+        std::fs::write(&file, format!("---\n{document}")).unwrap();
+        self.try_kubectl(&["apply", "-f", &file.display().to_string()])
+    }
+
+    /// An object as the API has it.
+    pub fn object(&self, kind: &str, name: &str) -> Value {
+        serde_json::from_str(&self.kubectl(&["get", kind, name, "-o", "json"])).unwrap()
+    }
+
+    /// Waits until kubectl prints what is wanted.
+    pub fn until(&self, args: &[&str], wanted: impl Fn(&str) -> bool) -> String {
+        until(&format!("kubectl {args:?}"), PATIENCE, || {
+            let said = self.try_kubectl(args)?;
+            if wanted(&said) { Ok(said) } else { Err(said) }
+        })
+    }
+
+    /// The quickstart, its device at this site's own PLC.
+    pub fn quickstart(&self) -> PathBuf {
+        let folder = self.folder.path().join("quickstart");
+        std::fs::create_dir_all(&folder).unwrap();
+        for entry in std::fs::read_dir(repository().join("examples/quickstart")).unwrap().flatten() {
+            let mut text = std::fs::read_to_string(entry.path()).unwrap();
+            if self.table.contains("simulated PLC") {
+                let port = self.address("simulated PLC").port();
+                text = text.replace("port: 10012", &format!("port: {port}"));
+            }
+            std::fs::write(folder.join(entry.file_name()), text).unwrap();
+        }
+        folder
+    }
+
+    /// The folder everything of this test is in.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let said = self.said();
+            let tail: Vec<_> = said.lines().rev().take(60).collect();
+            println!("---- the site's last words");
+            tail.iter().rev().for_each(|line| println!("{line}"));
+        }
+        drop(self.running.take());
+        kill_below(self.folder.path());
+    }
+}
