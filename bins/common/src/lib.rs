@@ -24,7 +24,13 @@ pub struct LogOptions {
     #[arg(long, value_enum, default_value_t = LogFormat::Text, global = true)]
     log_format: LogFormat,
     /// What is logged: error, warn, info, debug, trace, or filters such as `info,kubeedge_edge=debug`.
-    #[arg(long, value_name = "FILTER", default_value = "info,mqtt5=warn", env = "KUBEEDGE_LOG", global = true)]
+    #[arg(
+        long,
+        value_name = "FILTER",
+        default_value = "info,mqtt5=warn",
+        env = "KUBEEDGE_LOG",
+        global = true
+    )]
     log_level: String,
 }
 
