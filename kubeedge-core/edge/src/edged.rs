@@ -9,6 +9,7 @@
 //! with conditions, events, node registration, node status, lease. Not acted on yet: probes, lifecycle hooks,
 //! ephemeral containers, static pods, CSI volumes, eviction, activeDeadlineSeconds.
 
+mod book;
 mod env;
 mod events;
 mod node;
@@ -16,6 +17,7 @@ mod observer;
 mod plan;
 mod quantity;
 mod reporter;
+pub mod server;
 mod spec;
 mod start;
 mod status;
@@ -42,6 +44,7 @@ use kubeedge_core::{
 };
 use tokio::{sync::watch, task::JoinSet};
 
+pub use self::book::PodBook;
 use self::{
     env::PodFacts,
     events::Recorder,
@@ -117,12 +120,25 @@ impl Default for EdgedSettings {
 pub struct Edged {
     settings: EdgedSettings,
     runtime: Arc<dyn ContainerRuntime>,
+    pods: PodBook,
 }
 
 impl Edged {
     /// Runs pods on this runtime.
     pub fn new(settings: EdgedSettings, runtime: Arc<dyn ContainerRuntime>) -> Self {
-        Self { settings, runtime }
+        Self { settings, runtime, pods: PodBook::default() }
+    }
+
+    /// Keeps its pods in this book, which is another module's too or outlives this one.
+    #[must_use]
+    pub fn book(mut self, pods: PodBook) -> Self {
+        self.pods = pods;
+        self
+    }
+
+    /// The pods with their status, for the node's own API.
+    pub fn pods(&self) -> PodBook {
+        self.pods.clone()
     }
 }
 
@@ -184,6 +200,7 @@ impl Edged {
             observer: Observer::new(self.runtime.clone()),
             recorder: Recorder::new(client.clone(), settings.node_name.clone(), settings.report_events),
             reporter: Reporter::new(client.clone()),
+            pods: self.pods.clone(),
             references: watch::Sender::new(0),
             client,
             facts,
@@ -242,7 +259,10 @@ impl Pods {
                     None => break,
                 },
                 Some(ended) = self.workers.join_next() => match ended {
-                    Ok(Some(uid)) => drop(self.wishes.remove(&uid)),
+                    Ok(Some(uid)) => {
+                        self.wishes.remove(&uid);
+                        self.shared.pods.strike(&uid);
+                    }
                     Ok(None) => {}
                     Err(error) => self.revive(&error),
                 },
@@ -307,6 +327,7 @@ impl Pods {
             );
             return;
         };
+        self.shared.pods.wish(&pod);
         let wish = Wish { pod: Arc::new(pod), removed: false };
         match self.wishes.get(&uid) {
             // A removal is not taken back by an update that was under way.

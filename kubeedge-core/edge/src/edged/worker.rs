@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use super::{
     EdgedSettings,
+    book::PodBook,
     env::PodFacts,
     events::Recorder,
     observer::Observer,
@@ -42,6 +43,7 @@ pub(crate) struct Shared {
     pub observer: Observer,
     pub recorder: Recorder,
     pub reporter: Reporter,
+    pub pods: PodBook,
     pub facts: PodFacts,
     /// Counts changes of ConfigMaps and Secrets, so that workers look at theirs again.
     pub references: watch::Sender<u64>,
@@ -227,6 +229,7 @@ impl Worker {
         let status = self.status_now(pod, view);
         if self.status.as_ref() != Some(&status) {
             self.shared.reporter.report(pod, &status);
+            self.shared.pods.note(&self.uid, &status);
             self.status = Some(status);
         }
     }

@@ -1,0 +1,256 @@
+//! The node's own HTTP API, as the kubelet's read-only server offers it: logs, commands, lists, health and usage.
+//!
+//! Plain HTTP without authentication, so it is for the loopback alone; the cloud reaches it through EdgeStream. Because
+//! web pages can reach the loopback too, commands with an `Origin` are refused; EdgeStream takes it off, as the cloud
+//! has asked who the caller is.
+//!
+//! | path | answers |
+//! |---|---|
+//! | `/containerLogs/{namespace}/{pod}/{container}` | the log; `follow`, `previous`, `tailLines`, `sinceSeconds`, `sinceTime`, `timestamps`, `limitBytes`, `stream` |
+//! | `/exec`, `/attach` `/{namespace}/{pod}[/{uid}]/{container}` | a WebSocket of `v5.channel.k8s.io` or `v4.channel.k8s.io`; SPDY is refused |
+//! | `/pods`, `/runningpods/` | a PodList |
+//! | `/stats/summary`, `/metrics/resource` | usage of containers, where the runtime tells it |
+//! | `/healthz…` | `ok` |
+
+mod cri_log;
+mod exec;
+mod lists;
+mod logs;
+mod query;
+mod remote;
+mod tail;
+
+use std::{convert::Infallible, fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use k8s_openapi::jiff::Timestamp;
+use kubeedge_core::{
+    failure::BoxError,
+    kernel::{Module, ModuleContext},
+    message::Millis,
+    name::{Group, ModuleName},
+    runtime::ContainerRuntime,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, watch},
+    task::JoinSet,
+};
+
+use self::query::{Query, parts};
+use super::book::PodBook;
+
+/// The server cannot start.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "cannot listen on {address} for the node's API; set readOnlyPort of modules.edged.tailoredKubeletConfig to a free port"
+)]
+struct CannotListen {
+    address: SocketAddr,
+    source: std::io::Error,
+}
+
+/// How the server is set up.
+#[derive(Clone, Debug)]
+pub struct EdgedServerSettings {
+    /// Where to listen; port 0 for a free one. KubeEdge: `127.0.0.1:10350`.
+    pub address: SocketAddr,
+    /// The folder for logs; Kubernetes: `/var/log/pods`.
+    pub logs: PathBuf,
+    /// The node's name, as `/stats/summary` tells it.
+    pub node_name: String,
+    /// Connections at once; further ones wait.
+    pub connections: usize,
+    /// After how long without a byte in either direction a command's connection is ended. KubeEdge: 4 h.
+    pub idle: Duration,
+}
+
+impl Default for EdgedServerSettings {
+    fn default() -> Self {
+        Self {
+            address: SocketAddr::from(([127, 0, 0, 1], 10350)),
+            logs: "/var/log/pods".into(),
+            node_name: String::new(),
+            connections: 512,
+            idle: Duration::from_secs(4 * 60 * 60),
+        }
+    }
+}
+
+/// The name of the module.
+pub const EDGED_SERVER: ModuleName = ModuleName::of("edgedServer");
+
+/// How long the head of a request may take.
+const HEAD: Duration = Duration::from_secs(30);
+
+/// The module.
+#[derive(Debug)]
+pub struct EdgedServer {
+    local: Arc<Local>,
+    bound: watch::Sender<Option<SocketAddr>>,
+}
+
+/// What requests are answered from.
+#[derive(Debug)]
+struct Local {
+    settings: EdgedServerSettings,
+    runtime: Arc<dyn ContainerRuntime>,
+    pods: PodBook,
+}
+
+impl EdgedServer {
+    /// Serves the pods of this book, whose containers this runtime runs.
+    pub fn new(settings: EdgedServerSettings, runtime: Arc<dyn ContainerRuntime>, pods: PodBook) -> Self {
+        Self { local: Arc::new(Local { settings, runtime, pods }), bound: watch::Sender::new(None) }
+    }
+
+    /// Where it listens, while it does.
+    pub fn bound(&self) -> watch::Receiver<Option<SocketAddr>> {
+        self.bound.subscribe()
+    }
+}
+
+#[async_trait]
+impl Module for EdgedServer {
+    fn name(&self) -> ModuleName {
+        EDGED_SERVER
+    }
+
+    fn group(&self) -> Group {
+        Group::of("edgedServer")
+    }
+
+    async fn start(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
+        let address = self.local.settings.address;
+        let failed = |source| CannotListen { address, source };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let local = listener.local_addr().map_err(failed)?;
+        tracing::info!(address = %local, "the node's API listens");
+        self.bound.send_replace(Some(local));
+        tokio::select! {
+            () = ctx.shutdown.requested() => {}
+            () = serve(listener, self.local.clone()) => {}
+        }
+        self.bound.send_replace(None);
+        Ok(())
+    }
+}
+
+/// Serves until dropped; connections end then.
+async fn serve(listener: TcpListener, local: Arc<Local>) {
+    let slots = Arc::new(Semaphore::new(local.settings.connections.max(1)));
+    let mut connections = JoinSet::new();
+    loop {
+        while connections.try_join_next().is_some() {}
+        let Ok(slot) = slots.clone().acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let local = local.clone();
+                connections.spawn(async move {
+                    let _slot = slot;
+                    connection(stream, local).await;
+                });
+            }
+            Err(error) => {
+                tracing::warn!(error = %error, "cannot accept a connection to the node's API");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, local: Arc<Local>) {
+    let _ = stream.set_nodelay(true);
+    // Upgraded connections live in here, so that they end with this one.
+    let (upgraded, mut sessions) = tokio::sync::mpsc::channel(1);
+    let service = service_fn(|request| {
+        let (local, upgraded) = (local.clone(), upgraded.clone());
+        async move { Ok::<_, Infallible>(answer(&local, request, upgraded).await) }
+    });
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD);
+    let served = http.serve_connection(TokioIo::new(stream), service).with_upgrades().await;
+    if let Err(error) = served {
+        tracing::debug!(error = %error, "a connection to the node's API ended");
+    }
+    if let Ok(session) = sessions.try_recv() {
+        exec::serve(session, local.settings.idle).await;
+    }
+}
+
+/// The body of an answer.
+type Body = UnsyncBoxBody<Bytes, BoxError>;
+/// An answer, or why there is none.
+type Answer = Result<Response<Body>, Refusal>;
+
+/// Why a request is not answered: a status and plain text, as the kubelet does it.
+#[derive(Debug)]
+struct Refusal {
+    status: StatusCode,
+    why: String,
+}
+
+impl Refusal {
+    fn new(status: StatusCode, why: impl Into<String>) -> Self {
+        Self { status, why: why.into() }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.why)
+    }
+}
+
+fn text(status: StatusCode, kind: &'static str, text: impl Into<Bytes>) -> Response<Body> {
+    let body = Full::new(text.into()).map_err(|never: Infallible| match never {}).boxed_unsync();
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_millisecond(Millis::now().0).unwrap_or_default()
+}
+
+const PLAIN: &str = "text/plain; charset=utf-8";
+
+async fn answer(local: &Local, request: Request<Incoming>, upgraded: exec::Sessions) -> Response<Body> {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    match route(local, request, upgraded).await {
+        Ok(response) => response,
+        Err(refusal) => {
+            tracing::debug!(%method, path, status = %refusal.status, why = %refusal, "refused a request to the node's API");
+            text(refusal.status, PLAIN, refusal.why)
+        }
+    }
+}
+
+async fn route(local: &Local, request: Request<Incoming>, upgraded: exec::Sessions) -> Answer {
+    let parts = parts(request.uri().path());
+    let parts: Vec<_> = parts.iter().map(String::as_str).collect();
+    let query = Query::read(request.uri().query().unwrap_or_default());
+    if let ["exec" | "attach", ..] = parts[..] {
+        return exec::upgrade(local, request, &parts, &query, upgraded).await;
+    }
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed"));
+    }
+    match parts[..] {
+        ["containerLogs", namespace, pod, container] => {
+            logs::logs(local, [namespace, pod, container], &query).await
+        }
+        ["healthz"] | ["healthz", "ping" | "log" | "syncloop"] => Ok(text(StatusCode::OK, PLAIN, "ok")),
+        ["pods"] => Ok(lists::pods(local)),
+        ["runningpods"] => lists::running(local).await,
+        ["stats", "summary"] => lists::summary(local).await,
+        ["metrics", "resource"] => lists::resource_metrics(local).await,
+        _ => Err(Refusal::new(StatusCode::NOT_FOUND, "404 page not found")),
+    }
+}
