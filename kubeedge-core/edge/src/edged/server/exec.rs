@@ -188,11 +188,11 @@ mod tests {
             ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
             ("sec-websocket-protocol", "v5.channel.k8s.io, v4.channel.k8s.io"),
         ];
-        let all = base
-            .iter()
-            .chain(pairs)
-            .map(|(name, value)| (header::HeaderName::from_static(name), HeaderValue::from_static(value)));
-        all.collect()
+        let mut headers = HeaderMap::new();
+        for (name, value) in base.iter().chain(pairs) {
+            headers.insert(*name, HeaderValue::from_static(value));
+        }
+        headers
     }
 
     fn refused(pairs: &[(&'static str, &'static str)]) -> StatusCode {
