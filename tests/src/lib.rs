@@ -7,8 +7,10 @@
     clippy::print_stdout
 )]
 
+mod peers;
 mod process;
 mod site;
 
+pub use peers::{Pymodbus, free_port, publish, subscribe};
 pub use process::{Background, binary, kill_below, repository, run, sh, skipped, tool, until};
 pub use site::Site;

@@ -1,0 +1,99 @@
+//! Peers from elsewhere: mosquitto's clients, pymodbus.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use crate::process::{Background, repository, run};
+
+/// A port nobody listens on just now.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Subscribes with mosquitto_sub.
+pub fn subscribe(broker: SocketAddr, topic: &str) -> Background {
+    let (host, port) = (broker.ip().to_string(), broker.port().to_string());
+    // Line by line, though nobody sits at a terminal.
+    let mut command = Command::new("stdbuf");
+    let watched = Background::start(command.args([
+        "-oL",
+        "mosquitto_sub",
+        "-h",
+        &host,
+        "-p",
+        &port,
+        "-v",
+        "-d",
+        "-t",
+        topic,
+    ]));
+    watched.until_said("Subscribed", Duration::from_secs(20));
+    watched
+}
+
+/// Publishes with mosquitto_pub.
+pub fn publish(broker: SocketAddr, topic: &str, payload: &str) {
+    let (host, port) = (broker.ip().to_string(), broker.port().to_string());
+    let mut command = Command::new("mosquitto_pub");
+    let done = run(command.args(["-h", &host, "-p", &port, "-q", "1", "-t", topic, "-m", payload]));
+    assert!(done.status.success(), "{done:?}");
+}
+
+/// pymodbus: a PLC of somebody else's making.
+#[derive(Clone, Debug)]
+pub struct Pymodbus {
+    python: String,
+    /// Where its server listens.
+    pub port: u16,
+}
+
+impl Pymodbus {
+    /// If this machine has it; says so loudly if not.
+    pub fn find() -> Option<Self> {
+        let named = std::env::var("KUBEEDGE_PEERS_PYTHON").ok();
+        let known = ["/opt/kubeedge-peers/bin/python3", "python3"].map(str::to_owned);
+        let has = |python: &String| {
+            let tried = Command::new(python).args(["-c", "import pymodbus"]).stderr(Stdio::null()).status();
+            tried.is_ok_and(|status| status.success())
+        };
+        let found = named.into_iter().chain(known).find(has);
+        if found.is_none() {
+            println!(
+                "SKIPPED: not tested against pymodbus, which no Python here has; tests/run installs it where it may"
+            );
+        }
+        found.map(|python| Self { python, port: free_port() })
+    }
+
+    /// Starts the server; all holding registers are 17.
+    pub fn serve(&self) -> Background {
+        let script = repository().join("kubeedge-device/tests/peers/modbus_server.py");
+        let server = Background::start(Command::new(&self.python).arg(script).arg(self.port.to_string()));
+        server.until_said("ready", Duration::from_secs(30));
+        server
+    }
+
+    /// What a client of pymodbus reads from a holding register.
+    pub fn read(&self, register: u16) -> u16 {
+        let code = format!("print(client.read_holding_registers({register}, count=1).registers[0])");
+        self.client(&code).trim().parse().unwrap()
+    }
+
+    /// Writes a holding register with a client of pymodbus.
+    pub fn write(&self, register: u16, value: u16) {
+        self.client(&format!("client.write_register({register}, {value})"));
+    }
+
+    fn client(&self, code: &str) -> String {
+        let port = self.port;
+        let program = format!(
+            "from pymodbus.client import ModbusTcpClient\nclient = ModbusTcpClient('127.0.0.1', port={port})\nclient.connect()\n{code}\nclient.close()"
+        );
+        let done = run(Command::new(&self.python).args(["-c", &program]));
+        assert!(done.status.success(), "{done:?}");
+        String::from_utf8_lossy(&done.stdout).into_owned()
+    }
+}
