@@ -99,7 +99,7 @@ impl TunnelFrame {
     /// The opening of a stream.
     pub fn open(kind: FrameKind, connector: &Connector) -> Self {
         // Text, numbers and maps with text keys always are JSON.
-        Self::new(connector.id, kind, serde_json::to_vec(connector).unwrap_or_default())
+        Self::new(connector.id, kind, crate::message::json::to_bytes(connector))
     }
 
     /// The frame as bytes.

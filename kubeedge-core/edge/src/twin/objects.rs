@@ -2,9 +2,12 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use kubeedge_core::device::{
-    Access, Device, DeviceId, DriverError, DriverKind, DriverResult, ModelId, ModelProperty, Property,
-    ValueType,
+use kubeedge_core::{
+    api::devices::{DeviceModelSpec, DeviceProperty, DeviceSpec, ModelProperty as ModelledProperty},
+    device::{
+        Access, Device, DeviceId, DriverError, DriverKind, DriverResult, ModelId, ModelProperty, Property,
+        ValueType,
+    },
 };
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -19,45 +22,7 @@ struct Meta {
     namespace: String,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct Protocol {
-    protocol_name: String,
-    config_data: Option<Map<String, Value>>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default)]
-struct TwinProperty {
-    value: String,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct DeviceProperty {
-    name: String,
-    desired: Option<TwinProperty>,
-    visitors: Option<Protocol>,
-    report_cycle: i64,
-    collect_cycle: i64,
-    report_to_cloud: bool,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default)]
-struct Reference {
-    name: String,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct DeviceSpec {
-    device_model_ref: Option<Reference>,
-    protocol: Protocol,
-    properties: Vec<DeviceProperty>,
-}
-
-/// A Device object.
+/// A Device object, as far as the edge acts on it: equal when nothing of that changed.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub(super) struct DeviceObject {
@@ -65,34 +30,12 @@ pub(super) struct DeviceObject {
     spec: DeviceSpec,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct ModelledProperty {
-    name: String,
-    description: String,
-    #[serde(rename = "type")]
-    kind: String,
-    access_mode: String,
-    minimum: String,
-    maximum: String,
-    unit: String,
-    visitors: Option<Protocol>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct ModelSpec {
-    protocol: String,
-    protocol_config_data: Option<Map<String, Value>>,
-    properties: Vec<ModelledProperty>,
-}
-
-/// A DeviceModel object.
+/// A DeviceModel object, likewise.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub(super) struct ModelObject {
     metadata: Meta,
-    spec: ModelSpec,
+    spec: DeviceModelSpec,
 }
 
 fn invalid(device: &DeviceObject, why: String) -> DriverError {
