@@ -36,6 +36,7 @@ use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{Pod, Taint};
 use kubeedge_core::{
     bus::Envelope,
+    clock::Clock,
     failure::{BoxError, chain},
     kernel::{Module, ModuleContext, Shutdown},
     message::{Message, resource::ObjectPath},
@@ -53,7 +54,7 @@ use self::{
     reporter::Reporter,
     worker::{Shared, Wish, Worker},
 };
-use crate::meta::Client;
+use crate::meta::{Client, ClientError};
 
 /// How Edged is set up.
 #[derive(Clone, Debug)]
@@ -90,6 +91,8 @@ pub struct EdgedSettings {
     pub version: String,
     /// How long one request to the cloud may take; KubeEdge: 60 s.
     pub request_timeout: Duration,
+    /// The time pauses are counted and statuses are stamped with: the runtime's.
+    pub clock: Clock,
 }
 
 impl Default for EdgedSettings {
@@ -111,6 +114,7 @@ impl Default for EdgedSettings {
             server_port: 10350,
             version: concat!("v1.32.10-kubeedge-v", env!("CARGO_PKG_VERSION")).to_owned(),
             request_timeout: Duration::from_secs(60),
+            clock: Clock::wall(),
         }
     }
 }
@@ -198,7 +202,7 @@ impl Edged {
             runtime: self.runtime.clone(),
             runtime_name: info.name.clone(),
             observer: Observer::new(self.runtime.clone()),
-            recorder: Recorder::new(client.clone(), settings.node_name.clone(), settings.report_events),
+            recorder: Recorder::new(client.clone(), &settings),
             reporter: Reporter::new(client.clone()),
             pods: self.pods.clone(),
             references: watch::Sender::new(0),
@@ -237,11 +241,27 @@ struct Pods {
     shutdown: Shutdown,
     wishes: HashMap<String, watch::Sender<Wish>>,
     workers: JoinSet<Option<String>>,
+    /// Counts what was heard of pods, so that a list is known to be older than that.
+    heard: u64,
+    listing: JoinSet<Listed>,
+}
+
+/// The pods of the store, and what had been heard of pods when they were asked for.
+struct Listed {
+    heard: u64,
+    pods: Result<Vec<Pod>, ClientError>,
 }
 
 impl Pods {
     fn new(shared: Arc<Shared>, shutdown: Shutdown) -> Self {
-        Self { shared, shutdown, wishes: HashMap::new(), workers: JoinSet::new() }
+        Self {
+            shared,
+            shutdown,
+            wishes: HashMap::new(),
+            workers: JoinSet::new(),
+            heard: 0,
+            listing: JoinSet::new(),
+        }
     }
 
     async fn run(mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
@@ -266,8 +286,10 @@ impl Pods {
                     Ok(None) => {}
                     Err(error) => self.revive(&error),
                 },
+                Some(Ok(listed)) = self.listing.join_next() => self.listed(listed).await,
             }
         }
+        self.listing.shutdown().await;
         while self.workers.join_next().await.is_some() {}
         Ok(())
     }
@@ -364,16 +386,17 @@ impl Pods {
         let message = &envelope.message;
         let kind = ObjectPath::parse(message.route.resource.as_str()).map(|path| path.kind.to_owned());
         match kind.as_deref() {
-            Some("pod") => self.pod_message(message).await,
+            Some("pod") => self.pod_message(message),
             Some("configmap" | "secret") => self.shared.references.send_modify(|count| *count += 1),
             _ => tracing::debug!(resource = %message.route.resource, "message not for pods, ignored"),
         }
     }
 
-    async fn pod_message(&mut self, message: &Message) {
+    fn pod_message(&mut self, message: &Message) {
         if message.route.operation == Operation::RESPONSE {
             return;
         }
+        self.heard += 1;
         let pod: Pod = match message.content.decode() {
             Ok(pod) => pod,
             Err(error) => {
@@ -383,21 +406,41 @@ impl Pods {
         };
         match message.route.operation.as_str() {
             "insert" | "update" if self.is_ours(&pod) => self.wish(pod),
-            "delete" => self.removed(&pod).await,
+            "delete" => self.removed(&pod),
             _ => {}
         }
     }
 
-    async fn removed(&mut self, pod: &Pod) {
+    fn removed(&mut self, pod: &Pod) {
         let uid = pod.metadata.uid.as_deref().filter(|uid| !uid.is_empty());
         if let Some(known) = uid.and_then(|uid| self.wishes.get(uid)) {
             known.send_modify(|wish| wish.removed = true);
             return;
         }
         // A forced delete names the pod only: what the store has is the truth.
-        match self.shared.client.pods().await {
-            Ok(pods) => self.set(pods).await,
-            Err(error) => tracing::warn!(error = %error, "cannot read the pods of this node"),
+        if self.listing.is_empty() {
+            self.list(Duration::ZERO);
+        }
+    }
+
+    /// Asks for the pods of the store, beside the mailbox: MetaManager may be waiting for room in it.
+    fn list(&mut self, pause: Duration) {
+        let (client, heard) = (self.shared.client.clone(), self.heard);
+        self.listing.spawn(async move {
+            tokio::time::sleep(pause).await;
+            Listed { heard, pods: client.pods().await }
+        });
+    }
+
+    async fn listed(&mut self, listed: Listed) {
+        match listed.pods {
+            Ok(pods) if listed.heard == self.heard => self.set(pods).await,
+            // Something came meanwhile: this list may lack a new pod or hold a removed one.
+            Ok(_) => self.list(Duration::ZERO),
+            Err(error) => {
+                tracing::warn!(error = %error, "cannot read the pods of this node, will ask again");
+                self.list(Duration::from_secs(1));
+            }
         }
     }
 }

@@ -6,11 +6,11 @@ use k8s_openapi::{
     api::core::v1::{Event, EventSource, ObjectReference, Pod},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use kubeedge_core::message::Millis;
+use kubeedge_core::{clock::Clock, message::Millis};
 use parking_lot::Mutex;
 use serde_json::json;
 
-use super::view::time;
+use super::{EdgedSettings, view::time};
 use crate::meta::Client;
 
 /// How many different events are remembered for counting.
@@ -22,12 +22,14 @@ pub(crate) struct Recorder {
     client: Client,
     node: String,
     enabled: bool,
+    clock: Clock,
     seen: Mutex<VecDeque<Event>>,
 }
 
 impl Recorder {
-    pub(crate) fn new(client: Client, node: String, enabled: bool) -> Self {
-        Self { client, node, enabled, seen: Mutex::default() }
+    pub(crate) fn new(client: Client, settings: &EdgedSettings) -> Self {
+        let (node, clock) = (settings.node_name.clone(), settings.clock.clone());
+        Self { client, node, enabled: settings.report_events, clock, seen: Mutex::default() }
     }
 
     /// Something ordinary happened to a pod.
@@ -65,7 +67,7 @@ impl Recorder {
 
     /// The event to report, and whether it was reported before.
     fn remember(&self, pod: &Pod, kind: &str, reason: &str, message: String) -> (Event, bool) {
-        let now = Millis::now();
+        let now = self.clock.now();
         let mut seen = self.seen.lock();
         let known = seen.iter_mut().find(|event| {
             event.involved_object.uid == pod.metadata.uid
@@ -139,7 +141,9 @@ mod tests {
     async fn an_event_that_happens_again_is_counted_not_repeated() {
         let (bus, mut inboxes) = Bus::freeze([(ModuleName::META_MANAGER, Group::META, 8)]);
         let mut inbox = inboxes.remove(&ModuleName::META_MANAGER).unwrap();
-        let recorder = Recorder::new(Client::new(bus, Duration::from_secs(1)), "edge-1".into(), true);
+        let settings =
+            EdgedSettings { node_name: "edge-1".into(), report_events: true, ..EdgedSettings::default() };
+        let recorder = Recorder::new(Client::new(bus, Duration::from_secs(1)), &settings);
         let mut pod = Pod::default();
         pod.metadata.name = Some("web".into());
         pod.metadata.namespace = Some("default".into());

@@ -83,7 +83,7 @@ impl Heart<'_> {
             tracing::info!(node = %name, "node registered");
         }
         self.renew(pulse).await?;
-        let now = Millis::now();
+        let now = self.settings.clock.now();
         let status = self.status(before(pulse), now).await;
         let comparable = without_heartbeats(&status);
         let due = match &pulse.sent {
@@ -109,7 +109,7 @@ impl Heart<'_> {
 
     async fn register(&self) -> Result<Node, ClientError> {
         let name = &self.settings.node_name;
-        let node = self.node(Millis::now()).await;
+        let node = self.node(self.settings.clock.now()).await;
         match self.client.register_node(&node).await {
             Err(error) if error.reason() == Some("AlreadyExists") => {
                 // The object's uid is not needed before the first status patch returns it.
@@ -126,7 +126,8 @@ impl Heart<'_> {
             None => self.client.lease(name).await?.unwrap_or_else(|| self.new_lease(pulse)),
         };
         let spec = lease.spec.get_or_insert_default();
-        spec.renew_time = Some(MicroTime(Timestamp::from_millisecond(Millis::now().0).unwrap_or_default()));
+        spec.renew_time =
+            Some(MicroTime(Timestamp::from_millisecond(self.settings.clock.now().0).unwrap_or_default()));
         spec.holder_identity = Some(name.clone());
         // Left empty on an error (a conflict, a lost link): the next beat reads the lease again.
         pulse.lease = Some(self.client.put_lease(&lease).await?);

@@ -13,7 +13,6 @@ use k8s_openapi::api::{
 };
 use kubeedge_core::{
     failure::chain,
-    message::Millis,
     runtime::{ImageRef, RegistryAuth, RuntimeKind},
 };
 
@@ -77,7 +76,10 @@ impl Worker {
             Err(message) => return self.refuse(pod, name, "CreateContainerConfigError", message).await,
         };
         let runtime = self.shared.runtime.clone();
-        self.pauses.tried(name, Millis::now());
+        // As the kubelet counts: the first start is no restart, so the first restart is at once.
+        if view.latest(name).is_some() {
+            self.pauses.tried(name, self.shared.settings.clock.now());
+        }
         let id = match runtime.create(&within, spec).await {
             Ok(id) => id,
             Err(error) if error.kind() == RuntimeKind::Exists => return Ok(()),
@@ -252,7 +254,7 @@ impl Worker {
                 }
             }
         }
-        let (key, now) = (format!("image {name}"), Millis::now());
+        let (key, now) = (format!("image {name}"), self.shared.settings.clock.now());
         let failed = self.failed_pulls.get(&name).copied();
         if let Some((left, _)) = failed.and_then(|failed| self.pauses.left(&key, failed, now)) {
             let message = format!("Back-off pulling image \"{name}\"");
@@ -275,7 +277,7 @@ impl Worker {
             }
             Err(error) => {
                 self.pauses.tried(&key, now);
-                self.failed_pulls.insert(name.clone(), Millis::now());
+                self.failed_pulls.insert(name.clone(), self.shared.settings.clock.now());
                 let message = format!("Failed to pull image \"{name}\": {}", chain(&error));
                 self.no_image(pod, &spec.name, "ErrImagePull", message).await
             }

@@ -126,7 +126,7 @@ impl Worker {
         for _ in 0..STEPS {
             let view = self.view();
             self.learn_addresses(&view).await;
-            let plan = plan(pod, &view, &self.pauses, Millis::now());
+            let plan = plan(pod, &view, &self.pauses, self.shared.settings.clock.now());
             self.note_pauses(pod, &plan.backing_off);
             if plan.actions.is_empty() {
                 let stale = if plan.finished { None } else { self.refresh_volumes(pod).await };
@@ -219,7 +219,7 @@ impl Worker {
             facts: &facts,
             runtime: &self.shared.runtime_name,
             unready: &[],
-            now: Millis::now(),
+            now: self.shared.settings.clock.now(),
         };
         pod_status(pod, &findings, self.status.as_ref())
     }
