@@ -128,7 +128,7 @@ async fn the_device_is_the_boiler_of_the_demo() {
     assert_eq!(device.spec.node_name, "edge-1");
     assert_eq!(device.spec.device_model_ref.as_ref().unwrap().name, model.metadata.name.unwrap());
     let config: ModbusConfig = read(device.spec.protocol.config_data.as_ref());
-    assert_eq!(config.address, "127.0.0.1:1502", "where edgesite --demo listens");
+    assert_eq!(config.address, "127.0.0.1:10012", "where edgesite --demo listens");
 
     let plc = SimulatedPlc::listen(([127, 0, 0, 1], 0).into()).await.unwrap();
     let config = ModbusConfig { address: plc.address().to_string(), ..config };
