@@ -9,4 +9,5 @@ pub mod eventbus;
 pub mod hub;
 pub mod meta;
 pub mod runtime;
+pub mod stream;
 pub mod twin;

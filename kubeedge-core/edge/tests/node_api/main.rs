@@ -4,3 +4,4 @@
 mod exec;
 mod logs;
 mod node;
+mod tunnel;

@@ -20,6 +20,7 @@ use kubeedge_edge::{
     runtime::memory::{MemoryRuntime, MemorySettings},
 };
 use serde_json::json;
+use tokio::sync::watch;
 
 pub(crate) const WAIT: Duration = Duration::from_secs(20);
 
@@ -27,6 +28,7 @@ pub(crate) struct Node {
     pub(crate) runtime: MemoryRuntime,
     pub(crate) pods: PodBook,
     pub(crate) logs: PathBuf,
+    pub(crate) bound: watch::Receiver<Option<SocketAddr>>,
     pub(crate) address: SocketAddr,
     sandbox: SandboxId,
     shutdown: Shutdown,
@@ -71,7 +73,7 @@ impl Node {
         let mut bound = server.bound();
         let shutdown = spawn(server);
         let address = bound.wait_for(Option::is_some).await.unwrap().unwrap();
-        let node = Self { runtime, pods, logs, address, sandbox, shutdown, _folder: folder };
+        let node = Self { runtime, pods, logs, bound, address, sandbox, shutdown, _folder: folder };
         node.enter(json!({"waiting": {"reason": "ContainerCreating"}}));
         node
     }
