@@ -120,7 +120,7 @@ pub enum EdgeHubError {
     #[error("EdgeHub has no server to dial: set modules.edgeHub.websocket.server to host:port of cloudcore")]
     NoServer,
     /// The node has no name.
-    #[error("EdgeHub needs the name of its node: set modules.edged.tailoredKubeletConfig hostnameOverride")]
+    #[error("EdgeHub needs the name of its node: set modules.edged.hostnameOverride")]
     NoNode,
     /// A setting of time is zero.
     #[error("EdgeHub's {0} must be more than 0 seconds")]

@@ -269,7 +269,11 @@ impl Keeper {
                         }
                     }
                 }
-                Err(error) => self.failed(&error, "this node has no certificate").await,
+                Err(error) => {
+                    self.failed(&error, "this node has no certificate").await;
+                    // A token that does not help is no reason to stop looking after what there is.
+                    doubted = false;
+                }
             }
         }
     }

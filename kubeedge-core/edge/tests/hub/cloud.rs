@@ -77,10 +77,19 @@ pub(crate) struct Node {
 impl Node {
     /// A node and a cloud that listens as `cloud`.
     pub(crate) async fn start(settings: EdgeHubSettings, transport: impl Transport) -> Self {
+        let door = transport.listen(&Endpoint::from("cloud"), &Credentials::default()).await.unwrap();
+        Self::with_door(settings, transport, door)
+    }
+
+    /// A node and a cloud that listens already.
+    pub(crate) fn with_door(
+        settings: EdgeHubSettings,
+        transport: impl Transport,
+        door: Box<dyn Listener>,
+    ) -> Self {
         let transport: Arc<dyn Transport> = Arc::new(transport);
         let (bus, mut inboxes) = Bus::freeze(modules());
         let hub = EdgeHub::new(settings, transport.clone());
-        let door = transport.listen(&Endpoint::from("cloud"), &Credentials::default()).await.unwrap();
         let inbox = inboxes.remove(&ModuleName::EDGE_HUB).unwrap();
         let shutdown = Shutdown::new();
         let ctx = ModuleContext { bus: bus.clone(), inbox, shutdown: shutdown.clone() };

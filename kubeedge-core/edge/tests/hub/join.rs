@@ -179,6 +179,16 @@ struct Joining {
     folder: tempfile::TempDir,
 }
 
+fn in_folder(join: JoinSettings, token: Option<String>, folder: &Path) -> JoinSettings {
+    JoinSettings {
+        token,
+        ca_file: folder.join("ca/rootCA.crt"),
+        cert_file: folder.join("certs/server.crt"),
+        key_file: folder.join("certs/server.key"),
+        ..join
+    }
+}
+
 impl Joining {
     async fn start(https: &Https, token: Option<String>, folder: tempfile::TempDir) -> Self {
         let join = JoinSettings { https: format!("https://{}", https.address), ..JoinSettings::default() };
@@ -186,13 +196,7 @@ impl Joining {
     }
 
     async fn with(join: JoinSettings, token: Option<String>, folder: tempfile::TempDir) -> Self {
-        let join = JoinSettings {
-            token,
-            ca_file: folder.path().join("ca/rootCA.crt"),
-            cert_file: folder.path().join("certs/server.crt"),
-            key_file: folder.path().join("certs/server.key"),
-            ..join
-        };
+        let join = in_folder(join, token, folder.path());
         let settings = EdgeHubSettings { identity: IdentitySource::Join(join), ..settings() };
         Self { node: Node::start(settings, kubeedge_transport::Memory::new()).await, folder }
     }
@@ -361,6 +365,24 @@ async fn a_certificate_that_is_due_is_renewed_with_itself_and_the_link_made_anew
     assert!(asked[0].headers.get("authorization").is_none());
     let stored = std::fs::read_to_string(joining.folder.path().join("certs/server.crt")).unwrap();
     assert_eq!(pki::from_pem(&stored, &["CERTIFICATE"]).unwrap(), link.peer.certificates[0]);
+}
+
+#[tokio::test]
+async fn a_node_whose_cloud_was_installed_anew_joins_it_with_a_fresh_token() {
+    let https = Https::honest().await;
+    let before = Authority::kubeedge(now() - DAY).unwrap();
+    let folder = temp();
+    store(folder.path(), before.certificate(), &node_identity(&before, "edge-1", now()));
+    let server = https.ours.issue_server(&local(), now() - 60).unwrap().credentials();
+    let door = WebSocket::default().listen(&Endpoint::from("127.0.0.1:0"), &server).await.unwrap();
+    let join = JoinSettings { https: https.address.to_string(), ..JoinSettings::default() };
+    let join = in_folder(join, Some(https.token()), folder.path());
+    let servers = vec![door.local().to_string()];
+    let settings = EdgeHubSettings { servers, identity: IdentitySource::Join(join), ..settings() };
+    let mut node = Node::with_door(settings, WebSocket::default(), door);
+    let link = node.cloud().await;
+    assert_eq!(link.peer.claim("node_id"), Some("edge-1"));
+    assert!(Leaf::is_client_of(&link.peer.certificates[0], https.ours.certificate(), now()));
 }
 
 #[tokio::test]
