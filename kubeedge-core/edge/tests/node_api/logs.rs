@@ -24,6 +24,7 @@ async fn a_log_is_read_whole_in_part_and_of_the_run_before() {
     let second = node.run(1, &["echo", "again", ";", "wait"]).await;
     let expected = (StatusCode::OK, "one\ntwo\n".to_owned());
     assert_eq!(node.log("previous=true").await, expected);
+    node.said("again\n").await;
     node.runtime.stop(&second, Duration::ZERO).await.unwrap();
     // Ended without a word on following: what is there, at once.
     assert_eq!(node.log("follow=true").await.1, "again\n");

@@ -122,6 +122,16 @@ impl Node {
         tokio::time::timeout(WAIT, looking).await.expect("the container ends");
     }
 
+    /// Waits until the log of the container that runs has this text.
+    pub(crate) async fn said(&self, text: &str) {
+        let looking = async {
+            while !self.log("").await.1.contains(text) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(WAIT, looking).await.expect("the container says it");
+    }
+
     pub(crate) async fn get(&self, path: &str) -> (StatusCode, String) {
         let request = Request::get(format!("http://{}{path}", self.address));
         let client = Client::builder(TokioExecutor::new()).build_http();

@@ -148,6 +148,7 @@ async fn a_node_without_its_api_says_so_instead_of_nothing() {
 async fn a_command_runs_through_the_tunnel_beside_other_streams() {
     let node = Node::start().await;
     node.run(0, &["echo", "hello", ";", "wait"]).await;
+    node.said("hello\n").await;
     let mut cloud = Cloud::start(Arc::new(node.bound.clone())).await;
     let headers = [
         ("Connection", "Upgrade"),
@@ -183,16 +184,20 @@ async fn a_command_runs_through_the_tunnel_beside_other_streams() {
     let (mut from, mut to) = tokio::io::split(theirs);
     let mut log = Vec::new();
     let carry = async {
-        let mut block = vec![0; 1024];
-        loop {
+        let (mut block, mut open) = (vec![0; 1024], 2);
+        while open > 0 {
             tokio::select! {
-                Ok(size) = from.read(&mut block) => {
+                Ok(size @ 1..) = from.read(&mut block) => {
                     cloud.send(TunnelFrame::data(1, block[..size].to_vec())).await;
                 }
                 frame = cloud.next() => match (frame.id, frame.kind) {
                     (1, FrameKind::DATA) => to.write_all(&frame.data).await.unwrap(),
                     (2, FrameKind::DATA) => log.extend_from_slice(&frame.data),
-                    (1, FrameKind::REMOVE) => return to.shutdown().await.unwrap(),
+                    (1, FrameKind::REMOVE) => {
+                        open -= 1;
+                        to.shutdown().await.unwrap();
+                    }
+                    (2, FrameKind::REMOVE) => open -= 1,
                     _ => {}
                 },
             }
