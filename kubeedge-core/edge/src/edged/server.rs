@@ -88,8 +88,8 @@ pub const EDGED_SERVER: ModuleName = ModuleName::of("edgedServer");
 /// How long the head of a request may take.
 const HEAD: Duration = Duration::from_secs(30);
 
-/// The module.
-#[derive(Debug)]
+/// The module. A clone takes over where the original ended, for a supervisor to start after a failure.
+#[derive(Clone, Debug)]
 pub struct EdgedServer {
     local: Arc<Local>,
     bound: watch::Sender<Option<SocketAddr>>,
