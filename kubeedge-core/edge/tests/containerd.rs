@@ -206,7 +206,7 @@ async fn a_container_gets_what_its_specification_says() {
 
     let mut spec = script(
         "mounts",
-        "cat /ro/file; echo no > /ro/new || echo yes > /rw/new; echo 1 > /proc/sys/vm/swappiness",
+        "exec 2>&1; cat /ro/file; echo no > /ro/new || echo yes > /rw/new; echo 1 > /proc/sys/vm/swappiness",
     );
     let mount =
         |path: &str, readonly| Mount { host_path: shared.clone(), container_path: path.into(), readonly };
@@ -219,7 +219,7 @@ async fn a_container_gets_what_its_specification_says() {
 
     let mut spec = script(
         "identity",
-        "id -u; id -g; id -G; touch /here; grep NoNewPrivs /proc/self/status; grep CapBnd /proc/self/status",
+        "exec 2>&1; id -u; id -g; id -G; touch /here; grep NoNewPrivs /proc/self/status; grep CapBnd /proc/self/status",
     );
     spec.security = Security {
         run_as_user: Some(7),
