@@ -91,6 +91,7 @@ impl Node {
         let id = self.run(within, spec).await;
         let code = self.ended(&id).await.exit_code().unwrap();
         let path = self.container(&id).await.unwrap().log_path;
+        complete(&path).await;
         let log = said(&path);
         self.runtime.remove(&id).await.unwrap();
         fs::remove_file(path).unwrap();
@@ -122,6 +123,18 @@ fn script(name: &str, script: &str) -> ContainerSpec {
         annotations: labels(&[("hash", "1")]),
         log_path: PathBuf::from(name).join("0.log"),
         ..ContainerSpec::default()
+    }
+}
+
+/// Waits until a log grows no more: it may be complete a little later than its container's end is known.
+async fn complete(log: &Path) {
+    let length = || fs::metadata(log).map_or(0, |file| file.len());
+    let deadline = Instant::now() + PATIENCE;
+    let mut before = 0;
+    while length() == 0 || length() != before {
+        assert!(Instant::now() < deadline, "{} stays empty or grows on", log.display());
+        before = length();
+        tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
 
@@ -197,6 +210,7 @@ async fn a_container_gets_what_its_specification_says() {
     let id = node.run(&sandbox, spec).await;
     node.ended(&id).await;
     let log = node.container(&id).await.unwrap().log_path;
+    complete(&log).await;
     let text = fs::read_to_string(&log).unwrap();
     assert!(text.lines().any(|line| line.ends_with(" stdout F out")), "{text}");
     assert!(text.lines().any(|line| line.ends_with(" stderr F err")), "{text}");
