@@ -1,2 +1,66 @@
-//! The cloudcore binary.
-fn main() {}
+//! Cloudcore: the cloud side of KubeEdge on a Kubernetes cluster.
+
+use std::{pin::pin, process::ExitCode, sync::Arc};
+
+use clap::Parser;
+use kubeedge_bin::{EXIT_CODES, Flags, Program, Unusable, VERSION, shutdown_signal};
+use kubeedge_cloud::config::{self, CloudPlan};
+use kubeedge_core::config::{Host, PlanError, cloud::CloudCoreConfig};
+use kubeedge_transport::WebSocket;
+
+const EXAMPLES: &str = "\
+Examples:
+  cloudcore --minconfig > cloudcore.yaml      a file to start from; set kubeAPIConfig.kubeConfig in it
+  cloudcore --check --config cloudcore.yaml   is the file all right, and which of its keys do nothing yet?
+  cloudcore --config cloudcore.yaml           run; SIGINT or SIGTERM ends it in order
+  cloudcore --defaultconfig                   every key with its default";
+
+/// The cloud side of KubeEdge: serves edges on a Kubernetes cluster, with the configuration files of Go's cloudcore
+#[derive(Debug, Parser)]
+#[command(name = "cloudcore", version = VERSION, after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
+struct CloudCoreProgram {
+    #[command(flatten)]
+    flags: Flags,
+}
+
+impl Program for CloudCoreProgram {
+    type Config = CloudCoreConfig;
+    type Plan = CloudPlan;
+    const FILE: &'static str = "/etc/kubeedge/config/cloudcore.yaml";
+
+    fn flags(&self) -> &Flags {
+        &self.flags
+    }
+
+    fn plan(&self, config: &CloudCoreConfig, _: &Host) -> Result<CloudPlan, PlanError> {
+        CloudPlan::new(config)
+    }
+
+    fn not_acted_on(config: &CloudCoreConfig, host: &Host) -> Vec<String> {
+        config::not_acted_on(config, host)
+    }
+
+    async fn run(self, config: CloudCoreConfig, plan: CloudPlan) -> anyhow::Result<()> {
+        let mut shutdown = pin!(shutdown_signal());
+        let cluster = config::cluster(&config).await.map_err(Unusable::new)?;
+        let cloud = tokio::select! {
+            cloud = plan.assemble(Arc::new(WebSocket::default()), cluster).build() => cloud?,
+            () = &mut shutdown => return Ok(()),
+        };
+        let status = cloud.status();
+        let ready = async move {
+            status.ready().await;
+            let (hub, https) = (status.hub.borrow().clone(), *status.https.borrow());
+            tracing::info!(?hub, ?https, "edges can join and connect");
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            ended = cloud.run(shutdown) => Ok(ended?),
+            () = ready => Ok(()),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    kubeedge_bin::main::<CloudCoreProgram>()
+}

@@ -1,5 +1,7 @@
-//! What the binaries share: logs, the crypto provider, signals, exit codes, shell completion, tables.
+//! What the binaries share: logs, the crypto provider, signals, exit codes, shell completion, tables, and for components
+//! with a configuration file the whole way from flags to exit code ([`main`]).
 
+mod program;
 mod table;
 
 use std::{
@@ -10,6 +12,7 @@ use std::{
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
+pub use program::{EXIT_CODES, Flags, Program, VERSION, main};
 pub use table::Table;
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
@@ -57,17 +60,19 @@ pub fn start(logs: &LogOptions) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Completes at the first SIGINT or SIGTERM. A second one ends the process at once.
+/// Completes at the first SIGINT, SIGTERM or SIGHUP (which ends Go's components as well). A second SIGINT or SIGTERM
+/// ends the process at once.
 pub async fn shutdown_signal() {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) =
-        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    let (Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()), signal(SignalKind::hangup()))
     else {
         return std::future::pending().await;
     };
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
+        _ = hangup.recv() => {}
     }
     tokio::spawn(async move {
         tokio::select! {
@@ -78,15 +83,42 @@ pub async fn shutdown_signal() {
     });
 }
 
-/// The exit code of a binary's work: 0, or 1 with the error and its causes on stderr.
+/// A configuration that cannot be used: starting again changes nothing. Ends with 78, `EX_CONFIG` of sysexits.
+#[derive(Debug)]
+pub struct Unusable(Box<dyn std::error::Error + Send + Sync>);
+
+impl Unusable {
+    /// For this reason.
+    pub fn new(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self(why.into())
+    }
+}
+
+impl std::fmt::Display for Unusable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for Unusable {}
+
+/// The exit code of a binary's work: 0, or the error and its causes on stderr with 78 for [`Unusable`] and 1 for all else.
 pub fn exit(done: anyhow::Result<()>) -> ExitCode {
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // Where stderr is gone there is nobody to tell.
-            let _ = writeln!(io::stderr(), "error: {error:#}");
-            ExitCode::FAILURE
-        }
+    let Err(error) = done else { return ExitCode::SUCCESS };
+    // Where stderr is gone there is nobody to tell.
+    let _ = writeln!(io::stderr(), "error: {error:#}");
+    match error.is::<Unusable>() {
+        true => ExitCode::from(78),
+        false => ExitCode::FAILURE,
+    }
+}
+
+/// Writes to stdout. A reader that went away, such as `head`, is no failure.
+fn print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+        _ => Ok(()),
     }
 }
 

@@ -7,6 +7,7 @@
 pub mod apiserver;
 pub mod certs;
 pub mod cluster;
+pub mod config;
 pub mod core;
 pub mod devices;
 pub mod hub;
