@@ -40,7 +40,7 @@ pub use self::{
     check::Checks,
     gates::{FeatureGates, Gate},
     host::Host,
-    problem::{ConfigError, Place, Problem, Warning},
+    problem::{ConfigError, Place, PlanError, Problem, Warning},
     value::GoDuration,
 };
 use self::{

@@ -20,7 +20,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kubeedge_core::{
     cluster::ClusterApi,
     config::{
-        Host,
+        Host, PlanError,
         cloud::{CloudCoreConfig, CloudHub, KubeApiConfig},
     },
     name::ModuleName,
@@ -70,16 +70,6 @@ pub fn not_acted_on(config: &CloudCoreConfig, host: &Host) -> Vec<String> {
     kubeedge_core::config::not_acted_on(config, host, ACTED_ON)
 }
 
-/// A configuration that no cloudcore of ours can serve.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{path}: {what}")]
-pub struct PlanError {
-    /// The key.
-    pub path: &'static str,
-    /// What is wrong and what to do.
-    pub what: String,
-}
-
 /// What a configuration asks for.
 #[derive(Clone, Debug)]
 pub struct CloudPlan {
@@ -97,8 +87,8 @@ impl CloudPlan {
         let modules = &config.modules;
         let hub = &modules.cloud_hub;
         if hub.enable && !hub.websocket.enable {
-            let what = "is false, and QUIC is not served yet: set it to true".to_owned();
-            return Err(PlanError { path: "modules.cloudHub.websocket.enable", what });
+            let what = "is false, and QUIC is not served yet: set it to true";
+            return Err(PlanError::new("modules.cloudHub.websocket.enable", what));
         }
         let switches = [
             (hub.enable, ModuleName::CLOUD_HUB),
@@ -143,11 +133,10 @@ fn seconds(number: u32) -> Duration {
 
 fn settings(hub: &CloudHub) -> Result<CloudCoreSettings, PlanError> {
     let Endpoint(https) = endpoint(&hub.https.address, hub.https.port);
-    let listen = https.parse::<SocketAddr>().map_err(|_| PlanError {
-        path: "modules.cloudHub.https",
-        what: format!(
-            "{https} is no address to listen on: address must be an IP address, port from 1 to 65535"
-        ),
+    let listen = https.parse::<SocketAddr>().map_err(|_| {
+        let what =
+            format!("{https} is no address to listen on: address must be an IP address, port up to 65535");
+        PlanError::new("modules.cloudHub.https", what)
     })?;
     let names = hub.advertise_address.iter().chain(&hub.dns_names).filter(|name| !name.is_empty());
     Ok(CloudCoreSettings {

@@ -101,6 +101,23 @@ pub enum ConfigError {
     },
 }
 
+/// A configuration that keeps all rules and yet cannot be served, for want of an ability.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{path}: {what}")]
+pub struct PlanError {
+    /// The key.
+    pub path: &'static str,
+    /// What is wrong and what to do.
+    pub what: String,
+}
+
+impl PlanError {
+    /// `what` is wrong with the key at `path`.
+    pub fn new(path: &'static str, what: impl Into<String>) -> Self {
+        Self { path, what: what.into() }
+    }
+}
+
 struct Known(Option<Place>);
 
 impl fmt::Display for Known {

@@ -1,0 +1,288 @@
+//! From `edgecore.yaml` to the settings of an edgecore's modules.
+
+use std::{
+    collections::hash_map::DefaultHasher,
+    fs::File,
+    hash::{Hash, Hasher},
+    io::{self, Read},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use k8s_openapi::api::core::v1::Taint;
+use kubeedge_core::{
+    config::{
+        Host, PlanError,
+        edge::{self, EdgeCoreConfig},
+    },
+    name::{ModuleName, NodeName},
+};
+
+use crate::{
+    edged::EdgedSettings,
+    eventbus::{EventBusSettings, MqttMode},
+    hub::{EdgeHubSettings, IdentitySource, JoinSettings},
+    meta::MetaManagerSettings,
+    twin::TwinSettings,
+};
+
+/// Where `keadm join` leaves the join token.
+pub const BOOTSTRAP_FILE: &str = "/etc/kubeedge/bootstrap-edgecore.conf";
+
+/// The largest such file that is read, in bytes.
+const MAX_TOKEN: u64 = 16 << 10;
+
+/// The keys that [`EdgePlan`] makes use of; a path stands for all below it.
+pub const ACTED_ON: &[&str] = &[
+    "database.dataSource",
+    "modules.deviceTwin.enable",
+    "modules.edgeHub.enable",
+    "modules.edgeHub.heartbeat",
+    "modules.edgeHub.httpServer",
+    "modules.edgeHub.messageBurst",
+    "modules.edgeHub.messageQPS",
+    "modules.edgeHub.projectID",
+    "modules.edgeHub.rotateCertificates",
+    "modules.edgeHub.tlsCaFile",
+    "modules.edgeHub.tlsCertFile",
+    "modules.edgeHub.tlsPrivateKeyFile",
+    "modules.edgeHub.token",
+    "modules.edgeHub.websocket.enable",
+    "modules.edgeHub.websocket.handshakeTimeout",
+    "modules.edgeHub.websocket.server",
+    "modules.edgeHub.websocket.writeDeadline",
+    "modules.edged.enable",
+    "modules.edged.hostnameOverride",
+    "modules.edged.nodeIP",
+    "modules.edged.nodeLabels",
+    "modules.edged.registerSchedulable",
+    "modules.edged.reportEvent",
+    "modules.edged.rootDirectory",
+    "modules.edged.tailoredKubeletConfig.clusterDNS",
+    "modules.edged.tailoredKubeletConfig.clusterDomain",
+    "modules.edged.tailoredKubeletConfig.containerRuntimeEndpoint",
+    "modules.edged.tailoredKubeletConfig.imageServiceEndpoint",
+    "modules.edged.tailoredKubeletConfig.maxPods",
+    "modules.edged.tailoredKubeletConfig.podLogsDir",
+    "modules.edged.tailoredKubeletConfig.readOnlyPort",
+    "modules.edged.tailoredKubeletConfig.registerNode",
+    "modules.edged.tailoredKubeletConfig.registerWithTaints",
+    "modules.edged.tailoredKubeletConfig.runtimeRequestTimeout",
+    "modules.eventBus.enable",
+    "modules.eventBus.eventBusTLS.enable",
+    "modules.eventBus.mqttMode",
+    "modules.eventBus.mqttPassword",
+    "modules.eventBus.mqttPubClientID",
+    "modules.eventBus.mqttQOS",
+    "modules.eventBus.mqttRetain",
+    "modules.eventBus.mqttServerExternal",
+    "modules.eventBus.mqttServerInternal",
+    "modules.eventBus.mqttSessionQueueSize",
+    "modules.eventBus.mqttSubClientID",
+    "modules.eventBus.mqttUsername",
+    "modules.metaManager.enable",
+    "modules.metaManager.remoteQueryTimeout",
+];
+
+/// The keys that are set to something else than their default and that nothing makes use of yet.
+pub fn not_acted_on(config: &EdgeCoreConfig, host: &Host) -> Vec<String> {
+    kubeedge_core::config::not_acted_on(config, host, ACTED_ON)
+}
+
+/// The container runtime that a configuration names: one that speaks CRI.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuntimeEndpoint {
+    /// The socket, as `unix:///path`.
+    pub runtime: String,
+    /// The socket of the image service; `None` for the same.
+    pub images: Option<String>,
+    /// How long it may take to answer.
+    pub timeout: Duration,
+}
+
+/// What a configuration asks for.
+#[derive(Clone, Debug)]
+pub struct EdgePlan {
+    /// How EdgeHub works.
+    pub hub: EdgeHubSettings,
+    /// How MetaManager works.
+    pub meta: MetaManagerSettings,
+    /// How Edged works.
+    pub edged: EdgedSettings,
+    /// How DeviceTwin works.
+    pub twin: TwinSettings,
+    /// How EventBus works.
+    pub event_bus: EventBusSettings,
+    /// The container runtime.
+    pub runtime: RuntimeEndpoint,
+    /// The file of the store.
+    pub database: PathBuf,
+    /// The modules that are off.
+    pub without: Vec<ModuleName>,
+}
+
+impl EdgePlan {
+    /// Fails for what the rules of the file allow and ours is not able to: a link over QUIC, MQTT over TLS.
+    pub fn new(config: &EdgeCoreConfig, host: &Host) -> Result<Self, PlanError> {
+        let modules = &config.modules;
+        refuse(modules)?;
+        let node = NodeName::from(modules.edged.hostname_override.as_str());
+        let switches = [
+            (modules.edge_hub.enable, ModuleName::EDGE_HUB),
+            (modules.meta_manager.enable, ModuleName::META_MANAGER),
+            (modules.edged.enable, ModuleName::EDGED),
+            (modules.device_twin.enable, ModuleName::TWIN),
+            (modules.event_bus.enable, ModuleName::EVENT_BUS),
+        ];
+        let off = switches.into_iter().filter_map(|(on, module)| (!on).then_some(module));
+        let kubelet = &modules.edged.tailored_kubelet_config;
+        let images = &kubelet.image_service_endpoint;
+        let other_images = !images.is_empty() && *images != kubelet.container_runtime_endpoint;
+        Ok(Self {
+            hub: hub(&modules.edge_hub, node.clone()),
+            meta: MetaManagerSettings {
+                remote_query_timeout: seconds(modules.meta_manager.remote_query_timeout),
+                ..MetaManagerSettings::default()
+            },
+            edged: edged(&modules.edged, host),
+            twin: TwinSettings { node: node.clone() },
+            event_bus: event_bus(&modules.event_bus, node),
+            runtime: RuntimeEndpoint {
+                runtime: kubelet.container_runtime_endpoint.clone(),
+                images: other_images.then(|| images.clone()),
+                timeout: kubelet.runtime_request_timeout.0,
+            },
+            database: PathBuf::from(&config.database.data_source),
+            without: off.collect(),
+        })
+    }
+
+    /// Takes the join token from a file such as [`BOOTSTRAP_FILE`], over the configuration's. No file, no change.
+    pub fn bootstrap(&mut self, file: &Path) -> io::Result<()> {
+        let opened = match File::open(file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            opened => opened?,
+        };
+        let mut text = String::new();
+        opened.take(MAX_TOKEN).read_to_string(&mut text)?;
+        let found = text.trim();
+        if let IdentitySource::Join(join) = &mut self.hub.identity
+            && !found.is_empty()
+        {
+            join.token = Some(found.to_owned());
+        }
+        Ok(())
+    }
+}
+
+fn refuse(modules: &edge::Modules) -> Result<(), PlanError> {
+    if modules.edge_hub.enable && !modules.edge_hub.websocket.enable {
+        let what = "is false, and QUIC is not spoken yet: set it to true and quic.enable to false";
+        return Err(PlanError::new("modules.edgeHub.websocket.enable", what));
+    }
+    if modules.event_bus.enable && modules.event_bus.event_bus_tls.enable {
+        let what =
+            "is true, and MQTT over TLS is not spoken yet: set it to false, with a broker on this host";
+        return Err(PlanError::new("modules.eventBus.eventBusTLS.enable", what));
+    }
+    Ok(())
+}
+
+fn seconds(number: u32) -> Duration {
+    Duration::from_secs(number.into())
+}
+
+/// Where a node's random numbers start: not the same for all, so that they do not dial all at once.
+fn seed(node: &NodeName) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    node.hash(&mut hasher);
+    hasher.finish()
+}
+
+fn hub(hub: &edge::EdgeHub, node: NodeName) -> EdgeHubSettings {
+    EdgeHubSettings {
+        seed: seed(&node),
+        node,
+        project: hub.project_id.clone(),
+        servers: vec![hub.websocket.server.clone()],
+        heartbeat: seconds(hub.heartbeat),
+        qps: hub.message_qps,
+        burst: hub.message_burst,
+        handshake: seconds(hub.websocket.handshake_timeout),
+        write: seconds(hub.websocket.write_deadline),
+        identity: IdentitySource::Join(JoinSettings {
+            https: hub.http_server.clone(),
+            token: Some(hub.token.trim().to_owned()).filter(|token| !token.is_empty()),
+            ca_file: PathBuf::from(&hub.tls_ca_file),
+            cert_file: PathBuf::from(&hub.tls_cert_file),
+            key_file: PathBuf::from(&hub.tls_private_key_file),
+            rotate: hub.rotate_certificates,
+        }),
+        ..EdgeHubSettings::default()
+    }
+}
+
+fn edged(edged: &edge::Edged, host: &Host) -> EdgedSettings {
+    let kubelet = &edged.tailored_kubelet_config;
+    let address = edged.node_ip.clone().filter(|address| !address.is_empty());
+    EdgedSettings {
+        node_name: edged.hostname_override.clone(),
+        hostname: edged.hostname_override.clone(),
+        node_ip: address.unwrap_or_else(|| host.address.to_string()),
+        node_labels: edged.node_labels.clone().unwrap_or_default(),
+        node_taints: taints(edged),
+        register_node: kubelet.register_node,
+        max_pods: kubelet.max_pods,
+        root: PathBuf::from(&edged.root_directory),
+        logs: PathBuf::from(&kubelet.pod_logs_dir),
+        cluster_dns: kubelet.cluster_dns.clone().unwrap_or_default(),
+        cluster_domain: kubelet.cluster_domain.clone(),
+        report_events: edged.report_event,
+        // Rules keep it within 16 bits.
+        server_port: u16::try_from(kubelet.read_only_port).unwrap_or(0),
+        ..EdgedSettings::default()
+    }
+}
+
+/// A node that is not schedulable is so by the taint that Kubernetes' own node controller gives it.
+fn taints(edged: &edge::Edged) -> Vec<Taint> {
+    let configured = edged.tailored_kubelet_config.register_with_taints.iter().flatten();
+    let taint = |key: &str, value: Option<String>, effect: &str| Taint {
+        key: key.to_owned(),
+        value,
+        effect: effect.to_owned(),
+        time_added: None,
+    };
+    let mut taints: Vec<_> = configured
+        .map(|configured| taint(&configured.key, configured.value.clone(), &configured.effect))
+        .collect();
+    if !edged.register_schedulable {
+        taints.push(taint("node.kubernetes.io/unschedulable", None, "NoSchedule"));
+    }
+    taints
+}
+
+fn event_bus(bus: &edge::EventBus, node: NodeName) -> EventBusSettings {
+    EventBusSettings {
+        seed: seed(&node),
+        node,
+        mode: match bus.mqtt_mode {
+            0 => MqttMode::Internal,
+            1 => MqttMode::Both,
+            _ => MqttMode::External,
+        },
+        external: bus.mqtt_server_external.clone(),
+        internal: bus.mqtt_server_internal.clone(),
+        sub_client_id: bus.mqtt_sub_client_id.clone(),
+        pub_client_id: bus.mqtt_pub_client_id.clone(),
+        username: bus.mqtt_username.clone(),
+        password: bus.mqtt_password.clone(),
+        internal_qos: bus.mqtt_qos,
+        internal_retain: bus.mqtt_retain,
+        session_queue: usize::try_from(bus.mqtt_session_queue_size).unwrap_or(usize::MAX),
+        ..EventBusSettings::default()
+    }
+}
+
+#[cfg(test)]
+mod tests;

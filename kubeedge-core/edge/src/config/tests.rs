@@ -1,0 +1,112 @@
+use kubeedge_core::{
+    config::{self, ConfigFile},
+    conformance::config::variations,
+};
+
+use super::*;
+
+fn host() -> Host {
+    Host { name: "node-1".to_owned(), address: [192, 0, 2, 2].into() }
+}
+
+fn read(yaml: &str) -> EdgeCoreConfig {
+    config::read("edgecore.yaml", yaml, &host()).unwrap().config
+}
+
+fn join(plan: &EdgePlan) -> &JoinSettings {
+    match &plan.hub.identity {
+        IdentitySource::Join(join) => join,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_defaults_give_what_go_does() {
+    let plan = EdgePlan::new(&EdgeCoreConfig::defaults(&host()), &host()).unwrap();
+    assert_eq!((plan.hub.servers, plan.hub.qps), (vec!["192.0.2.2:10000".to_owned()], 30));
+    assert_eq!(plan.edged.node_name, "node-1");
+    assert_eq!(plan.edged.node_ip, "192.0.2.2");
+    assert_eq!(plan.event_bus.mode, MqttMode::External);
+    assert_eq!(plan.database, PathBuf::from("/var/lib/kubeedge/edgecore.db"));
+    assert_eq!(plan.runtime.runtime, "unix:///run/containerd/containerd.sock");
+    assert_eq!((plan.runtime.images, plan.runtime.timeout), (None, Duration::from_secs(120)));
+    assert_eq!(plan.without, []);
+}
+
+#[test]
+fn nodes_do_not_share_their_random_numbers() {
+    let of = |name: &str| {
+        let yaml = format!("{{modules: {{edged: {{hostnameOverride: {name}}}}}}}");
+        EdgePlan::new(&read(&yaml), &host()).unwrap().hub.seed
+    };
+    assert_eq!(of("a"), of("a"));
+    assert_ne!(of("a"), of("b"));
+}
+
+#[test]
+fn taints_come_from_the_list_and_from_a_node_that_is_not_schedulable() {
+    let plan = EdgePlan::new(
+        &read(
+            "{modules: {edged: {registerSchedulable: false, tailoredKubeletConfig: \
+             {registerWithTaints: [{key: a, value: b, effect: NoExecute}]}}}}",
+        ),
+        &host(),
+    );
+    let taints = plan.unwrap().edged.node_taints;
+    let short: Vec<_> =
+        taints.iter().map(|t| (t.key.as_str(), t.value.as_deref(), t.effect.as_str())).collect();
+    assert_eq!(
+        short,
+        [("a", Some("b"), "NoExecute"), ("node.kubernetes.io/unschedulable", None, "NoSchedule")]
+    );
+}
+
+#[test]
+fn the_token_of_the_bootstrap_file_goes_before_the_configured_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("bootstrap-edgecore.conf");
+    let mut plan = EdgePlan::new(&read("{modules: {edgeHub: {token: one}}}"), &host()).unwrap();
+    plan.bootstrap(&file).unwrap();
+    assert_eq!(join(&plan).token.as_deref(), Some("one"));
+    std::fs::write(&file, " two\n").unwrap();
+    plan.bootstrap(&file).unwrap();
+    assert_eq!(join(&plan).token.as_deref(), Some("two"));
+    let none = EdgePlan::new(&read(""), &host()).unwrap();
+    assert_eq!(join(&none).token, None);
+}
+
+#[test]
+fn what_cannot_be_done_safely_is_refused_with_the_key() {
+    for (yaml, path) in [
+        (
+            "{modules: {edgeHub: {websocket: {enable: false}, quic: {enable: true}}}}",
+            "modules.edgeHub.websocket.enable",
+        ),
+        ("{modules: {eventBus: {eventBusTLS: {enable: true}}}}", "modules.eventBus.eventBusTLS.enable"),
+    ] {
+        assert_eq!(EdgePlan::new(&read(yaml), &host()).unwrap_err().path, path);
+    }
+}
+
+#[test]
+fn exactly_the_keys_said_to_be_acted_on_change_something() {
+    // Keys without a default are not varied: here they have one.
+    let base = read(
+        "{modules: {edged: {nodeIP: 192.0.2.9, nodeLabels: {a: b}, \
+         tailoredKubeletConfig: {clusterDNS: [192.0.2.10], registerWithTaints: [{key: a, effect: NoExecute}]}}}}",
+    );
+    let outcome = |config: &EdgeCoreConfig| format!("{:?}", EdgePlan::new(config, &host())) + &token(config);
+    // Secrets are not in what is printed for debugging.
+    fn token(config: &EdgeCoreConfig) -> String {
+        let plan = EdgePlan::new(config, &host());
+        plan.map(|plan| format!("{:?}{}", join(&plan).token, plan.event_bus.password)).unwrap_or_default()
+    }
+    let changes = variations(&base, "/another/file");
+    assert!(changes.len() > 150, "{}", changes.len());
+    let before = outcome(&base);
+    for (path, changed) in changes {
+        let told = not_acted_on(&changed, &host());
+        let told = told.iter().any(|told| *told == path);
+        assert_eq!(outcome(&changed) != before, !told, "{path}");
+    }
+}
