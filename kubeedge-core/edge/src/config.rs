@@ -1,4 +1,18 @@
-//! From `edgecore.yaml` to the settings of an edgecore's modules.
+//! From `edgecore.yaml` to an edgecore.
+//!
+//! ```no_run
+//! # use std::sync::Arc;
+//! # use kubeedge_core::{config::{self, Host, edge::EdgeCoreConfig}, runtime::ContainerRuntime, store::MetaStore, transport::Transport};
+//! # async fn doc(transport: Arc<dyn Transport>, store: Arc<dyn MetaStore>, runtime: Arc<dyn ContainerRuntime>)
+//! # -> Result<(), Box<dyn std::error::Error>> {
+//! use kubeedge_edge::config::EdgePlan;
+//!
+//! let (host, path) = (Host::detect(), std::path::Path::new("/etc/kubeedge/config/edgecore.yaml"));
+//! let config = config::load::<EdgeCoreConfig>(path, &host)?.config;
+//! let plan = EdgePlan::new(&config, &host)?;
+//! plan.assemble(transport, store, runtime).build()?.run(std::future::pending()).await?;
+//! # Ok(()) }
+//! ```
 
 use std::{
     collections::hash_map::DefaultHasher,
@@ -6,6 +20,7 @@ use std::{
     hash::{Hash, Hasher},
     io::{self, Read},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -15,10 +30,15 @@ use kubeedge_core::{
         Host, PlanError,
         edge::{self, EdgeCoreConfig},
     },
+    kernel::Restart,
     name::{ModuleName, NodeName},
+    runtime::ContainerRuntime,
+    store::MetaStore,
+    transport::Transport,
 };
 
 use crate::{
+    core::{EdgeCore, EdgeCoreBuilder, EdgeCoreSettings},
     edged::EdgedSettings,
     eventbus::{EventBusSettings, MqttMode},
     hub::{EdgeHubSettings, IdentitySource, JoinSettings},
@@ -103,16 +123,8 @@ pub struct RuntimeEndpoint {
 /// What a configuration asks for.
 #[derive(Clone, Debug)]
 pub struct EdgePlan {
-    /// How EdgeHub works.
-    pub hub: EdgeHubSettings,
-    /// How MetaManager works.
-    pub meta: MetaManagerSettings,
-    /// How Edged works.
-    pub edged: EdgedSettings,
-    /// How DeviceTwin works.
-    pub twin: TwinSettings,
-    /// How EventBus works.
-    pub event_bus: EventBusSettings,
+    /// How edgecore works.
+    pub settings: EdgeCoreSettings,
     /// The container runtime.
     pub runtime: RuntimeEndpoint,
     /// The file of the store.
@@ -139,14 +151,17 @@ impl EdgePlan {
         let images = &kubelet.image_service_endpoint;
         let other_images = !images.is_empty() && *images != kubelet.container_runtime_endpoint;
         Ok(Self {
-            hub: hub(&modules.edge_hub, node.clone()),
-            meta: MetaManagerSettings {
-                remote_query_timeout: seconds(modules.meta_manager.remote_query_timeout),
-                ..MetaManagerSettings::default()
+            settings: EdgeCoreSettings {
+                hub: hub(&modules.edge_hub, node.clone()),
+                meta: MetaManagerSettings {
+                    remote_query_timeout: seconds(modules.meta_manager.remote_query_timeout),
+                    ..MetaManagerSettings::default()
+                },
+                edged: edged(&modules.edged, host),
+                twin: TwinSettings { node: node.clone() },
+                eventbus: event_bus(&modules.event_bus, node),
+                restart: Restart::default(),
             },
-            edged: edged(&modules.edged, host),
-            twin: TwinSettings { node: node.clone() },
-            event_bus: event_bus(&modules.event_bus, node),
             runtime: RuntimeEndpoint {
                 runtime: kubelet.container_runtime_endpoint.clone(),
                 images: other_images.then(|| images.clone()),
@@ -166,12 +181,36 @@ impl EdgePlan {
         let mut text = String::new();
         opened.take(MAX_TOKEN).read_to_string(&mut text)?;
         let found = text.trim();
-        if let IdentitySource::Join(join) = &mut self.hub.identity
+        if let IdentitySource::Join(join) = &mut self.settings.hub.identity
             && !found.is_empty()
         {
             join.token = Some(found.to_owned());
         }
         Ok(())
+    }
+
+    /// Keeps everything in one folder, whatever paths the configuration names: store, certificates, volumes and logs.
+    pub fn keep_in(&mut self, folder: &Path) {
+        self.database = folder.join("edgecore.db");
+        self.settings.edged.root = folder.join("kubelet");
+        self.settings.edged.logs = folder.join("logs");
+        if let IdentitySource::Join(join) = &mut self.settings.hub.identity {
+            let certs = folder.join("certs");
+            join.ca_file = certs.join("rootCA.crt");
+            join.cert_file = certs.join("server.crt");
+            join.key_file = certs.join("server.key");
+        }
+    }
+
+    /// Puts everything together but what only a vendor knows.
+    pub fn assemble(
+        self,
+        transport: Arc<dyn Transport>,
+        store: Arc<dyn MetaStore>,
+        runtime: Arc<dyn ContainerRuntime>,
+    ) -> EdgeCoreBuilder {
+        let builder = EdgeCore::assemble(self.settings, transport, store, runtime);
+        self.without.iter().fold(builder, |builder, module| builder.without(module))
     }
 }
 

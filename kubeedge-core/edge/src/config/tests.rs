@@ -14,7 +14,7 @@ fn read(yaml: &str) -> EdgeCoreConfig {
 }
 
 fn join(plan: &EdgePlan) -> &JoinSettings {
-    match &plan.hub.identity {
+    match &plan.settings.hub.identity {
         IdentitySource::Join(join) => join,
         other => panic!("{other:?}"),
     }
@@ -23,10 +23,10 @@ fn join(plan: &EdgePlan) -> &JoinSettings {
 #[test]
 fn the_defaults_give_what_go_does() {
     let plan = EdgePlan::new(&EdgeCoreConfig::defaults(&host()), &host()).unwrap();
-    assert_eq!((plan.hub.servers, plan.hub.qps), (vec!["192.0.2.2:10000".to_owned()], 30));
-    assert_eq!(plan.edged.node_name, "node-1");
-    assert_eq!(plan.edged.node_ip, "192.0.2.2");
-    assert_eq!(plan.event_bus.mode, MqttMode::External);
+    assert_eq!((plan.settings.hub.servers, plan.settings.hub.qps), (vec!["192.0.2.2:10000".to_owned()], 30));
+    assert_eq!(plan.settings.edged.node_name, "node-1");
+    assert_eq!(plan.settings.edged.node_ip, "192.0.2.2");
+    assert_eq!(plan.settings.eventbus.mode, MqttMode::External);
     assert_eq!(plan.database, PathBuf::from("/var/lib/kubeedge/edgecore.db"));
     assert_eq!(plan.runtime.runtime, "unix:///run/containerd/containerd.sock");
     assert_eq!((plan.runtime.images, plan.runtime.timeout), (None, Duration::from_secs(120)));
@@ -37,7 +37,7 @@ fn the_defaults_give_what_go_does() {
 fn nodes_do_not_share_their_random_numbers() {
     let of = |name: &str| {
         let yaml = format!("{{modules: {{edged: {{hostnameOverride: {name}}}}}}}");
-        EdgePlan::new(&read(&yaml), &host()).unwrap().hub.seed
+        EdgePlan::new(&read(&yaml), &host()).unwrap().settings.hub.seed
     };
     assert_eq!(of("a"), of("a"));
     assert_ne!(of("a"), of("b"));
@@ -52,7 +52,7 @@ fn taints_come_from_the_list_and_from_a_node_that_is_not_schedulable() {
         ),
         &host(),
     );
-    let taints = plan.unwrap().edged.node_taints;
+    let taints = plan.unwrap().settings.edged.node_taints;
     let short: Vec<_> =
         taints.iter().map(|t| (t.key.as_str(), t.value.as_deref(), t.effect.as_str())).collect();
     assert_eq!(
@@ -76,6 +76,17 @@ fn the_token_of_the_bootstrap_file_goes_before_the_configured_one() {
 }
 
 #[test]
+fn everything_can_be_kept_in_one_folder() {
+    let mut plan = EdgePlan::new(&EdgeCoreConfig::defaults(&host()), &host()).unwrap();
+    plan.keep_in(Path::new("/data"));
+    let join = join(&plan);
+    let edged = &plan.settings.edged;
+    for path in [&plan.database, &join.ca_file, &join.cert_file, &join.key_file, &edged.root, &edged.logs] {
+        assert!(path.starts_with("/data"), "{}", path.display());
+    }
+}
+
+#[test]
 fn what_cannot_be_done_safely_is_refused_with_the_key() {
     for (yaml, path) in [
         (
@@ -90,16 +101,17 @@ fn what_cannot_be_done_safely_is_refused_with_the_key() {
 
 #[test]
 fn exactly_the_keys_said_to_be_acted_on_change_something() {
-    // Keys without a default are not varied: here they have one.
+    // Keys without a default are not varied: here they have one. One more than mode 2 would be no mode.
     let base = read(
-        "{modules: {edged: {nodeIP: 192.0.2.9, nodeLabels: {a: b}, \
+        "{modules: {eventBus: {mqttMode: 1}, edged: {nodeIP: 192.0.2.9, nodeLabels: {a: b}, \
          tailoredKubeletConfig: {clusterDNS: [192.0.2.10], registerWithTaints: [{key: a, effect: NoExecute}]}}}}",
     );
     let outcome = |config: &EdgeCoreConfig| format!("{:?}", EdgePlan::new(config, &host())) + &token(config);
     // Secrets are not in what is printed for debugging.
     fn token(config: &EdgeCoreConfig) -> String {
         let plan = EdgePlan::new(config, &host());
-        plan.map(|plan| format!("{:?}{}", join(&plan).token, plan.event_bus.password)).unwrap_or_default()
+        plan.map(|plan| format!("{:?}{}", join(&plan).token, plan.settings.eventbus.password))
+            .unwrap_or_default()
     }
     let changes = variations(&base, "/another/file");
     assert!(changes.len() > 150, "{}", changes.len());
