@@ -1,4 +1,5 @@
 //! The cloudcore binary, run as users run it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 use std::{
     io::{BufRead, BufReader, Write},

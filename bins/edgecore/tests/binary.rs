@@ -1,4 +1,5 @@
 //! The edgecore binary, run as users run it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 use std::{
     io::Write,
@@ -155,7 +156,7 @@ async fn it_joins_registers_its_node_as_configured_and_ends_in_order() {
     let (file, data) = (folder.path().join("edgecore.yaml"), folder.path().join("data"));
     edgecore_yaml(&status, broker, &token, &file);
     let started = edgecore()
-        .args(["--runtime", "process", "--log-level", "debug"])
+        .args(["--runtime", "process"])
         .arg("--data-dir")
         .arg(&data)
         .arg("--config")
