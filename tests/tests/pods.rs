@@ -172,3 +172,27 @@ fn pods_outlive_a_killed_site_and_are_taken_over_not_started_again() {
     });
     assert_eq!(left, "");
 }
+#[test]
+fn logs_and_commands_of_pods_come_through_the_tunnel() {
+    if skipped(&["kubectl"]) {
+        return;
+    }
+    let site = Site::start(&[]);
+    let pod = r#"{apiVersion: v1, kind: Pod, metadata: {name: talker}, spec: {containers: [{name: talker, image: localhost/host,
+        env: [{name: COLOUR, value: blue}],
+        command: [sh, -c, "echo one; echo two >&2; n=3; while true; do echo line $n; n=$((n+1)); sleep 0.2; done"]}]}}"#;
+    site.apply(pod).unwrap();
+    site.kubectl(&["wait", "--for=condition=Ready", "pod/talker", "--timeout=60s"]);
+    let logs = site.until(&["logs", "talker"], |said| said.contains("line 3"));
+    assert!(logs.starts_with("one\n") && logs.contains("two\n"), "{logs}");
+    assert_eq!(site.kubectl(&["logs", "talker", "--tail=1"]).lines().count(), 1);
+    let follow = Background::start(&mut site.command(&["logs", "-f", "talker"]));
+    let last: u32 = logs.lines().filter_map(|line| line.strip_prefix("line ")?.parse().ok()).max().unwrap();
+    follow.until_said(&format!("line {}", last + 5), PATIENCE);
+    let said = site.kubectl(&["exec", "talker", "--", "sh", "-c", "echo $COLOUR; pwd"]);
+    assert!(said.starts_with("blue\n"), "{said}");
+    let failed = site.try_kubectl(&["exec", "talker", "--", "sh", "-c", "exit 3"]).unwrap_err();
+    assert!(failed.contains("exit code 3"), "{failed}");
+    let missing = site.try_kubectl(&["logs", "talker", "-c", "nobody"]).unwrap_err();
+    assert!(missing.contains("nobody"), "{missing}");
+}

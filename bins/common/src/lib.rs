@@ -19,6 +19,9 @@ use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberI
 /// The word that makes a binary the shim of the process runtime.
 const SHIM: &str = "process-shim";
 
+/// What is logged unless told otherwise: of the embedded broker, what is wrong only.
+const LEVEL: &str = "info,mqtt5=warn";
+
 /// How a binary logs.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Logs")]
@@ -30,7 +33,7 @@ pub struct LogOptions {
     #[arg(
         long,
         value_name = "FILTER",
-        default_value = "info,mqtt5=warn",
+        default_value = LEVEL,
         env = "KUBEEDGE_LOG",
         global = true
     )]
@@ -41,6 +44,12 @@ pub struct LogOptions {
 enum LogFormat {
     Text,
     Json,
+}
+
+/// Begins the work of a program without options for its logs, as [`start`] does: `KUBEEDGE_LOG` says what is logged.
+pub fn start_logs() -> anyhow::Result<()> {
+    let filter = std::env::var("KUBEEDGE_LOG").unwrap_or_else(|_| LEVEL.to_owned());
+    start(&LogOptions { log_format: LogFormat::Text, log_level: filter })
 }
 
 /// Begins a binary's work: installs the crypto provider and starts the logs.

@@ -29,11 +29,14 @@ use kubeedge_device::{
 use kubeedge_edge::{
     core::{EdgeCore, EdgeCoreSettings},
     eventbus::MqttMode,
-    hub::{IdentitySource, JoinSettings},
-    runtime::process::{ProcessRuntime, ProcessSettings},
+    runtime::{
+        cri::{CriRuntime, CriSettings},
+        process::{ProcessRuntime, ProcessSettings},
+    },
+    stream::EdgeStreamSettings,
 };
 use kubeedge_store::{SqliteOptions, SqliteStore};
-use kubeedge_transport::{WebSocket, WebSocketSettings};
+use kubeedge_transport::WebSocket;
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::{Options, Runtime, table::Running};
@@ -54,6 +57,7 @@ enum Port {
     Tunnel = 4,
     Api = 6,
     Mqtt = 8,
+    Kubelet = 10,
     Plc = 12,
 }
 
@@ -159,7 +163,7 @@ impl Site {
         cluster: Arc<dyn ClusterApi>,
         ca: &str,
     ) -> anyhow::Result<CloudStatus> {
-        let transport = || Arc::new(WebSocket::new(WebSocketSettings::default()));
+        let transport = || Arc::new(WebSocket::default());
         let mut settings =
             CloudCoreSettings { listen: Endpoint::from(options.at(Port::Hub)?), ..Default::default() };
         settings.hub.cluster_ca = ca.into();
@@ -204,8 +208,10 @@ impl Site {
         let store = SqliteStore::open(&folder.join("edgecore.db"), SqliteOptions::default()).await?;
         let runtime = self.runtime(options, &folder).await?;
         let settings = edge_settings(options, &folder, cloud).await?;
-        let transport = Arc::new(WebSocket::new(WebSocketSettings::default()));
-        let core = EdgeCore::assemble(settings, transport, Arc::new(store), runtime)
+        let transport = Arc::new(WebSocket::default());
+        let tunnel_to = EdgeStreamSettings { server: tunnel(cloud), ..EdgeStreamSettings::default() };
+        let core = EdgeCore::assemble(settings, transport.clone(), Arc::new(store), runtime)
+            .tunnel(tunnel_to, transport)
             .mapper(Mapper::new(Modbus::new()))
             .mapper(Mapper::new(Simulated::new()))
             .build()?;
@@ -215,6 +221,9 @@ impl Site {
             Ok("edgecore")
         });
         status.broker.wait_for(Option::is_some).await?;
+        if let Some(mut tunnel) = status.tunnel {
+            tunnel.wait_for(|up| *up).await?;
+        }
         Ok(status.broker)
     }
 
@@ -231,7 +240,11 @@ impl Site {
                 self.pods = Some(runtime.clone());
                 Ok(Arc::new(runtime))
             }
-            Runtime::Cri => anyhow::bail!("--runtime cri: {}", options.cri_endpoint),
+            Runtime::Cri => {
+                let settings =
+                    CriSettings { endpoint: options.cri_endpoint.clone(), ..CriSettings::default() };
+                Ok(Arc::new(CriRuntime::connect(settings)?))
+            }
         }
     }
 
@@ -280,25 +293,18 @@ async fn edge_settings(
 ) -> anyhow::Result<EdgeCoreSettings> {
     let token = cloud.token.clone().wait_for(|token| !token.is_empty()).await?.clone();
     let https = (*cloud.https.borrow()).context("cloudcore's HTTPS service does not listen")?;
-    let certs = folder.join("certs");
-    let mut settings = EdgeCoreSettings::for_node(&options.node);
-    settings.hub.servers = vec![hub(cloud).authority().to_owned()];
-    settings.hub.identity = IdentitySource::Join(JoinSettings {
-        https: https.to_string(),
-        token: Some(token),
-        ca_file: certs.join("rootCA.crt"),
-        cert_file: certs.join("server.crt"),
-        key_file: certs.join("server.key"),
-        rotate: true,
-    });
+    let mut settings = EdgeCoreSettings::for_node(&options.node).in_folder(folder).joining(
+        hub(cloud).authority(),
+        &https.to_string(),
+        &token,
+    );
     // One machine: a limit would only slow the first apply down.
     settings.hub.qps = 0;
     settings.edged.node_ip = options.address.to_string();
     settings.edged.hostname = hostname().unwrap_or_else(|| options.node.clone());
-    settings.edged.root = folder.join("kubelet");
-    settings.edged.logs = folder.join("logs");
     settings.edged.report_events = true;
-    settings.edged.server_port = 0;
+    settings.server.address = options.at(Port::Kubelet)?;
+    settings.edged.server_port = settings.server.address.port();
     settings.eventbus.mode = MqttMode::Internal;
     settings.eventbus.internal = format!("tcp://{}", options.at(Port::Mqtt)?);
     Ok(settings)

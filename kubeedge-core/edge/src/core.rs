@@ -13,7 +13,7 @@
 //! # Ok(()) }
 //! ```
 
-use std::{collections::HashSet, fmt, future::Future, net::SocketAddr, sync::Arc};
+use std::{collections::HashSet, fmt, future::Future, net::SocketAddr, path::Path, sync::Arc};
 
 use kubeedge_core::{
     device::DeviceMapper,
@@ -27,10 +27,14 @@ use kubeedge_core::{
 use tokio::sync::watch;
 
 use crate::{
-    edged::{Edged, EdgedSettings},
+    edged::{
+        Edged, EdgedSettings,
+        server::{EdgedServer, EdgedServerSettings},
+    },
     eventbus::{EventBus, EventBusSettings},
-    hub::{EdgeHub, EdgeHubSettings},
+    hub::{EdgeHub, EdgeHubSettings, IdentitySource, JoinSettings},
     meta::{MetaManager, MetaManagerSettings},
+    stream::{EdgeStream, EdgeStreamSettings},
     twin::{DeviceTwin, TwinSettings},
 };
 
@@ -43,6 +47,8 @@ pub struct EdgeCoreSettings {
     pub meta: MetaManagerSettings,
     /// Edged.
     pub edged: EdgedSettings,
+    /// The node's own API, through which logs and commands go.
+    pub server: EdgedServerSettings,
     /// DeviceTwin.
     pub twin: TwinSettings,
     /// EventBus.
@@ -63,10 +69,47 @@ impl EdgeCoreSettings {
                 hostname: name.to_owned(),
                 ..EdgedSettings::default()
             },
+            server: EdgedServerSettings { node_name: name.to_owned(), ..EdgedServerSettings::default() },
             twin: TwinSettings { node: node.clone() },
             eventbus: EventBusSettings { node, ..EventBusSettings::default() },
             restart: Restart::default(),
         }
+    }
+
+    /// Keeps certificates, volumes and logs of pods in this folder instead of in the system's.
+    #[must_use]
+    pub fn in_folder(mut self, folder: &Path) -> Self {
+        self.edged.root = folder.join("kubelet");
+        self.edged.logs = folder.join("logs");
+        self.server.logs = self.edged.logs.clone();
+        let certs = folder.join("certs");
+        let known = self.join();
+        self.hub.identity = IdentitySource::Join(JoinSettings {
+            ca_file: certs.join("rootCA.crt"),
+            cert_file: certs.join("server.crt"),
+            key_file: certs.join("server.key"),
+            ..known
+        });
+        self
+    }
+
+    /// How the node joins, as far as it was said.
+    fn join(&self) -> JoinSettings {
+        match &self.hub.identity {
+            IdentitySource::Join(known) => known.clone(),
+            IdentitySource::Fixed(_) => JoinSettings::default(),
+        }
+    }
+
+    /// Connects to CloudHub at `hub` (`host:port`) with a certificate that `token` gets at `https` (`host:port`), as
+    /// `keadm join` does.
+    #[must_use]
+    pub fn joining(mut self, hub: &str, https: &str, token: &str) -> Self {
+        self.hub.servers = vec![hub.to_owned()];
+        let known = self.join();
+        let (https, token) = (https.to_owned(), Some(token.to_owned()));
+        self.hub.identity = IdentitySource::Join(JoinSettings { https, token, ..known });
+        self
     }
 }
 
@@ -77,6 +120,10 @@ pub struct EdgeStatus {
     pub connected: watch::Receiver<bool>,
     /// The node's certificates, once it has them.
     pub credentials: watch::Receiver<Option<Arc<Credentials>>>,
+    /// Where the node's own API listens, while it does.
+    pub server: watch::Receiver<Option<SocketAddr>>,
+    /// Whether the tunnel for logs and commands is up; `None` without [`EdgeCoreBuilder::tunnel`].
+    pub tunnel: Option<watch::Receiver<bool>>,
     /// Where the broker inside this process listens; `None` while or where there is none.
     pub broker: watch::Receiver<Option<SocketAddr>>,
 }
@@ -88,6 +135,7 @@ pub struct EdgeCoreBuilder {
     store: Arc<dyn MetaStore>,
     runtime: Arc<dyn ContainerRuntime>,
     codec: Option<Arc<dyn Codec>>,
+    tunnel: Option<(EdgeStreamSettings, Arc<dyn Transport>)>,
     mappers: Vec<Arc<dyn DeviceMapper>>,
     modules: Vec<Box<dyn Module>>,
     without: HashSet<ModuleName>,
@@ -103,6 +151,14 @@ impl fmt::Debug for EdgeCoreBuilder {
 }
 
 impl EdgeCoreBuilder {
+    /// Adds EdgeStream: `kubectl logs` and `exec` through a tunnel to the cloud. Node, address and certificates are
+    /// those of the other settings.
+    #[must_use]
+    pub fn tunnel(mut self, settings: EdgeStreamSettings, transport: Arc<dyn Transport>) -> Self {
+        self.tunnel = Some((settings, transport));
+        self
+    }
+
     /// Adds a mapper that runs in this process. The last one of a protocol counts.
     #[must_use]
     pub fn mapper(mut self, mapper: impl DeviceMapper) -> Self {
@@ -133,24 +189,37 @@ impl EdgeCoreBuilder {
 
     /// Puts everything together.
     pub fn build(self) -> Result<EdgeCore, KernelError> {
-        let EdgeCoreSettings { hub, meta, edged, twin, eventbus, restart } = self.settings;
+        let EdgeCoreSettings { hub, meta, edged, server, twin, eventbus, restart } = self.settings;
+        let (node, address) = (hub.node.clone(), edged.node_ip.clone());
         let mut hub = EdgeHub::new(hub, self.transport);
         if let Some(codec) = self.codec {
             hub = hub.codec(codec);
         }
         let bus = EventBus::new(eventbus, self.store.clone());
+        let edged = Edged::new(edged, self.runtime.clone());
+        let server = EdgedServer::new(server, self.runtime, edged.pods());
+        let stream = self.tunnel.map(|(settings, transport)| {
+            let settings = EdgeStreamSettings { node, address, ..settings };
+            EdgeStream::new(settings, transport, hub.credentials(), Arc::new(server.bound()))
+        });
         let status = EdgeStatus {
             connected: hub.connected(),
             credentials: hub.credentials(),
+            server: server.bound(),
+            tunnel: stream.as_ref().map(EdgeStream::connected),
             broker: bus.internal_address(),
         };
         let twin = DeviceTwin::new(twin, self.store.clone(), self.mappers);
         let mut ours = Ours { kernel: Kernel::builder(), restart, without: &self.without };
         ours.add(hub);
         ours.add(MetaManager::new(meta, self.store));
-        ours.add(Edged::new(edged, self.runtime));
+        ours.add(edged);
+        ours.add(server);
         ours.add(twin);
         ours.add(bus);
+        if let Some(stream) = stream {
+            ours.add(stream);
+        }
         let kernel = self.modules.into_iter().fold(ours.kernel, KernelBuilder::boxed);
         Ok(EdgeCore { kernel: kernel.build()?, status })
     }
@@ -188,8 +257,17 @@ impl EdgeCore {
         store: Arc<dyn MetaStore>,
         runtime: Arc<dyn ContainerRuntime>,
     ) -> EdgeCoreBuilder {
-        let (mappers, modules, without) = (Vec::new(), Vec::new(), HashSet::new());
-        EdgeCoreBuilder { settings, transport, store, runtime, codec: None, mappers, modules, without }
+        EdgeCoreBuilder {
+            settings,
+            transport,
+            store,
+            runtime,
+            codec: None,
+            tunnel: None,
+            mappers: Vec::new(),
+            modules: Vec::new(),
+            without: HashSet::new(),
+        }
     }
 
     /// What can be seen from outside, also while it runs.

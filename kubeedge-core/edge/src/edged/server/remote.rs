@@ -16,7 +16,10 @@ use tokio::{
 };
 use tokio_tungstenite::{
     WebSocketStream,
-    tungstenite::{Error, Message},
+    tungstenite::{
+        Error, Message, Utf8Bytes,
+        protocol::{CloseFrame, frame::coding::CloseCode},
+    },
 };
 
 use super::exec::Task;
@@ -75,7 +78,9 @@ where
         }
     };
     to.send(message(STATUS, status.to_string().as_bytes())).await?;
-    to.close().await?;
+    // kubectl takes a close without a code for a broken connection.
+    let end = CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() };
+    to.send(Message::Close(Some(end))).await?;
     let parting = async { while let Some(Ok(_)) = from.next().await {} };
     let _ = tokio::time::timeout(PARTING, parting).await;
     Ok(())

@@ -1,1 +1,0 @@
-//! Integrator stories: see the files under `examples/`.
