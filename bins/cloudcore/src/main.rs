@@ -1,8 +1,11 @@
 //! Cloudcore: the cloud side of KubeEdge on a Kubernetes cluster.
 
+mod embedded;
+
 use std::{pin::pin, process::ExitCode, sync::Arc};
 
 use clap::Parser;
+use embedded::Embedded;
 use kubeedge_bin::{EXIT_CODES, Flags, Program, Unusable, VERSION, shutdown_signal};
 use kubeedge_cloud::config::{self, CloudPlan};
 use kubeedge_core::config::{Host, PlanError, cloud::CloudCoreConfig};
@@ -13,6 +16,7 @@ Examples:
   cloudcore --minconfig > cloudcore.yaml      a file to start from; set kubeAPIConfig.kubeConfig in it
   cloudcore --check --config cloudcore.yaml   is the file all right, and which of its keys do nothing yet?
   cloudcore --config cloudcore.yaml           run; SIGINT or SIGTERM ends it in order
+  cloudcore --embedded ./cloud --config cloudcore.yaml   run without a Kubernetes of your own
   cloudcore --defaultconfig                   every key with its default";
 
 /// The cloud side of KubeEdge: serves edges on a Kubernetes cluster, with the configuration files of Go's cloudcore
@@ -21,6 +25,8 @@ Examples:
 struct CloudCoreProgram {
     #[command(flatten)]
     flags: Flags,
+    #[command(flatten)]
+    embedded: Embedded,
 }
 
 impl Program for CloudCoreProgram {
@@ -42,22 +48,32 @@ impl Program for CloudCoreProgram {
 
     async fn run(self, config: CloudCoreConfig, plan: CloudPlan) -> anyhow::Result<()> {
         let mut shutdown = pin!(shutdown_signal());
-        let cluster = config::cluster(&config).await.map_err(Unusable::new)?;
+        let (local, cluster) = match self.embedded.start().await? {
+            Some((local, cluster)) => (Some(local), cluster),
+            None => (None, config::cluster(&config).await.map_err(Unusable::new)?),
+        };
         let cloud = tokio::select! {
             cloud = plan.assemble(Arc::new(WebSocket::default()), cluster).build() => cloud?,
             () = &mut shutdown => return Ok(()),
         };
         let status = cloud.status();
+        if let Some(local) = &local {
+            local.cluster.set_streams(Arc::new(status.tunnels.clone()));
+        }
         let ready = async move {
             status.ready().await;
             let (hub, https) = (status.hub.borrow().clone(), *status.https.borrow());
             tracing::info!(?hub, ?https, "edges can join and connect");
             std::future::pending::<()>().await;
         };
-        tokio::select! {
-            ended = cloud.run(shutdown) => Ok(ended?),
+        let ended = tokio::select! {
+            ended = cloud.run(shutdown) => ended,
             () = ready => Ok(()),
+        };
+        if let Some(local) = local {
+            local.stop().await?;
         }
+        Ok(ended?)
     }
 }
 

@@ -6,7 +6,8 @@ mod table;
 
 use std::{
     io::{self, IsTerminal, Write},
-    path::PathBuf,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -150,4 +151,17 @@ pub fn process_shim() -> Option<ExitCode> {
 pub fn shim() -> anyhow::Result<kubeedge_edge::runtime::process::Shim> {
     let program: PathBuf = std::env::current_exe().context("finding this program's own file")?;
     Ok(kubeedge_edge::runtime::process::Shim { program, args: vec![SHIM.to_owned()] })
+}
+
+/// Writes a file that only its owner may read, whole or not at all.
+pub fn write_secret(path: &Path, text: &str) -> anyhow::Result<()> {
+    let beside = path.with_extension("new");
+    let _ = std::fs::remove_file(&beside);
+    let write = || {
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&beside, path)
+    };
+    write().with_context(|| format!("writing {}", path.display()))
 }

@@ -1,5 +1,7 @@
 //! Edgecore: the edge side of KubeEdge, on one node.
 
+mod runtime;
+
 use std::{
     path::{Path, PathBuf},
     pin::pin,
@@ -8,23 +10,17 @@ use std::{
 };
 
 use anyhow::Context;
-use clap::{Parser, ValueEnum};
-use kubeedge_bin::{EXIT_CODES, Flags, Program, Unusable, VERSION, shutdown_signal};
-use kubeedge_core::{
-    config::{Host, PlanError, edge::EdgeCoreConfig},
-    runtime::ContainerRuntime,
-};
+use clap::Parser;
+use kubeedge_bin::{EXIT_CODES, Flags, Program, VERSION, shutdown_signal};
+use kubeedge_core::config::{Host, PlanError, edge::EdgeCoreConfig};
 use kubeedge_device::{Mapper, modbus::Modbus, simulated::Simulated};
 use kubeedge_edge::{
     config::{self, BOOTSTRAP_FILE, EdgePlan},
     meta::BUCKET,
-    runtime::{
-        cri::{CriRuntime, CriSettings},
-        process::{ProcessRuntime, ProcessSettings},
-    },
 };
 use kubeedge_store::{SqliteOptions, SqliteStore};
 use kubeedge_transport::WebSocket;
+use runtime::Runtime;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -45,14 +41,6 @@ struct EdgeCoreProgram {
     /// Keep everything in this folder, whatever paths the configuration names
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Runtime {
-    /// Containers of the runtime at containerRuntimeEndpoint, such as containerd
-    Cri,
-    /// Programs of this host, as processes
-    Process,
 }
 
 impl Program for EdgeCoreProgram {
@@ -82,29 +70,12 @@ impl Program for EdgeCoreProgram {
         }
         let options = SqliteOptions { adopt: Some(BUCKET), ..SqliteOptions::default() };
         let store = SqliteStore::open(&plan.database, options).await?;
-        let runtime = self.runtime(&plan).await?;
+        let runtime = self.runtime.open(&plan).await?;
         let edge = plan
             .assemble(Arc::new(WebSocket::default()), Arc::new(store), runtime)
             .mapper(Mapper::new(Modbus::new()))
             .mapper(Mapper::new(Simulated::new()));
         Ok(edge.build()?.run(shutdown).await?)
-    }
-}
-
-impl EdgeCoreProgram {
-    async fn runtime(&self, plan: &EdgePlan) -> anyhow::Result<Arc<dyn ContainerRuntime>> {
-        if self.runtime == Runtime::Process {
-            let root = plan.database.with_file_name("containers");
-            let settings = ProcessSettings { root, shim: kubeedge_bin::shim()? };
-            return Ok(Arc::new(ProcessRuntime::open(settings).await?));
-        }
-        let settings = CriSettings {
-            endpoint: plan.runtime.runtime.clone(),
-            image_endpoint: plan.runtime.images.clone(),
-            request_timeout: plan.runtime.timeout,
-            ..CriSettings::default()
-        };
-        Ok(Arc::new(CriRuntime::connect(settings).map_err(Unusable::new)?))
     }
 }
 

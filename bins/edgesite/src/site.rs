@@ -110,7 +110,7 @@ impl Site {
     async fn start(&mut self, options: &Options, data: &Path, begun: Instant) -> anyhow::Result<()> {
         let api = self.api(options, data).await?;
         let kubeconfig = data.join("kubeconfig");
-        write_secret(&kubeconfig, api.kubeconfig())?;
+        kubeedge_bin::write_secret(&kubeconfig, api.kubeconfig())?;
         let (address, cluster, ca) = (api.address(), api.cluster().clone(), api.ca_pem().to_owned());
         self.spawn(|stop| async move {
             api.run(stop).await.map_err(anyhow::Error::from_boxed)?;
@@ -313,19 +313,6 @@ async fn edge_settings(
 fn hostname() -> Option<String> {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
     Some(name.trim().to_lowercase()).filter(|name| !name.is_empty())
-}
-
-/// Writes a file that only its owner may read, whole or not at all.
-fn write_secret(path: &Path, text: &str) -> anyhow::Result<()> {
-    use std::{io::Write, os::unix::fs::OpenOptionsExt};
-    let beside = path.with_extension("new");
-    let _ = std::fs::remove_file(&beside);
-    let write = || {
-        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-        file.write_all(text.as_bytes())?;
-        std::fs::rename(&beside, path)
-    };
-    write().with_context(|| format!("writing {}", path.display()))
 }
 
 /// Completes when the node is ready.

@@ -19,6 +19,7 @@ use std::{
     fs::File,
     hash::{Hash, Hasher},
     io::{self, Read},
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -34,15 +35,19 @@ use kubeedge_core::{
     name::{ModuleName, NodeName},
     runtime::ContainerRuntime,
     store::MetaStore,
-    transport::Transport,
+    transport::{Endpoint, Transport},
 };
 
 use crate::{
     core::{EdgeCore, EdgeCoreBuilder, EdgeCoreSettings},
-    edged::EdgedSettings,
+    edged::{
+        EdgedSettings,
+        server::{EDGED_SERVER, EdgedServerSettings},
+    },
     eventbus::{EventBusSettings, MqttMode},
     hub::{EdgeHubSettings, IdentitySource, JoinSettings},
     meta::MetaManagerSettings,
+    stream::EdgeStreamSettings,
     twin::TwinSettings,
 };
 
@@ -71,6 +76,10 @@ pub const ACTED_ON: &[&str] = &[
     "modules.edgeHub.websocket.handshakeTimeout",
     "modules.edgeHub.websocket.server",
     "modules.edgeHub.websocket.writeDeadline",
+    "modules.edgeStream.enable",
+    "modules.edgeStream.handshakeTimeout",
+    "modules.edgeStream.server",
+    "modules.edgeStream.writeDeadline",
     "modules.edged.enable",
     "modules.edged.hostnameOverride",
     "modules.edged.nodeIP",
@@ -125,6 +134,8 @@ pub struct RuntimeEndpoint {
 pub struct EdgePlan {
     /// How edgecore works.
     pub settings: EdgeCoreSettings,
+    /// The tunnel for logs and commands, if it is on.
+    pub tunnel: Option<EdgeStreamSettings>,
     /// The container runtime.
     pub runtime: RuntimeEndpoint,
     /// The file of the store.
@@ -143,6 +154,7 @@ impl EdgePlan {
             (modules.edge_hub.enable, ModuleName::EDGE_HUB),
             (modules.meta_manager.enable, ModuleName::META_MANAGER),
             (modules.edged.enable, ModuleName::EDGED),
+            (modules.edged.enable, EDGED_SERVER),
             (modules.device_twin.enable, ModuleName::TWIN),
             (modules.event_bus.enable, ModuleName::EVENT_BUS),
         ];
@@ -150,14 +162,22 @@ impl EdgePlan {
         let kubelet = &modules.edged.tailored_kubelet_config;
         let images = &kubelet.image_service_endpoint;
         let other_images = !images.is_empty() && *images != kubelet.container_runtime_endpoint;
+        let edged = edged(&modules.edged, host);
         Ok(Self {
+            tunnel: modules.edge_stream.enable.then(|| stream(&modules.edge_stream, &node)),
             settings: EdgeCoreSettings {
                 hub: hub(&modules.edge_hub, node.clone()),
                 meta: MetaManagerSettings {
                     remote_query_timeout: seconds(modules.meta_manager.remote_query_timeout),
                     ..MetaManagerSettings::default()
                 },
-                edged: edged(&modules.edged, host),
+                server: EdgedServerSettings {
+                    address: SocketAddr::from(([127, 0, 0, 1], edged.server_port)),
+                    logs: edged.logs.clone(),
+                    node_name: edged.node_name.clone(),
+                    ..EdgedServerSettings::default()
+                },
+                edged,
                 twin: TwinSettings { node: node.clone() },
                 eventbus: event_bus(&modules.event_bus, node),
                 restart: Restart::default(),
@@ -192,14 +212,7 @@ impl EdgePlan {
     /// Keeps everything in one folder, whatever paths the configuration names: store, certificates, volumes and logs.
     pub fn keep_in(&mut self, folder: &Path) {
         self.database = folder.join("edgecore.db");
-        self.settings.edged.root = folder.join("kubelet");
-        self.settings.edged.logs = folder.join("logs");
-        if let IdentitySource::Join(join) = &mut self.settings.hub.identity {
-            let certs = folder.join("certs");
-            join.ca_file = certs.join("rootCA.crt");
-            join.cert_file = certs.join("server.crt");
-            join.key_file = certs.join("server.key");
-        }
+        self.settings = self.settings.clone().in_folder(folder);
     }
 
     /// Puts everything together but what only a vendor knows.
@@ -209,7 +222,11 @@ impl EdgePlan {
         store: Arc<dyn MetaStore>,
         runtime: Arc<dyn ContainerRuntime>,
     ) -> EdgeCoreBuilder {
-        let builder = EdgeCore::assemble(self.settings, transport, store, runtime);
+        let builder = EdgeCore::assemble(self.settings, Arc::clone(&transport), store, runtime);
+        let builder = match self.tunnel {
+            Some(tunnel) => builder.tunnel(tunnel, transport),
+            None => builder,
+        };
         self.without.iter().fold(builder, |builder, module| builder.without(module))
     }
 }
@@ -258,6 +275,16 @@ fn hub(hub: &edge::EdgeHub, node: NodeName) -> EdgeHubSettings {
             rotate: hub.rotate_certificates,
         }),
         ..EdgeHubSettings::default()
+    }
+}
+
+fn stream(stream: &edge::EdgeStream, node: &NodeName) -> EdgeStreamSettings {
+    EdgeStreamSettings {
+        seed: seed(node),
+        server: Endpoint::from(stream.server.as_str()),
+        handshake: seconds(stream.handshake_timeout),
+        write: seconds(stream.write_deadline),
+        ..EdgeStreamSettings::default()
     }
 }
 

@@ -117,7 +117,7 @@ fn outcome(config: &EdgeCoreConfig) -> String {
 async fn exactly_the_keys_said_to_be_acted_on_change_something() {
     // Keys without a default are not varied: here they have one. One more than mode 2 would be no mode.
     let base = read(
-        "{modules: {eventBus: {mqttMode: 1}, edged: {nodeIP: 192.0.2.9, nodeLabels: {a: b}, \
+        "{modules: {eventBus: {mqttMode: 1}, edgeStream: {enable: true}, edged: {nodeIP: 192.0.2.9, nodeLabels: {a: b}, \
          tailoredKubeletConfig: {clusterDNS: [192.0.2.10], registerWithTaints: [{key: a, effect: NoExecute}]}}}}",
     );
     let changes = variations(&base, "/another/file");
