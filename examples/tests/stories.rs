@@ -7,12 +7,9 @@ use std::{
     process::Command,
     sync::{Arc, Mutex},
     thread,
-    time::Duration,
 };
 
-use kubeedge_tests::{Background, Site, skipped};
-
-const PATIENCE: Duration = Duration::from_secs(60);
+use kubeedge_tests::{Background, PATIENCE, Site, skipped};
 
 /// Starts an example as a further node of the site.
 fn join(site: &Site, program: &str, node: &str) -> Background {

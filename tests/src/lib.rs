@@ -7,10 +7,15 @@
     clippy::print_stdout
 )]
 
+mod parts;
 mod peers;
 mod process;
 mod site;
 
+pub use parts::{Cloud, Edge};
 pub use peers::{Pymodbus, free_port, publish, subscribe};
 pub use process::{Background, binary, kill_below, repository, run, sh, skipped, tool, until};
 pub use site::Site;
+
+/// How long something may take that takes a second or two on a machine that does nothing else.
+pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);

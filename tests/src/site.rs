@@ -4,16 +4,15 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Command, Output},
-    time::Duration,
 };
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::process::{Background, binary, kill_below, repository, run, until};
-
-/// How long something may take that takes a second or two on a machine that does nothing else.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::{
+    PATIENCE,
+    process::{Background, binary, kill_below, repository, run, until},
+};
 
 /// A running edgesite with free ports and a folder of its own.
 #[derive(Debug)]

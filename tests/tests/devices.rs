@@ -1,12 +1,8 @@
 //! Story 3: devices, from the PLC to kubectl and MQTT and back.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::time::Duration;
-
-use kubeedge_tests::{Pymodbus, Site, publish, skipped, subscribe, until};
+use kubeedge_tests::{PATIENCE, Pymodbus, Site, publish, skipped, subscribe, until};
 use serde_json::Value;
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The reported value of a property, as `kubectl get devicestatus` tells it.
 fn reported(site: &Site, device: &str, property: &str) -> Option<String> {

@@ -1,11 +1,9 @@
 //! Story 1 and 2: a site from nothing, and pods by kubectl as on any cluster.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::{os::unix::fs::PermissionsExt, time::Duration};
+use std::os::unix::fs::PermissionsExt;
 
-use kubeedge_tests::{Background, Site, skipped, until};
-
-const PATIENCE: Duration = Duration::from_secs(60);
+use kubeedge_tests::{Background, PATIENCE, Site, skipped, until};
 
 /// A word of a JSON path of every object, in order.
 fn words(site: &Site, args: &[&str], path: &str) -> Vec<String> {

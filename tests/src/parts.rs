@@ -1,0 +1,161 @@
+//! Cloudcore and edgecore as processes of their own, with Go's configuration files.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::{
+    peers::free_port,
+    process::{Background, binary, sh},
+    site::Site,
+};
+
+/// A cloudcore beside a site's: on the site's API by its kubeconfig.
+#[derive(Debug)]
+pub struct Cloud {
+    folder: PathBuf,
+    hub: u16,
+    https: u16,
+    tunnel: u16,
+    running: Option<Background>,
+}
+
+impl Cloud {
+    /// Starts one on the cluster of this kubeconfig.
+    pub fn start(folder: &Path, kubeconfig: &Path) -> Self {
+        let folder = folder.join("cloudcore");
+        std::fs::create_dir_all(&folder).unwrap();
+        let (hub, https, tunnel) = (free_port(), free_port(), free_port());
+        let config = format!(
+            r#"
+apiVersion: cloudcore.config.kubeedge.io/v1alpha1
+kind: CloudCore
+kubeAPIConfig:
+  kubeConfig: {}
+  qps: 50
+modules:
+  cloudHub:
+    advertiseAddress: [127.0.0.1]
+    dnsNames: [localhost]
+    nodeLimit: 10
+    websocket: {{enable: true, address: 127.0.0.1, port: {hub}}}
+    https: {{enable: true, address: 127.0.0.1, port: {https}}}
+    tlsCAFile: {dir}/absent.crt
+    tlsCAKeyFile: {dir}/absent.key
+    tlsCertFile: {dir}/absent-server.crt
+    tlsPrivateKeyFile: {dir}/absent-server.key
+  cloudStream: {{enable: true, tunnelPort: {tunnel}}}
+  router: {{enable: true, port: 9443}}
+"#,
+            kubeconfig.display(),
+            dir = folder.display(),
+        );
+        std::fs::write(folder.join("cloudcore.yaml"), config).unwrap();
+        let mut cloud = Self { folder, hub, https, tunnel, running: None };
+        cloud.start_again();
+        cloud
+    }
+
+    /// Starts it again, on the same ports.
+    pub fn start_again(&mut self) {
+        let mut command = Command::new(binary("cloudcore"));
+        command.arg("--config").arg(self.folder.join("cloudcore.yaml"));
+        let running = Background::start(&mut command);
+        running.until_said("edges can join and connect", super::PATIENCE);
+        self.running = Some(running);
+    }
+
+    /// Stops it in order: the link is cut. What it said.
+    pub fn stop(&mut self) -> String {
+        let mut running = self.running.take().unwrap();
+        assert_eq!(running.stop(), Some(0), "{}", running.said());
+        running.said()
+    }
+
+    /// What it has said so far.
+    pub fn said(&self) -> String {
+        self.running.as_ref().map(Background::said).unwrap_or_default()
+    }
+}
+
+/// An edgecore with the process runtime.
+#[derive(Debug)]
+pub struct Edge {
+    folder: PathBuf,
+    running: Option<Background>,
+}
+
+impl Edge {
+    /// Joins a cloud as a node of this name with the join token of the site's cluster; `modules` are further lines of
+    /// its configuration, indented by two.
+    pub fn join(site: &Site, cloud: &Cloud, node: &str, modules: &str) -> Self {
+        let folder = site.folder().join(node);
+        std::fs::create_dir_all(&folder).unwrap();
+        let encoded = site.object("secret/tokensecret", "-nkubeedge")["data"]["tokendata"].clone();
+        let token = sh(&format!("echo {} | base64 -d", encoded.as_str().unwrap()), &folder, &[]);
+        let config = format!(
+            r#"
+apiVersion: edgecore.config.kubeedge.io/v1alpha2
+kind: EdgeCore
+database: {{aliasName: default, driverName: sqlite3, dataSource: {dir}/edgecore.db}}
+modules:
+  edgeHub:
+    enable: true
+    heartbeat: 5
+    httpServer: https://127.0.0.1:{https}
+    token: {token}
+    websocket: {{enable: true, server: "127.0.0.1:{hub}", handshakeTimeout: 30, writeDeadline: 15}}
+  edgeStream: {{enable: true, server: "127.0.0.1:{tunnel}"}}
+  edged:
+    hostnameOverride: {node}
+    nodeIP: 127.0.0.1
+    reportEvent: true
+    tailoredKubeletConfig: {{readOnlyPort: {kubelet}}}
+  serviceBus: {{enable: true, port: 9061}}
+{modules}
+"#,
+            dir = folder.display(),
+            https = cloud.https,
+            hub = cloud.hub,
+            tunnel = cloud.tunnel,
+            token = token.trim(),
+            kubelet = free_port(),
+        );
+        std::fs::write(folder.join("edgecore.yaml"), config).unwrap();
+        let mut edge = Self { folder, running: None };
+        edge.start_again();
+        site.until(&["get", "node", node], |said| said.contains(" Ready "));
+        edge
+    }
+
+    /// Starts it again on the same folder.
+    pub fn start_again(&mut self) {
+        let mut command = Command::new(binary("edgecore"));
+        command.arg("--config").arg(self.folder.join("edgecore.yaml"));
+        command.args(["--runtime", "process", "--data-dir"]).arg(&self.folder);
+        self.running = Some(Background::start(&mut command));
+    }
+
+    /// Stops it in order; pods go on.
+    pub fn stop(&mut self) {
+        let mut running = self.running.take().unwrap();
+        assert_eq!(running.stop(), Some(0), "{}", running.said());
+    }
+
+    /// Kills it and everything its pods run, as a power cut does.
+    pub fn power_cut(&mut self) {
+        drop(self.running.take());
+        crate::process::kill_below(&self.folder);
+    }
+
+    /// What it has said so far.
+    pub fn said(&self) -> String {
+        self.running.as_ref().map(Background::said).unwrap_or_default()
+    }
+
+    /// Where its files are.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+}
