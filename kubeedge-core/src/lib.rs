@@ -25,6 +25,7 @@ pub mod failure;
 pub mod kernel;
 pub mod message;
 pub mod name;
+pub mod quantity;
 pub mod runtime;
 pub mod store;
 pub mod transport;

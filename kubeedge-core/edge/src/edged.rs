@@ -1,7 +1,7 @@
 //! Edged, the edge's kubelet: runs the pods it is told of.
 //!
 //! Pods come from MetaManager, at start from its store and then as the cloud sends them; statuses, leases and events
-//! go back the same way. One worker per pod plans its next step from what the runtime holds ([`plan`]), so a restart
+//! go back the same way. One worker per pod plans its next step from what the runtime holds (`plan`), so a restart
 //! of edgecore finds its pods running and leaves them so, with or without a cloud.
 //!
 //! Done here as the kubelet does: sandboxes, init containers and sidecars, restart policy with back-off, pull policy
@@ -15,7 +15,6 @@ mod events;
 mod node;
 mod observer;
 mod plan;
-mod quantity;
 mod reporter;
 pub mod server;
 mod spec;

@@ -6,8 +6,7 @@ use k8s_openapi::{
     api::core::v1::{ConfigMap, Container, EnvVarSource, Pod, Secret},
     apimachinery::pkg::api::resource::Quantity,
 };
-
-use super::quantity;
+use kubeedge_core::quantity;
 
 /// Why a container's environment or volumes cannot be made yet. Kubernetes shows it as
 /// `CreateContainerConfigError`.

@@ -6,15 +6,17 @@ use std::{
 };
 
 use k8s_openapi::api::core::v1::{Container as ContainerSpec, Pod, SecurityContext};
-use kubeedge_core::runtime::{
-    ContainerSpec as RuntimeContainer, Dns, ImageRef, Labels, Mount, PortMapping, Resources, SandboxSpec,
-    Security,
+use kubeedge_core::{
+    quantity,
+    runtime::{
+        ContainerSpec as RuntimeContainer, Dns, ImageRef, Labels, Mount, PortMapping, Resources, SandboxSpec,
+        Security,
+    },
 };
 
 use super::{
     EdgedSettings,
     env::expand,
-    quantity,
     view::{HASH, POD_UID, container_hash, main_containers},
 };
 
@@ -201,8 +203,9 @@ fn resources(spec: &ContainerSpec) -> Resources {
     let cpu_request = requests.get("cpu").map(|q| quantity::milli(&q.0)).or(cpu_limit).unwrap_or(0);
     let memory = limits.get("memory").map_or(0, |q| quantity::units(&q.0));
     Resources {
-        cpu_shares: (cpu_request * 1024 / 1000).max(2),
-        cpu_quota: cpu_limit.map_or(0, |milli| i64::try_from((milli * PERIOD / 1000).max(1000)).unwrap_or(0)),
+        cpu_shares: (cpu_request.saturating_mul(1024) / 1000).max(2),
+        cpu_quota: cpu_limit
+            .map_or(0, |milli| i64::try_from((milli.saturating_mul(PERIOD) / 1000).max(1000)).unwrap_or(0)),
         cpu_period: if cpu_limit.is_some() { PERIOD } else { 0 },
         memory_bytes: memory,
         oom_score_adj: if requests.is_empty() && limits.is_empty() { 1000 } else { 0 },

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use kubeedge_core::quantity;
 use serde_json::{Value, json};
 
 use crate::apiserver::edit::put;
@@ -119,7 +120,7 @@ fn room(pod: &Value, node: &Value, there: &[&Value]) -> Result<i64, &'static str
     }
     let mut spare = i64::MAX;
     for (name, why) in [("cpu", "Insufficient cpu"), ("memory", "Insufficient memory")] {
-        let used: i64 = there.iter().map(|other| requests(other, name)).sum();
+        let used = sum(there.iter().map(|other| requests(other, name)));
         let left = offers(name).saturating_sub(used).saturating_sub(requests(pod, name));
         if left < 0 && requests(pod, name) > 0 {
             return Err(why);
@@ -137,27 +138,17 @@ fn requests(pod: &Value, name: &str) -> i64 {
         let containers = pod.pointer(list).and_then(Value::as_array).into_iter().flatten();
         containers.filter_map(|c| c.pointer("/resources/requests")?.get(name)?.as_str()).map(milli).collect()
     };
-    let mains: i64 = of("/spec/containers").iter().sum();
+    let mains = sum(of("/spec/containers").into_iter());
     mains.max(of("/spec/initContainers").into_iter().max().unwrap_or(0))
 }
 
 /// A quantity in thousandths.
 fn milli(text: &str) -> i64 {
-    let end = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
-    let (number, suffix) = text.split_at(end);
-    let factor = match suffix {
-        "m" => 1e-3,
-        "k" => 1e3,
-        "M" => 1e6,
-        "G" => 1e9,
-        "T" => 1e12,
-        "Ki" => 1024.0,
-        "Mi" => 1024f64.powi(2),
-        "Gi" => 1024f64.powi(3),
-        "Ti" => 1024f64.powi(4),
-        _ => 1.0,
-    };
-    (number.parse::<f64>().unwrap_or(0.0) * factor * 1000.0).ceil() as i64
+    i64::try_from(quantity::milli(text)).unwrap_or(i64::MAX)
+}
+
+fn sum(amounts: impl Iterator<Item = i64>) -> i64 {
+    amounts.fold(0, i64::saturating_add)
 }
 
 fn host_ports(pod: &Value) -> Vec<(i64, String)> {
@@ -258,6 +249,9 @@ mod tests {
         assert_eq!(fits(&cpu("3"), &node(json!({})), &[]), Err("Insufficient cpu"));
         assert!(fits(&cpu("500m"), &node(json!({})), &[&cpu("1500m")]).is_ok());
         assert_eq!(fits(&cpu("501m"), &node(json!({})), &[&cpu("1500m")]), Err("Insufficient cpu"));
+        let endless = cpu("9e30");
+        assert_eq!(fits(&plain, &node(json!({})), &[&endless, &endless]).map(|_| ()), Ok(()));
+        assert_eq!(fits(&cpu("1e3"), &node(json!({})), &[]), Err("Insufficient cpu"));
         assert_eq!(fits(&plain, &node(json!({})), &[&plain, &plain, &plain]), Err("Too many pods"));
     }
 }

@@ -1,7 +1,14 @@
 //! Kubernetes quantities (`500m`, `64Mi`, `2`, `1e3`) as numbers.
+//!
+//! ```
+//! use kubeedge_core::quantity::{milli, units};
+//!
+//! assert_eq!((milli("500m"), units("64Mi")), (500, 64 << 20));
+//! ```
 
-/// A quantity in thousandths, rounded up; 0 for text that is no quantity.
-pub(crate) fn milli(text: &str) -> u64 {
+/// A quantity in thousandths, rounded up; 0 for text that is no quantity and for what is less than nothing, [`u64::MAX`]
+/// for what is too large.
+pub fn milli(text: &str) -> u64 {
     let text = text.trim();
     let end =
         text.find(|c: char| !(c.is_ascii_digit() || c == '.' || c == '+' || c == '-')).unwrap_or(text.len());
@@ -34,7 +41,7 @@ pub(crate) fn milli(text: &str) -> u64 {
 }
 
 /// A quantity in whole units, rounded up: bytes of memory, seconds.
-pub(crate) fn units(text: &str) -> u64 {
+pub fn units(text: &str) -> u64 {
     milli(text).div_ceil(1000)
 }
 
@@ -54,6 +61,7 @@ mod tests {
             ("nonsense", 0),
             ("", 0),
             ("-5", 0),
+            ("9e30", u64::MAX),
         ] {
             assert_eq!(milli(text), expected, "{text}");
         }
