@@ -2,6 +2,43 @@
 //!
 //! A real API server, the embedded one and a test's script are all the same here, and `kube::Client` runs on any of
 //! them: `kube::Client::new(cluster.service(&Actor::Ourselves).map_request(…), "default")`.
+//!
+//! A cluster of a test's own, which says who asked:
+//!
+//! ```
+//! use http::{Request, Response};
+//! use http_body_util::{BodyExt, Full};
+//! use kubeedge_core::{cluster::{Actor, Body, ClusterApi, KubeService}, failure::BoxError, name::NodeName};
+//! use tower::{ServiceExt, service_fn, util::BoxCloneSyncService};
+//!
+//! fn body(text: String) -> Body {
+//!     Full::from(text).map_err(|never| match never {}).boxed_unsync()
+//! }
+//!
+//! #[derive(Debug)]
+//! struct Script;
+//!
+//! impl ClusterApi for Script {
+//!     fn service(&self, acting_as: &Actor) -> KubeService {
+//!         let user = match acting_as {
+//!             Actor::Ourselves => "cloudcore".to_owned(),
+//!             Actor::Node(name) => format!("system:node:{name}"),
+//!         };
+//!         BoxCloneSyncService::new(service_fn(move |request: Request<Body>| {
+//!             let answer = format!("{user} asks for {}", request.uri().path());
+//!             async move { Ok::<_, BoxError>(Response::new(body(answer))) }
+//!         }))
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), BoxError> {
+//! let node = Actor::Node(NodeName::from("edge-1"));
+//! let request = Request::get("/api/v1/nodes/edge-1").body(body(String::new()))?;
+//! let answer = Script.service(&node).oneshot(request).await?.into_body().collect().await?.to_bytes();
+//! assert_eq!(answer, "system:node:edge-1 asks for /api/v1/nodes/edge-1");
+//! # Ok(()) }
+//! ```
 
 use std::{fmt, sync::Arc};
 

@@ -2,6 +2,48 @@
 //!
 //! A vendor does not write these traits but `Driver` and `Session` of `kubeedge-device`, whose `Mapper<D>` is a
 //! [`DeviceMapper`]. A mapper may live in edgecore's process or speak DMI over gRPC; both look the same here.
+//!
+//! Whoever is attached to a mapper hears of its devices:
+//!
+//! ```
+//! use async_trait::async_trait;
+//! use kubeedge_core::{
+//!     device::{DeviceId, DeviceManager, DeviceState, Reading, Value, ValueType},
+//!     failure::BoxError,
+//!     message::Millis,
+//! };
+//!
+//! #[derive(Debug)]
+//! struct Console;
+//!
+//! #[async_trait]
+//! impl DeviceManager for Console {
+//!     async fn report(&self, readings: Vec<Reading>) -> Result<(), BoxError> {
+//!         readings.iter().for_each(|reading| println!("{} {} = {}", reading.device, reading.property, reading.value));
+//!         Ok(())
+//!     }
+//!     async fn report_state(&self, device: &DeviceId, state: DeviceState) -> Result<(), BoxError> {
+//!         println!("{device} is {state}");
+//!         Ok(())
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), BoxError> {
+//! let device = DeviceId { namespace: "default".into(), name: "kiln".into() };
+//! let reading = Reading {
+//!     device: device.clone(),
+//!     property: "celsius".into(),
+//!     value: Value::from(20.5),
+//!     kind: ValueType::Double,
+//!     at: Millis::now(),
+//!     to_cloud: true,
+//!     desired: None,
+//! };
+//! Console.report(vec![reading]).await?; // default/kiln celsius = 20.5
+//! Console.report_state(&device, DeviceState::Online).await?; // default/kiln is online
+//! # Ok(()) }
+//! ```
 
 use std::{fmt, sync::Arc, time::Duration};
 

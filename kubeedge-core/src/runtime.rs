@@ -6,6 +6,22 @@
 //! *For implementers*: write [`ContainerRuntime`] and [`Images`]; offer [`Streaming`] and [`Stats`] if you can; run
 //! `kubeedge_core::runtime_conformance!` over it. `stop` and `remove` are idempotent: asked for what is already
 //! stopped or gone, they succeed.
+//!
+//! ```
+//! use kubeedge_core::runtime::{ContainerRuntime, ContainerSpec, RuntimeKind, RuntimeResult, SandboxSpec};
+//!
+//! /// Starts a program in a sandbox of its own, on any runtime; its image is pulled when it is not there.
+//! async fn launch(runtime: &dyn ContainerRuntime, pod: SandboxSpec, what: ContainerSpec) -> RuntimeResult<()> {
+//!     let sandbox = runtime.run_sandbox(pod).await?;
+//!     match runtime.create(&sandbox, what.clone()).await {
+//!         Err(error) if error.kind() == RuntimeKind::ImageUnavailable => {
+//!             runtime.images().pull(&what.image, None).await?;
+//!             runtime.start(&runtime.create(&sandbox, what).await?).await
+//!         }
+//!         made => runtime.start(&made?).await,
+//!     }
+//! }
+//! ```
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 

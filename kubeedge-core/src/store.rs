@@ -5,6 +5,17 @@
 //!
 //! The promise everything stands on: when [`MetaStore::commit`] returns `Ok`, the whole batch is on durable storage;
 //! when it returns an error, nothing of it is visible.
+//!
+//! ```
+//! use kubeedge_core::store::{Bucket, Key, MetaStore, MetaStoreExt, StoreError, update};
+//!
+//! /// Counts the starts of a node, also when two count at the same time.
+//! async fn started(store: &dyn MetaStore) -> Result<Option<u64>, StoreError> {
+//!     let key = Key::new(Bucket("acme"), "starts");
+//!     update(store, key.clone(), |starts: Option<u64>| Some(starts.unwrap_or(0) + 1)).await?;
+//!     store.get_as(&key).await
+//! }
+//! ```
 
 use std::{fmt, future::Future, sync::Arc};
 

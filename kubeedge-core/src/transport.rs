@@ -6,6 +6,28 @@
 //!
 //! A transport knows nothing of messages. Back-pressure is awaiting: [`FrameSink::send`] waits while the peer does
 //! not read, and no implementation buffers without bound. Verification of the peer cannot be switched off.
+//!
+//! A peer that takes in whoever says its name and sends back what it hears, over any transport:
+//!
+//! ```
+//! use futures::StreamExt;
+//! use kubeedge_core::transport::{Credentials, Endpoint, Transport, TransportError};
+//!
+//! async fn echo(transport: &dyn Transport, who: &Credentials) -> Result<(), TransportError> {
+//!     let mut door = transport.listen(&Endpoint::from("127.0.0.1:0"), who).await?;
+//!     loop {
+//!         let incoming = door.next().await?;
+//!         if incoming.peer().claim("node_id").is_none() {
+//!             incoming.refuse("say your name in node_id".to_owned()).await;
+//!             continue;
+//!         }
+//!         let mut link = incoming.accept().await?;
+//!         while let Some(frame) = link.rx.next().await {
+//!             link.tx.send(frame?).await?;
+//!         }
+//!     }
+//! }
+//! ```
 
 use std::{fmt, net::SocketAddr, sync::Arc};
 

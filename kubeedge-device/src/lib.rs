@@ -10,8 +10,13 @@
 //! A whole mapper for a protocol of one's own:
 //!
 //! ```
-//! use kubeedge_core::device::{DriverResult, Value};
+//! use std::time::Duration;
+//!
+//! use kubeedge_core::device::{
+//!     Device, DeviceId, DeviceMapper, DriverResult, ModelId, ModelProperty, Property, Value, ValueType,
+//! };
 //! use kubeedge_device::{Driver, Mapper, Session};
+//! use serde_json::json;
 //!
 //! #[derive(Debug)]
 //! struct Kiln;
@@ -40,8 +45,25 @@
 //!     }
 //! }
 //!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> DriverResult<()> {
 //! let mapper = Mapper::new(Kiln); // edgecore: `.mapper(Mapper::new(Kiln))`
-//! # let _ = mapper;
+//!
+//! // What DeviceTwin does with a Device object:
+//! let celsius = Property {
+//!     model: ModelProperty { name: "celsius".into(), kind: ValueType::Double, ..ModelProperty::default() },
+//!     visitor: json!({"offset": 0.5}),
+//!     collect_every: Duration::from_secs(1),
+//!     report_every: Duration::from_secs(10),
+//!     report_to_cloud: true,
+//!     desired: None,
+//! };
+//! let id = DeviceId { namespace: "default".into(), name: "kiln".into() };
+//! let model = ModelId { namespace: "default".into(), name: "kiln".into() };
+//! let (protocol, config) = ("acme-kiln".into(), json!({"ambient": 20.0}));
+//! mapper.register(Device { id: id.clone(), model, protocol, config, properties: vec![celsius] }).await?;
+//! assert_eq!(mapper.read(&id, "celsius").await?, Value::Float(20.5));
+//! # Ok(()) }
 //! ```
 //!
 //! The mapper does what every protocol needs: it reads `protocol.configData` and `visitors.configData` into the

@@ -1,6 +1,30 @@
 //! Transports: WebSocket over TLS (feature `ws`), memory, and a wrapper that injects faults.
 //!
 //! All of them pass `kubeedge_core::transport_conformance!`.
+//!
+//! ```
+//! use futures::StreamExt;
+//! use kubeedge_core::transport::{Credentials, Endpoint, Frame, Transport};
+//! use kubeedge_transport::Memory;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), kubeedge_core::transport::TransportError> {
+//! let transport = Memory::new();
+//! let (here, nobody) = (Endpoint::from("cloud"), Credentials::default());
+//! let mut door = transport.listen(&here, &nobody).await?;
+//!
+//! let named = Credentials { claims: vec![("node_id".into(), "edge-1".into())], ..Credentials::default() };
+//! let cloud = async {
+//!     let incoming = door.next().await?;
+//!     assert_eq!(incoming.peer().claim("node_id"), Some("edge-1"));
+//!     incoming.accept().await
+//! };
+//! let (edge, cloud) = tokio::join!(transport.dial(&here, &named), cloud);
+//!
+//! edge?.tx.send(Frame::text("hello")).await?;
+//! assert_eq!(cloud?.rx.next().await.transpose()?, Some(Frame::text("hello")));
+//! # Ok(()) }
+//! ```
 
 mod faulty;
 mod memory;

@@ -22,6 +22,30 @@
 //! | `copy` | copies stdin to stdout until the input ends |
 //!
 //! After the last step a program ends with 0.
+//!
+//! ```
+//! use kubeedge_core::runtime::{ContainerRuntime, ContainerSpec, SandboxSpec};
+//! use kubeedge_edge::runtime::memory::{MemoryRuntime, MemorySettings};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> kubeedge_core::runtime::RuntimeResult<()> {
+//! let images = [("app:1".to_owned(), vec!["exit".to_owned(), "7".to_owned()])].into();
+//! let runtime = MemoryRuntime::new(MemorySettings { images, ..MemorySettings::default() });
+//! let sandbox = runtime.run_sandbox(SandboxSpec { name: "web".into(), ..SandboxSpec::default() }).await?;
+//! let what = ContainerSpec { name: "app".into(), image: "app:1".into(), ..ContainerSpec::default() };
+//! let container = runtime.create(&sandbox, what).await?;
+//! runtime.start(&container).await?;
+//!
+//! let code = loop {
+//!     let (_, containers) = runtime.list().await?;
+//!     match containers.iter().find_map(|found| found.state.exit_code()) {
+//!         Some(code) => break code,
+//!         None => tokio::task::yield_now().await,
+//!     }
+//! };
+//! assert_eq!(code, 7);
+//! # Ok(()) }
+//! ```
 
 mod container;
 mod exec;
