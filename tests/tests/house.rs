@@ -1,5 +1,6 @@
-//! The rules of the house that a compiler does not keep: what stands at the top, and how long a file may be.
-#![allow(clippy::unwrap_used, reason = "helpers of a test")]
+//! The rules of the house that a compiler does not keep: what stands at the top, how long a file may be, lints for every
+//! crate, no globals, no shells.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of a test")]
 
 use std::{
     fs,
@@ -91,4 +92,93 @@ fn no_file_of_code_is_too_long() {
 fn modules_are_named_by_their_files() {
     let wrong: Vec<_> = all_code().into_iter().filter(|path| name(path) == "mod.rs").collect();
     assert!(wrong.is_empty(), "mod.rs files: {wrong:?}");
+}
+
+#[test]
+fn every_crate_keeps_the_lints_of_the_house() {
+    let workspace = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    for lint in [
+        "unsafe_code = \"forbid\"",
+        "unwrap_used = \"deny\"",
+        "expect_used = \"deny\"",
+        "panic = \"deny\"",
+        "indexing_slicing = \"deny\"",
+        "todo = \"deny\"",
+        "missing_docs = \"deny\"",
+    ] {
+        assert!(workspace.contains(lint), "the workspace has no longer {lint}");
+    }
+    let (_, members) = workspace.split_once("members = [").unwrap();
+    for member in members.split(']').next().unwrap().split(',').map(|name| name.trim().trim_matches('"')) {
+        if member.is_empty() {
+            continue;
+        }
+        let manifest = fs::read_to_string(root().join(member).join("Cargo.toml")).unwrap();
+        assert!(manifest.contains("[lints]\nworkspace = true"), "{member} goes without the lints");
+    }
+}
+
+/// The lines of products that do what `does` says, without comments, tests and conformance kits.
+fn lines_where(does: impl Fn(&str) -> bool) -> Vec<String> {
+    let mut found = Vec::new();
+    for path in all_code() {
+        let parts: Vec<_> = path.iter().map(|part| part.to_string_lossy().into_owned()).collect();
+        let test = |part: &String| ["tests", "tests.rs", "conformance", "benches"].contains(&part.as_str());
+        let own = &parts[root().iter().count()..];
+        if !own.contains(&"src".to_owned()) || own.iter().any(test) {
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        let code = text.split("\n#[cfg(test)]").next().unwrap();
+        let lines = code.lines().map(str::trim).filter(|line| !line.starts_with("//") && does(line));
+        found.extend(lines.map(|line| format!("{}: {line}", path.display())));
+    }
+    found
+}
+
+#[test]
+fn there_are_no_globals() {
+    let found = lines_where(|line| {
+        let item = line.trim_start_matches("pub").trim_start_matches("(crate)").trim_start_matches("(super)");
+        item.trim_start().starts_with("static ") || line.contains("thread_local!")
+    });
+    assert!(found.is_empty(), "globals: {found:#?}");
+}
+
+#[test]
+fn only_binaries_choose_a_crypto_provider() {
+    let found = lines_where(|line| line.contains("install_default("));
+    let wrong: Vec<_> = found.iter().filter(|line| !line.contains("/bins/")).collect();
+    assert!(!found.is_empty() && wrong.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn no_shell_is_started() {
+    let shells = ["\"sh\"", "\"bash\"", "\"/bin/sh\"", "\"/bin/bash\""];
+    let found = lines_where(|line| {
+        shells.iter().any(|shell| {
+            line.contains(&format!("Command::new({shell}")) || line.contains(&format!("[{shell}, \"-c\""))
+        })
+    });
+    assert!(found.is_empty(), "shells: {found:#?}");
+}
+
+/// Names of tests in `ARCHITECTURE.md`: in backticks, of lower case letters and at least three `_`.
+fn tests_named(text: &str) -> Vec<&str> {
+    let plain = |name: &&str| name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    text.split('`').skip(1).step_by(2).filter(plain).filter(|name| name.matches('_').count() >= 3).collect()
+}
+
+#[test]
+fn every_invariant_names_a_test_that_is_there() {
+    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let named = tests_named(&text);
+    assert!(named.len() > 30, "only {} tests are named", named.len());
+    let code: Vec<String> = all_code().iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+    let is_there = |name: &&&str| {
+        let definition = format!("fn {name}(");
+        code.iter().any(|text| text.contains(&definition))
+    };
+    let gone: Vec<_> = named.iter().filter(|name| !is_there(name)).collect();
+    assert!(gone.is_empty(), "ARCHITECTURE.md names tests that are no longer there: {gone:?}");
 }
