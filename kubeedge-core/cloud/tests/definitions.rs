@@ -82,10 +82,12 @@ async fn a_device_keeps_what_its_mapper_needs_and_loses_what_nobody_knows() {
     assert_eq!(made.spec.properties[0].desired.as_ref().unwrap().value, "60");
 }
 
+type Spoil = fn(&mut Value);
+
 #[tokio::test]
 async fn an_invalid_device_is_refused_with_the_path_of_the_field() {
     let cluster = cluster().await;
-    let wrong: [(fn(&mut Value), &str); 4] = [
+    let wrong: [(Spoil, &str); 4] = [
         (|device| device["spec"]["nodeName"] = json!(1), "spec.nodeName"),
         (
             |device| device["spec"]["properties"][0]["reportCycle"] = json!("1s"),

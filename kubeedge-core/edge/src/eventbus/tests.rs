@@ -21,6 +21,7 @@ struct Bench {
     hub: Inbox,
     shutdown: Shutdown,
     task: JoinHandle<()>,
+    #[cfg(feature = "mqtt-broker")]
     internal: watch::Receiver<Option<SocketAddr>>,
 }
 
@@ -35,10 +36,20 @@ impl Bench {
         let (twin, own, hub) =
             (inbox(ModuleName::TWIN), inbox(ModuleName::EVENT_BUS), inbox(ModuleName::EDGE_HUB));
         let mut module = EventBus::new(settings, Arc::new(store));
-        let (internal, shutdown) = (module.internal_address(), Shutdown::new());
+        let shutdown = Shutdown::new();
+        #[cfg(feature = "mqtt-broker")]
+        let internal = module.internal_address();
         let mut ctx = ModuleContext { bus: bus.clone(), inbox: own, shutdown: shutdown.clone() };
         let task = tokio::spawn(async move { module.start(&mut ctx).await.unwrap() });
-        Self { bus, twin, hub, shutdown, task, internal }
+        Self {
+            bus,
+            twin,
+            hub,
+            shutdown,
+            task,
+            #[cfg(feature = "mqtt-broker")]
+            internal,
+        }
     }
 
     async fn ask(&self, operation: Operation, topic: &str, content: Content) -> Message {
