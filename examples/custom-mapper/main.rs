@@ -2,11 +2,8 @@
 //! own: `custom-mapper NODE CLOUDHUB JOIN TOKEN FOLDER`
 use std::{path::Path, sync::Arc};
 
-use kubeedge_core::{
-    device::{DriverKind, DriverResult, Value},
-    failure::Failure,
-};
-use kubeedge_device::{Driver, Mapper, Session};
+use kubeedge_core::failure::Failure;
+use kubeedge_device::{Driver, DriverKind, DriverResult, Mapper, Session, Value};
 use kubeedge_edge::{core::EdgeCore, core::EdgeCoreSettings, runtime::memory::MemoryRuntime};
 use tokio::{io::*, net::TcpStream};
 #[derive(Debug)]

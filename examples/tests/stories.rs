@@ -100,3 +100,13 @@ fn a_mapper_of_a_few_lines_brings_a_new_protocol_to_kubectl() {
     site.until(&status, |said| said.contains("12.5") && said.split(' ').any(|word| word == "3"));
     assert_eq!(*tare.lock().unwrap(), "3");
 }
+
+#[test]
+fn the_programs_are_as_short_as_the_readme_says() {
+    for (text, most) in
+        [(include_str!("../custom-edgecore/main.rs"), 30), (include_str!("../custom-mapper/main.rs"), 60)]
+    {
+        let lines = text.lines().count();
+        assert!(lines <= most, "{lines} lines, at most {most}");
+    }
+}

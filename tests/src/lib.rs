@@ -7,11 +7,13 @@
     clippy::print_stdout
 )]
 
+mod kubectl;
 mod parts;
 mod peers;
 mod process;
 mod site;
 
+pub use kubectl::Kubectl;
 pub use parts::{Cloud, Edge};
 pub use peers::{Pymodbus, free_port, publish, subscribe};
 pub use process::{Background, binary, kill_below, repository, run, sh, skipped, tool, until};

@@ -6,9 +6,9 @@ use std::{
 };
 
 use crate::{
+    kubectl::Kubectl,
     peers::free_port,
     process::{Background, binary, sh},
-    site::Site,
 };
 
 /// A cloudcore beside a site's: on the site's API by its kubeconfig.
@@ -18,12 +18,25 @@ pub struct Cloud {
     hub: u16,
     https: u16,
     tunnel: u16,
+    args: Vec<String>,
     running: Option<Background>,
 }
 
 impl Cloud {
+    /// Starts one with a cluster of its own.
+    pub fn embedded(folder: &Path) -> (Self, Kubectl) {
+        let (data, api) = (folder.join("cluster"), format!("127.0.0.1:{}", free_port()));
+        let kubectl = Kubectl::new(folder, &data.join("kubeconfig"));
+        let args = ["--embedded", &data.display().to_string(), "--api-address", &api].map(str::to_owned);
+        (Self::with(folder, Path::new("\"\""), args.to_vec()), kubectl)
+    }
+
     /// Starts one on the cluster of this kubeconfig.
     pub fn start(folder: &Path, kubeconfig: &Path) -> Self {
+        Self::with(folder, kubeconfig, Vec::new())
+    }
+
+    fn with(folder: &Path, kubeconfig: &Path, args: Vec<String>) -> Self {
         let folder = folder.join("cloudcore");
         std::fs::create_dir_all(&folder).unwrap();
         let (hub, https, tunnel) = (free_port(), free_port(), free_port());
@@ -52,7 +65,7 @@ modules:
             dir = folder.display(),
         );
         std::fs::write(folder.join("cloudcore.yaml"), config).unwrap();
-        let mut cloud = Self { folder, hub, https, tunnel, running: None };
+        let mut cloud = Self { folder, hub, https, tunnel, args, running: None };
         cloud.start_again();
         cloud
     }
@@ -60,7 +73,7 @@ modules:
     /// Starts it again, on the same ports.
     pub fn start_again(&mut self) {
         let mut command = Command::new(binary("cloudcore"));
-        command.arg("--config").arg(self.folder.join("cloudcore.yaml"));
+        command.arg("--config").arg(self.folder.join("cloudcore.yaml")).args(&self.args);
         let running = Background::start(&mut command);
         running.until_said("edges can join and connect", super::PATIENCE);
         self.running = Some(running);
@@ -89,7 +102,7 @@ pub struct Edge {
 impl Edge {
     /// Joins a cloud as a node of this name with the join token of the site's cluster; `modules` are further lines of
     /// its configuration, indented by two.
-    pub fn join(site: &Site, cloud: &Cloud, node: &str, modules: &str) -> Self {
+    pub fn join(site: &Kubectl, cloud: &Cloud, node: &str, modules: &str) -> Self {
         let folder = site.folder().join(node);
         std::fs::create_dir_all(&folder).unwrap();
         let encoded = site.object("secret/tokensecret", "-nkubeedge")["data"]["tokendata"].clone();

@@ -1,23 +1,20 @@
 //! An edgesite of a test's own, and kubectl on it.
 
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    process::{Command, Output},
-};
+use std::{net::SocketAddr, ops::Deref, path::PathBuf, process::Command};
 
-use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
     PATIENCE,
-    process::{Background, binary, kill_below, repository, run, until},
+    kubectl::Kubectl,
+    process::{Background, binary, kill_below, repository},
 };
 
 /// A running edgesite with free ports and a folder of its own.
 #[derive(Debug)]
 pub struct Site {
     folder: TempDir,
+    kubectl: Kubectl,
     args: Vec<String>,
     running: Option<Background>,
     table: String,
@@ -27,7 +24,9 @@ impl Site {
     /// Starts one with these further arguments and waits until it is ready.
     pub fn start(args: &[&str]) -> Self {
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
-        let mut site = Self { folder: TempDir::new().unwrap(), args, running: None, table: String::new() };
+        let folder = TempDir::new().unwrap();
+        let kubectl = Kubectl::new(folder.path(), &folder.path().join("data/kubeconfig"));
+        let mut site = Self { folder, kubectl, args, running: None, table: String::new() };
         site.start_again();
         site
     }
@@ -44,11 +43,6 @@ impl Site {
     /// Its folder.
     pub fn data(&self) -> PathBuf {
         self.folder.path().join("data")
-    }
-
-    /// Its kubeconfig.
-    pub fn kubeconfig(&self) -> PathBuf {
-        self.data().join("kubeconfig")
     }
 
     /// What it printed when it was ready.
@@ -79,48 +73,6 @@ impl Site {
         drop(self.running.take());
     }
 
-    /// kubectl on it, in the folder of the repository.
-    pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new("kubectl");
-        command.arg("--kubeconfig").arg(self.kubeconfig()).args(args).current_dir(repository());
-        // Discovery of another cluster on the same port would be taken for this one's.
-        command.env("KUBECACHEDIR", self.folder.path().join("cache"));
-        command
-    }
-
-    /// Runs kubectl; what it printed, if it succeeded, else what it complained of.
-    pub fn try_kubectl(&self, args: &[&str]) -> Result<String, String> {
-        let Output { status, stdout, stderr } = run(&mut self.command(args));
-        let (said, complained) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
-        if status.success() { Ok(format!("{said}{complained}")) } else { Err(format!("{said}{complained}")) }
-    }
-
-    /// Runs kubectl, which must succeed.
-    pub fn kubectl(&self, args: &[&str]) -> String {
-        self.try_kubectl(args).unwrap_or_else(|said| panic!("kubectl {args:?}:\n{said}\n{}", self.said()))
-    }
-
-    /// Runs kubectl on a document of the test's own.
-    pub fn apply(&self, document: &str) -> Result<String, String> {
-        let file = self.folder.path().join("document.yaml");
-        // kubectl takes what begins with a brace for JSON.
-        std::fs::write(&file, format!("---\n{document}")).unwrap();
-        self.try_kubectl(&["apply", "-f", &file.display().to_string()])
-    }
-
-    /// An object as the API has it.
-    pub fn object(&self, kind: &str, name: &str) -> Value {
-        serde_json::from_str(&self.kubectl(&["get", kind, name, "-o", "json"])).unwrap()
-    }
-
-    /// Waits until kubectl prints what is wanted.
-    pub fn until(&self, args: &[&str], wanted: impl Fn(&str) -> bool) -> String {
-        until(&format!("kubectl {args:?}"), PATIENCE, || {
-            let said = self.try_kubectl(args)?;
-            if wanted(&said) { Ok(said) } else { Err(said) }
-        })
-    }
-
     /// The quickstart, its device at this site's own PLC.
     pub fn quickstart(&self) -> PathBuf {
         let folder = self.folder.path().join("quickstart");
@@ -135,10 +87,13 @@ impl Site {
         }
         folder
     }
+}
 
-    /// The folder everything of this test is in.
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
+impl Deref for Site {
+    type Target = Kubectl;
+
+    fn deref(&self) -> &Kubectl {
+        &self.kubectl
     }
 }
 

@@ -53,6 +53,29 @@ fn cloudcore_and_edgecores_run_as_processes_with_gos_files_and_tell_which_keys_d
     site.kubectl(&["delete", "pod", "far-1", "far-2", "--timeout=60s"]);
 }
 
+#[test]
+fn cloudcore_brings_a_cluster_of_its_own_and_logs_and_commands_come_from_afar() {
+    if skipped(&["kubectl"]) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (mut cloud, kubectl) = Cloud::embedded(folder.path());
+    let internal =
+        format!("  eventBus: {{mqttMode: 0, mqttServerInternal: 'tcp://127.0.0.1:{}'}}", free_port());
+    let mut edge = Edge::join(&kubectl, &cloud, "far-1", &internal);
+    kubectl.apply(&pod("talker", "far-1", "echo hello; exec sleep 100000")).unwrap();
+    kubectl.kubectl(&["wait", "--for=condition=Ready", "pod/talker", "--timeout=60s"]);
+    kubectl.until(&["logs", "talker"], |said| said == "hello\n");
+    let said = kubectl.kubectl(&["exec", "talker", "--", "sh", "-c", "echo from $HOSTNAME"]);
+    assert!(said.starts_with("from talker"), "{said}");
+    cloud.stop();
+    cloud.start_again();
+    kubectl.until(&["get", "nodes"], |said| said.contains(" Ready "));
+    kubectl.until(&["logs", "talker"], |said| said == "hello\n");
+    kubectl.kubectl(&["delete", "pod", "talker", "--timeout=60s"]);
+    edge.power_cut();
+}
+
 const DEVICE: &str = r#"
 apiVersion: devices.kubeedge.io/v1beta1
 kind: DeviceModel
