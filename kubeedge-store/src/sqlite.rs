@@ -212,7 +212,8 @@ impl Writer {
         let checked = self.connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
         match checked.map_err(|error| self.place.failed(OPENING, error))? {
             fine if fine == "ok" => Ok(()),
-            damage => Err(self.corrupt(format!("{damage}; {RECOVERY}"))),
+            // A line each for where and what.
+            damage => Err(self.corrupt(format!("{}; {RECOVERY}", damage.replace('\n', " ")))),
         }
     }
 
@@ -300,7 +301,7 @@ impl ReadSide for Reader {
 }
 
 const RECOVERY: &str = "the file was left as it is. Restore it from a backup, or save what is readable with \
-    `sqlite3 FILE .recover`. Starting with an empty file makes the node forget its pods until the cloud sends them again";
+    `sqlite3 FILE .recover`. An empty file in its place loses what this one held: a node's pods come again from the cloud, a cluster's objects do not";
 
 fn failed(path: &Path, doing: &'static str, error: rusqlite::Error) -> StoreError {
     let (kind, help) = match error.sqlite_error_code() {

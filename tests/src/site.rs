@@ -23,8 +23,12 @@ pub struct Site {
 impl Site {
     /// Starts one with these further arguments and waits until it is ready.
     pub fn start(args: &[&str]) -> Self {
+        Self::start_in(TempDir::new().unwrap(), args)
+    }
+
+    /// Starts one in a folder that a test has prepared.
+    pub fn start_in(folder: TempDir, args: &[&str]) -> Self {
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
-        let folder = TempDir::new().unwrap();
         let kubectl = Kubectl::new(folder.path(), &folder.path().join("data/kubeconfig"));
         let mut site = Self { folder, kubectl, args, running: None, table: String::new() };
         site.start_again();

@@ -8,7 +8,7 @@ use kubeedge_cloud::{
     apiserver::{EmbeddedCluster, LocalCluster, LocalSettings},
     config::ConfiguredCluster,
 };
-use kubeedge_core::kernel::Shutdown;
+use kubeedge_core::{kernel::Shutdown, store::MetaStore};
 use kubeedge_store::{SqliteOptions, SqliteStore};
 use tokio::task::JoinHandle;
 
@@ -30,6 +30,7 @@ pub(crate) struct Running {
     pub(crate) cluster: EmbeddedCluster,
     stop: Shutdown,
     task: JoinHandle<Result<(), kubeedge_core::failure::BoxError>>,
+    store: Arc<SqliteStore>,
 }
 
 impl Embedded {
@@ -39,8 +40,9 @@ impl Embedded {
         let made = std::fs::create_dir_all(folder).and_then(|()| folder.canonicalize());
         let folder = made.with_context(|| format!("--embedded {}", folder.display()))?;
         let store = SqliteStore::open(&folder.join("cluster.db"), SqliteOptions::default()).await?;
+        let store = Arc::new(store);
         let settings = LocalSettings { address: self.api_address, ..LocalSettings::default() };
-        let local = LocalCluster::open(Arc::new(store), settings).await.context("--api-address")?;
+        let local = LocalCluster::open(store.clone(), settings).await.context("--api-address")?;
         let kubeconfig = folder.join("kubeconfig");
         kubeedge_bin::write_secret(&kubeconfig, local.kubeconfig())?;
         tracing::info!(address = %local.address(), kubeconfig = %kubeconfig.display(), "the Kubernetes API listens");
@@ -48,7 +50,7 @@ impl Embedded {
         let configured = ConfiguredCluster { api: Arc::new(cluster.clone()), ca: local.ca_pem().into() };
         let stop = Shutdown::new();
         let task = tokio::spawn(local.run(stop.clone()));
-        Ok(Some((Running { cluster, stop, task }, configured)))
+        Ok(Some((Running { cluster, stop, task, store }, configured)))
     }
 }
 
@@ -56,6 +58,9 @@ impl Running {
     /// Stops it, after those who use it.
     pub(crate) async fn stop(self) -> anyhow::Result<()> {
         self.stop.request();
-        self.task.await?.map_err(anyhow::Error::from_boxed)
+        let ended = self.task.await?.map_err(anyhow::Error::from_boxed);
+        // From here on the file is whole without its write-ahead log.
+        self.store.close().await?;
+        ended
     }
 }

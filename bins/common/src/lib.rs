@@ -116,7 +116,7 @@ impl std::error::Error for Unusable {}
 pub fn exit(done: anyhow::Result<()>) -> ExitCode {
     let Err(error) = done else { return ExitCode::SUCCESS };
     // Where stderr is gone there is nobody to tell.
-    let _ = writeln!(io::stderr(), "error: {error:#}");
+    let _ = writeln!(io::stderr(), "error: {}", kubeedge_core::failure::chain(&*error));
     match error.is::<Unusable>() {
         true => ExitCode::from(78),
         false => ExitCode::FAILURE,

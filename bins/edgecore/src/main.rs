@@ -12,7 +12,10 @@ use std::{
 use anyhow::Context;
 use clap::Parser;
 use kubeedge_bin::{EXIT_CODES, Flags, Program, VERSION, shutdown_signal};
-use kubeedge_core::config::{Host, PlanError, edge::EdgeCoreConfig};
+use kubeedge_core::{
+    config::{Host, PlanError, edge::EdgeCoreConfig},
+    store::MetaStore,
+};
 use kubeedge_device::{Mapper, modbus::Modbus, simulated::Simulated};
 use kubeedge_edge::{
     config::{self, BOOTSTRAP_FILE, EdgePlan},
@@ -69,13 +72,15 @@ impl Program for EdgeCoreProgram {
             plan.keep_in(&folder.canonicalize()?);
         }
         let options = SqliteOptions { adopt: Some(BUCKET), ..SqliteOptions::default() };
-        let store = SqliteStore::open(&plan.database, options).await?;
+        let store = Arc::new(SqliteStore::open(&plan.database, options).await?);
         let runtime = self.runtime.open(&plan).await?;
         let edge = plan
-            .assemble(Arc::new(WebSocket::default()), Arc::new(store), runtime)
+            .assemble(Arc::new(WebSocket::default()), store.clone(), runtime)
             .mapper(Mapper::new(Modbus::new()))
             .mapper(Mapper::new(Simulated::new()));
-        Ok(edge.build()?.run(shutdown).await?)
+        let ended = edge.build()?.run(shutdown).await;
+        store.close().await?;
+        Ok(ended?)
     }
 }
 

@@ -19,7 +19,8 @@ use kubeedge_cloud::{
     stream::CloudStreamSettings,
 };
 use kubeedge_core::{
-    cluster::ClusterApi, kernel::Shutdown, pki::Names, runtime::ContainerRuntime, transport::Endpoint,
+    cluster::ClusterApi, kernel::Shutdown, pki::Names, runtime::ContainerRuntime, store::MetaStore,
+    transport::Endpoint,
 };
 use kubeedge_device::{
     Mapper,
@@ -37,7 +38,10 @@ use kubeedge_edge::{
 };
 use kubeedge_store::{SqliteOptions, SqliteStore};
 use kubeedge_transport::WebSocket;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::{
+    net::TcpListener,
+    task::{AbortHandle, JoinSet},
+};
 
 use crate::{Options, Runtime, table::Running};
 
@@ -104,6 +108,8 @@ struct Site {
     /// In the order of the start: stopped from the last.
     stops: Vec<(Shutdown, AbortHandle)>,
     pods: Option<ProcessRuntime>,
+    /// Closed last, so that each is one whole file again.
+    stores: Vec<Arc<dyn MetaStore>>,
 }
 
 impl Site {
@@ -148,13 +154,18 @@ impl Site {
         self.stops.push((stop, handle));
     }
 
-    async fn api(&self, options: &Options, data: &Path) -> anyhow::Result<LocalCluster> {
-        let file = data.join("cluster.db");
-        let store =
-            SqliteStore::open(&file, SqliteOptions::default()).await.context("the cluster's objects")?;
+    /// Opens a store that lasts as long as the site.
+    async fn store(&mut self, file: &Path) -> anyhow::Result<Arc<dyn MetaStore>> {
+        let store: Arc<dyn MetaStore> = Arc::new(SqliteStore::open(file, SqliteOptions::default()).await?);
+        self.stores.push(store.clone());
+        Ok(store)
+    }
+
+    async fn api(&mut self, options: &Options, data: &Path) -> anyhow::Result<LocalCluster> {
+        let store = self.store(&data.join("cluster.db")).await.context("the cluster's objects")?;
         let names = Names { ips: vec![options.address], ..Names::default() };
         let settings = LocalSettings { address: options.at(Port::Api)?, names };
-        LocalCluster::open(Arc::new(store), settings).await.with_context(|| port_hint(options))
+        LocalCluster::open(store, settings).await.with_context(|| port_hint(options))
     }
 
     async fn cloud(
@@ -188,7 +199,10 @@ impl Site {
     }
 
     async fn plc(&mut self, options: &Options) -> anyhow::Result<SocketAddr> {
-        let plc = SimulatedPlc::listen(options.at(Port::Plc)?).await.with_context(|| port_hint(options))?;
+        let wanted = options.at(Port::Plc)?;
+        let plc =
+            SimulatedPlc::listen(wanted).await.with_context(|| format!("the simulated PLC on {wanted}"));
+        let plc = plc.with_context(|| port_hint(options))?;
         let address = plc.address();
         self.spawn(|stop| async move {
             plc.run(async move { stop.requested().await }).await?;
@@ -205,12 +219,17 @@ impl Site {
     ) -> anyhow::Result<tokio::sync::watch::Receiver<Option<SocketAddr>>> {
         let folder = data.join("edge");
         std::fs::create_dir_all(&folder)?;
-        let store = SqliteStore::open(&folder.join("edgecore.db"), SqliteOptions::default()).await?;
+        // Edgecore would try again and again until the port is free; whoever starts a site is told now.
+        let wanted = options.at(Port::Mqtt)?;
+        let free = TcpListener::bind(wanted).await.map(drop);
+        let free = free.with_context(|| format!("the MQTT broker on {wanted}"));
+        free.with_context(|| port_hint(options))?;
+        let store = self.store(&folder.join("edgecore.db")).await.context("what the node keeps")?;
         let runtime = self.runtime(options, &folder).await?;
         let settings = edge_settings(options, &folder, cloud).await?;
         let transport = Arc::new(WebSocket::default());
         let tunnel_to = EdgeStreamSettings { server: tunnel(cloud), ..EdgeStreamSettings::default() };
-        let core = EdgeCore::assemble(settings, transport.clone(), Arc::new(store), runtime)
+        let core = EdgeCore::assemble(settings, transport.clone(), store, runtime)
             .tunnel(tunnel_to, transport)
             .mapper(Mapper::new(Modbus::new()))
             .mapper(Mapper::new(Simulated::new()))
@@ -220,10 +239,15 @@ impl Site {
             core.run(async move { stop.requested().await }).await?;
             Ok("edgecore")
         });
-        status.broker.wait_for(Option::is_some).await?;
-        if let Some(mut tunnel) = status.tunnel {
-            tunnel.wait_for(|up| *up).await?;
-        }
+        let up = async {
+            status.broker.wait_for(Option::is_some).await?;
+            if let Some(tunnel) = &mut status.tunnel {
+                tunnel.wait_for(|up| *up).await?;
+            }
+            anyhow::Ok(())
+        };
+        let up = tokio::time::timeout(PATIENCE, up).await;
+        up.with_context(|| format!("edgecore is not up after {PATIENCE:?}; see the log"))??;
         Ok(status.broker)
     }
 
@@ -265,6 +289,9 @@ impl Site {
         }
         if let Some(pods) = self.pods.filter(|_| !options.keep_pods) {
             pods.stop_all(GRACE).await;
+        }
+        for store in self.stores {
+            store.close().await?;
         }
         ended
     }

@@ -224,7 +224,7 @@ struct Work {
     shared: Arc<Shared>,
     arrivals: (mpsc::Sender<Arrival>, mpsc::Receiver<Arrival>),
     doors: JoinSet<BoxError>,
-    served: JoinSet<(NodeName, u64, End)>,
+    served: JoinSet<(NodeName, Handle, End)>,
     recorder: JoinSet<()>,
     generation: u64,
     shutdown: Shutdown,
@@ -302,17 +302,18 @@ impl Work {
         tracing::info!(%node, peer = ?link.peer.address, nodes = self.sessions.count() + 1, "node connected");
         self.sessions.enter(&node, handle.clone());
         self.tell(&node, Operation::of("connected"));
-        let (generation, shared) = (self.generation, self.shared.clone());
+        let shared = self.shared.clone();
         self.served.spawn(async move {
-            let end = session::serve(node.clone(), link, handle, shared).await;
-            (node, generation, end)
+            let end = session::serve(node.clone(), link, handle.clone(), shared).await;
+            (node, handle, end)
         });
     }
 
-    fn ended(&mut self, ended: Result<(NodeName, u64, End), tokio::task::JoinError>) {
+    fn ended(&mut self, ended: Result<(NodeName, Handle, End), tokio::task::JoinError>) {
         match ended {
-            Ok((node, generation, end)) => {
-                let last = self.sessions.leave(&node, generation);
+            Ok((node, handle, end)) => {
+                let last = self.sessions.leave(&node, handle.generation);
+                self.inherit(&handle);
                 if matches!(end, End::Malformed(_)) {
                     tracing::warn!(%node, why = %end, "session ended");
                 } else {
@@ -325,8 +326,17 @@ impl Work {
             Err(error) => {
                 tracing::error!(error = %error, "a session failed");
                 // Its handle is found by nobody being behind it any more.
-                self.sessions.0.lock().retain(|_, handle| Arc::strong_count(&handle.pool) > 1);
+                let dead = |handle: &Handle| Arc::strong_count(&handle.pool) == 1;
+                let dead: Vec<_> = self.sessions.0.lock().extract_if(|_, handle| dead(handle)).collect();
+                dead.iter().for_each(|(_, handle)| self.inherit(handle));
             }
+        }
+    }
+
+    /// What a session took and did not come to record is remembered, or its node would never get it.
+    fn inherit(&self, ended: &Handle) {
+        for record in ended.pool.unrecorded() {
+            self.shared.records.ensure_later(record);
         }
     }
 

@@ -1,6 +1,6 @@
 //! The accepting side: TLS, the request's head, and then somebody's decision.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -11,8 +11,9 @@ use kubeedge_core::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, mpsc},
+    sync::{AcquireError, OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     task::JoinSet,
+    time::Instant,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_tungstenite::{
@@ -29,6 +30,8 @@ use super::{WebSocketSettings, link};
 const MAX_HEAD: usize = 8 << 10;
 /// How many peers may wait for a decision.
 const WAITING: usize = 64;
+/// How long a handshake is left alone while others wait for its place.
+const UNDISTURBED: Duration = Duration::from_secs(2);
 
 type Stream = TlsStream<TcpStream>;
 
@@ -75,11 +78,11 @@ async fn accept(
     config: WebSocketConfig,
     knocks: mpsc::Sender<Knock>,
 ) {
-    let slots = Arc::new(Semaphore::new(settings.handshakes.max(1)));
+    let mut places = Places::new(settings.handshakes);
     let mut handshakes = JoinSet::new();
     loop {
         while handshakes.try_join_next().is_some() {}
-        let Ok(slot) = slots.clone().acquire_owned().await else { return };
+        let Ok(slot) = places.next().await else { return };
         let (stream, address) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -89,9 +92,13 @@ async fn accept(
             }
         };
         let (tls, knocks) = (tls.clone(), knocks.clone());
+        let wanted = places.taken();
         handshakes.spawn(async move {
             let shaking = knock(stream, address, tls, settings.max_frame, config);
-            let shaken = tokio::time::timeout(settings.handshake, shaking).await;
+            let shaken = tokio::select! {
+                shaken = tokio::time::timeout(settings.handshake, shaking) => shaken,
+                Ok(()) = wanted => Ok(Err("others wait, and nothing came".into())),
+            };
             drop(slot);
             match shaken {
                 // A listener that has gone wants no more peers.
@@ -100,6 +107,45 @@ async fn accept(
                 Err(_) => tracing::info!(%address, "a peer took too long for its handshake"),
             }
         });
+    }
+}
+
+/// The places of those who are in their handshake. When all are taken, whoever has had one longest gives it up, so that
+/// peers who say nothing keep nobody out.
+struct Places {
+    free: Arc<Semaphore>,
+    /// Since when, and how to ask for it back; the longest first.
+    taken: VecDeque<(Instant, oneshot::Sender<()>)>,
+}
+
+impl Places {
+    fn new(count: usize) -> Self {
+        Self { free: Arc::new(Semaphore::new(count.max(1))), taken: VecDeque::new() }
+    }
+
+    /// A place, as soon as there is one.
+    async fn next(&mut self) -> Result<OwnedSemaphorePermit, AcquireError> {
+        loop {
+            self.taken.retain(|(_, wanted)| !wanted.is_closed());
+            let oldest = self.taken.front().map(|(since, _)| *since + UNDISTURBED);
+            tokio::select! {
+                biased;
+                place = self.free.clone().acquire_owned() => return place,
+                () = tokio::time::sleep_until(oldest.unwrap_or_else(Instant::now)), if oldest.is_some() => {
+                    if let Some((_, wanted)) = self.taken.pop_front() {
+                        // It may just have ended by itself.
+                        let _ = wanted.send(());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Notes that the place is taken; completes when it is wanted back.
+    fn taken(&mut self) -> oneshot::Receiver<()> {
+        let (wanted, asked) = oneshot::channel();
+        self.taken.push_back((Instant::now(), wanted));
+        asked
     }
 }
 

@@ -146,3 +146,20 @@ async fn an_address_in_use_or_a_wrong_key_is_told_as_misconfiguration() {
     let error = transport.listen(&Endpoint::from("127.0.0.1:0"), &wrong).await.err().unwrap();
     assert_eq!(error.kind(), TransportKind::Misconfigured);
 }
+
+#[tokio::test]
+async fn peers_who_say_nothing_give_up_their_places_to_those_who_wait() {
+    let (_, Site { server, client }) = site();
+    let transport = WebSocket::new(WebSocketSettings { handshakes: 2, ..WebSocketSettings::default() });
+    let mut listener = transport.listen(&Endpoint::from("127.0.0.1:0"), &server).await.unwrap();
+    let to = listener.local();
+    let mut silent = Vec::new();
+    for _ in 0..4 {
+        silent.push(TcpStream::connect(to.authority()).await.unwrap());
+    }
+    let serving = tokio::spawn(async move { listener.next().await.unwrap().accept().await.unwrap() });
+    let dialled = tokio::time::timeout(Duration::from_secs(20), transport.dial(&to, &client)).await;
+    dialled.expect("kept out by those who say nothing").unwrap();
+    serving.await.unwrap();
+    assert_eq!(silent[0].read(&mut [0; 8]).await.unwrap_or(0), 0, "the first of them still has its place");
+}

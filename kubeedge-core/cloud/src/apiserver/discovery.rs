@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use http::StatusCode;
+use http::{HeaderValue, StatusCode, header};
+use kubeedge_core::cluster::Body;
 use serde_json::{Value, json};
 
 use crate::apiserver::edit::put;
@@ -18,7 +19,8 @@ use super::{
 /// The version kubectl and client-go are told; that of the Kubernetes API served.
 pub(super) const GIT_VERSION: &str = "v1.32.10+kubeedge";
 
-pub(super) fn answer(server: &Server, path: &[&str]) -> Answer {
+/// `accept`: the form the client wants, where there is a choice.
+pub(super) fn answer(server: &Server, path: &[&str], accept: &str) -> Answer {
     let value = match path {
         ["healthz" | "livez" | "readyz", ..] => return Ok(http::Response::new(full("ok"))),
         ["version"] => version(),
@@ -41,13 +43,24 @@ pub(super) fn answer(server: &Server, path: &[&str]) -> Answer {
         ["openapi", "v3"] => openapi_paths(server),
         ["openapi", "v3", "api", "v1"] => openapi::document(&of_version(server, "", "v1")),
         ["openapi", "v3", "apis", group, version] => openapi::document(&of_version(server, group, version)),
+        ["openapi", "v2"] if accept.contains("protobuf") => return Ok(openapi_v2()),
         ["openapi", "v2"] => {
-            json!({"swagger": "2.0", "info": {"title": "KubeEdge", "version": GIT_VERSION}, "paths": {}, "definitions": {}})
+            json!({"swagger": "2.0", "info": {"title": "KubeEdge", "version": GIT_VERSION}, "paths": {}})
         }
         [""] | [] => json!({"paths": ["/api", "/api/v1", "/apis", "/healthz", "/openapi/v3", "/version"]}),
         _ => return Err(Refusal::no_such_path()),
     };
     Ok(json_answer(StatusCode::OK, &value))
+}
+
+/// The older OpenAPI as client-go reads it: a document without definitions. Whoever finds a kind missing from v3 asks
+/// here, and goes on to say so when the answer can be read.
+fn openapi_v2() -> http::Response<Body> {
+    // Field 1 of `openapi.v2.Document`: swagger = "2.0".
+    let mut response = http::Response::new(full(b"\x0a\x032.0".as_slice()));
+    let kind = HeaderValue::from_static("application/com.github.proto-openapi.spec.v2.v1.0+protobuf");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
 }
 
 fn version() -> Value {

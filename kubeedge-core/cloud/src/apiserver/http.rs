@@ -69,7 +69,10 @@ impl Server {
         let (group, version, rest) = match parts.as_slice() {
             ["api", version, rest @ ..] if !rest.is_empty() => ("", *version, rest),
             ["apis", group, version, rest @ ..] if !rest.is_empty() => (*group, *version, rest),
-            _ => return discovery::answer(self, &parts),
+            _ => {
+                let accept = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok());
+                return discovery::answer(self, &parts, accept.unwrap_or_default());
+            }
         };
         let target = self.target(group, version, rest)?;
         if matches!(target.sub.as_str(), "log" | "exec" | "attach") {

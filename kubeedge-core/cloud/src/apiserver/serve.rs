@@ -6,7 +6,7 @@ use ::http::{Request, Response, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo},
+    rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
 };
 use kubeedge_core::{
@@ -28,6 +28,8 @@ use super::{EmbeddedCluster, Server, User, http::json_answer, status::Refusal, t
 const CONNECTIONS: usize = 1024;
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long an HTTP/1.1 connection may stay without a request.
+const IDLE: Duration = Duration::from_secs(90);
 
 /// How the API is served.
 #[derive(Clone, Debug)]
@@ -165,6 +167,7 @@ async fn talk(
         async move { Ok::<_, std::convert::Infallible>(authenticated(&server, certified, &tokens, request).await) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE);
     builder.http2().max_concurrent_streams(256);
     if let Err(error) = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await {
         tracing::debug!(error = %error, "connection of a client ended");

@@ -210,6 +210,14 @@ impl Pool {
         entry.failures
     }
 
+    /// Records that were still to be made when the session ended. Without them nobody would know that the edge has not
+    /// got these objects.
+    pub(super) fn unrecorded(&self) -> Vec<Record> {
+        let inner = self.inner.lock();
+        let waiting = inner.kept.values().filter(|entry| entry.needs_record && entry.message.is_some());
+        waiting.map(|entry| entry.record.clone()).collect()
+    }
+
     /// Puts an object in line again, if there still is something to send.
     pub(super) fn requeue(&self, key: &Key) {
         self.inner.lock().queue(key, &self.wake);
@@ -285,6 +293,20 @@ mod tests {
         assert!(!pool.next_ready().unwrap().needs_record);
         assert!(pool.next_ready().unwrap().needs_record);
         assert!(!pool.next_ready().unwrap().needs_record);
+    }
+
+    #[test]
+    fn objects_whose_record_is_not_made_yet_are_known_at_the_end_of_a_session() {
+        let pool = Pool::default();
+        pool.put(update("waits", "1"), |_| Known::Missing);
+        pool.put(update("flies", "2"), |_| Known::Missing);
+        pool.put(update("made", "3"), |_| Known::Missing);
+        pool.put(update("old", "4"), at("3"));
+        pool.record_made(&"made".to_owned());
+        while pool.next_ready().is_some() {}
+        let mut left: Vec<_> = pool.unrecorded().into_iter().map(|record| record.name).collect();
+        left.sort();
+        assert_eq!(left, ["n.flies", "n.waits"]);
     }
 
     #[test]

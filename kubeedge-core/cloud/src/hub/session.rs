@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Delivery, HubTimes,
     pool::{Flight, Key, Pool, Put},
-    records::Records,
+    records::{Known, Records},
     upstream::{self, Upstream},
 };
 
@@ -194,10 +194,13 @@ pub(super) fn deliver(node: &NodeName, handle: &Handle, records: &Records, messa
     let put = match Delivery::of(node, message) {
         Delivery::Plain(message) => handle.pool.put_plain(*message),
         Delivery::Acked(offer) => {
-            let (name, put) =
-                (offer.record.name.clone(), handle.pool.put(*offer, |record| records.known(record)));
+            let (record, gone) = (offer.record.clone(), offer.gone);
+            let put = handle.pool.put(*offer, |record| records.known(record));
             if put == Put::Full {
-                tracing::warn!(%node, record = %name, "too much waits for the edge, left to reconciliation");
+                tracing::warn!(%node, record = %record.name, "too much waits for the edge, left to reconciliation");
+                if !gone && records.known(&record) == Known::Missing {
+                    records.ensure_later(record);
+                }
                 return;
             }
             put

@@ -18,6 +18,9 @@ pub(super) struct Broker {
 
 /// Listens; port 0 takes a free one.
 pub(super) async fn listen(address: SocketAddr, session_queue: usize) -> Result<Broker, EventBusError> {
+    // Tried beforehand, since what the broker itself says of a taken address names no cause.
+    let free = tokio::net::TcpListener::bind(address).await.map(drop);
+    free.map_err(|error| EventBusError::Listen { address, why: error.to_string() })?;
     let anonymous = AuthConfig { allow_anonymous: true, ..AuthConfig::default() };
     let memory = StorageConfig::new().with_backend(StorageBackend::Memory);
     let config = BrokerConfig::default()

@@ -154,7 +154,7 @@ impl Connector {
         if *said != why {
             let hint = match error.kind() {
                 TransportKind::Untrusted => {
-                    "cloudcore and this node do not trust each other: if cloudcore was installed anew, remove this node's certificate files and set a fresh token"
+                    "cloudcore and this node do not trust each other: if cloudcore was installed anew, or this node is to join another one, set modules.edgeHub.token to its output of keadm gettoken"
                 }
                 TransportKind::Unreachable | TransportKind::Timeout => {
                     "is cloudcore running, and is its address right and open to this node?"
