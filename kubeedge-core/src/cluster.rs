@@ -63,7 +63,7 @@ pub enum Actor {
     Node(NodeName),
 }
 
-/// A cluster.
+/// A cluster. What every one must do is in `kubeedge_core::cluster_conformance!` (feature `conformance`).
 pub trait ClusterApi: fmt::Debug + Send + Sync + 'static {
     /// A service for this actor. Cheap; connections are shared.
     fn service(&self, acting_as: &Actor) -> KubeService;

@@ -2,6 +2,8 @@
 //!
 //! Each kit is a module of async functions, one per case, and a macro that makes a `#[tokio::test]` of each.
 
+#[cfg(feature = "cluster")]
+pub mod cluster;
 #[cfg(feature = "config")]
 pub mod config;
 pub mod mapper;

@@ -7,13 +7,15 @@
 //! Served: the kinds a small cluster needs and any CustomResourceDefinition; discovery and OpenAPI v3; get, list,
 //! watch with bookmarks and 410, create, update, delete with grace and finalizers; JSON, merge and strategic merge
 //! patches and server-side apply with field managers; status, scale, binding, eviction, token, log, exec and attach;
-//! label and field selectors; tables. Not yet: protobuf bodies (told with 415), admission webhooks, RBAC (whoever has
+//! label and field selectors; tables; impersonation by administrators; protobuf bodies of what kubectl itself sends,
+//! answered in JSON. Not yet: all other protobuf (told with 415), port forwarding, admission webhooks, RBAC (whoever has
 //! a certificate or token of this server may do everything, a node only what is its own).
 
 mod access;
 mod apply;
 pub mod controllers;
 mod defaults;
+mod definitions;
 mod discovery;
 mod edit;
 mod fields;
@@ -21,9 +23,11 @@ mod http;
 mod jsonpath;
 mod kinds;
 mod kubelet;
+mod layout;
 mod local;
 mod openapi;
 mod patch;
+mod protobuf;
 mod registry;
 mod reviews;
 mod schema;

@@ -10,7 +10,7 @@ use crate::apiserver::edit::{field, put};
 
 use super::{
     kinds::Kind,
-    patch::{Items, items, strategic_merge},
+    layout::{Layout, List, ListKey, identity, merge},
     registry,
     status::{Refusal, Subject},
 };
@@ -35,8 +35,14 @@ pub(super) fn track(
         return;
     }
     let old = before.map(|object| owned_part(object, sub)).unwrap_or_default();
-    let changed = changes(&old, &owned_part(new, sub), kind, "");
+    let part = owned_part(new, sub);
+    let changed = changes(&old, &part, Layout::of(kind), true);
     let mut entries = before.map(entries).unwrap_or_default();
+    let there = set_of(&part, Layout::of(kind), true);
+    for entry in entries.iter_mut().filter(|entry| entry.sub == sub) {
+        // Nobody owns what was removed.
+        entry.fields = present(&entry.fields, &there);
+    }
     if !changed.is_empty() {
         for entry in &mut entries {
             entry.fields = minus(&entry.fields, &changed);
@@ -59,12 +65,13 @@ pub(super) fn apply(
     subject: &Subject<'_>,
 ) -> Result<Value, Refusal> {
     let wanted_part = owned_part(&applied, sub);
-    let wanted = set_of(&wanted_part, kind, "");
+    let wanted = set_of(&wanted_part, Layout::of(kind), true);
     let mut all = entries(before);
     let at = all.iter().position(|entry| entry.is(manager, "Apply", sub));
     let mine = at.map(|at| all.remove(at));
     let previous = mine.as_ref().map(|entry| entry.fields.clone()).unwrap_or_default();
-    let differing = minus(&changes(&owned_part(before, sub), &wanted_part, kind, ""), &Set::new());
+    let differing =
+        minus(&changes(&owned_part(before, sub), &wanted_part, Layout::of(kind), true), &Set::new());
     let contested = intersect(&wanted, &differing);
     let conflicts: Vec<_> = all
         .iter()
@@ -81,8 +88,9 @@ pub(super) fn apply(
     let others = all.iter().fold(wanted.clone(), |sum, entry| union(&sum, &entry.fields));
     let mut new = before.clone();
     remove(&mut new, &minus(&previous, &others));
-    let mut merged = merge(kind, new, applied)?;
-    put(&mut merged, &["metadata", "resourceVersion"], "");
+    let version = registry::text(&applied, "/metadata/resourceVersion").to_owned();
+    let mut merged = merge(Some(new), applied, Layout::of(kind), true);
+    put(&mut merged, &["metadata", "resourceVersion"], version);
     let mut entry = Entry::new(kind, manager, "Apply", sub, wanted);
     if let Some(mine) = mine.filter(|mine| mine.fields == entry.fields && same_content(before, &merged)) {
         // Applied once more without a change: no new time, so no new version for every watcher to look at.
@@ -106,12 +114,13 @@ fn same_content(a: &Value, b: &Value) -> bool {
     plain(a) == plain(b)
 }
 
-fn merge(kind: &Kind, object: Value, applied: Value) -> Result<Value, Refusal> {
-    if kind.is_custom() {
-        Ok(super::patch::merge_patch(object, &applied))
-    } else {
-        strategic_merge(object, applied)
+/// Refuses what no configuration may say.
+pub(super) fn check_applied(applied: &Value) -> Result<(), Refusal> {
+    let managed = applied.pointer("/metadata/managedFields").and_then(Value::as_array);
+    if managed.is_some_and(|list| !list.is_empty()) {
+        return Err(Refusal::bad_request("metadata.managedFields must be nil"));
     }
+    Ok(())
 }
 
 fn conflict(subject: &Subject<'_>, conflicts: &[(&Entry, Set)]) -> Refusal {
@@ -148,13 +157,22 @@ fn print(set: &Set, path: &str, out: &mut Vec<String>) {
     for (key, inner) in set {
         let here = match key.split_once(':') {
             Some(("f", name)) => format!("{path}.{name}"),
-            Some((_, item)) => format!("{path}[{item}]"),
+            Some((_, item)) => format!("{path}[{}]", shown(item)),
             None => path.to_owned(),
         };
         match inner.as_object() {
             Some(inner) if !inner.is_empty() => print(inner, &here, out),
             _ => out.push(here),
         }
+    }
+}
+
+/// An item as Kubernetes names it: `name="main"`, `="value"`.
+fn shown(item: &str) -> String {
+    let pairs = |(key, value): (&String, &Value)| format!("{key}={value}");
+    match serde_json::from_str(item) {
+        Ok(Value::Object(keys)) => keys.iter().map(pairs).collect::<Vec<_>>().join(","),
+        _ => format!("={item}"),
     }
 }
 
@@ -185,33 +203,27 @@ fn owned_part(object: &Value, sub: &str) -> Value {
     part
 }
 
-fn item_key(item: &Value, key: &str) -> String {
-    format!("k:{}", json!({key: item.get(key)}))
-}
-
-fn how(kind: &Kind, around: &str, field: &str) -> Items {
-    // Lists of custom kinds are atomic unless their schema says otherwise, which none of ours does.
-    if kind.is_custom() && field != "ownerReferences" && field != "finalizers" {
-        Items::Atomic
-    } else {
-        items(around, field)
-    }
+fn item_key(item: &Value, keys: &[ListKey]) -> String {
+    format!("k:{}", Value::Object(identity(item, keys)))
 }
 
 /// All fields of an object.
-fn set_of(object: &Value, kind: &Kind, around: &str) -> Set {
+fn set_of(object: &Value, layout: Layout<'_>, is_root: bool) -> Set {
     let mut set = Set::new();
     for (field, value) in object.as_object().into_iter().flatten() {
+        let layout = layout.field(field, is_root);
         let inner = match value {
             Value::Null => continue,
-            Value::Object(_) => set_of(value, kind, field),
-            Value::Array(list) => match how(kind, around, field) {
-                Items::By(key) => list
+            Value::Object(_) if !layout.is_atomic() => set_of(value, layout, false),
+            Value::Array(list) => match layout.list() {
+                // A list of items that has none says nothing of the items others add.
+                List::Map(_) | List::Set if list.is_empty() => continue,
+                List::Map(keys) => list
                     .iter()
-                    .map(|item| (item_key(item, key), Value::Object(with_dot(set_of(item, kind, field)))))
+                    .map(|item| (item_key(item, &keys), Value::Object(item_set(item, layout))))
                     .collect(),
-                Items::Set => list.iter().map(|item| (format!("v:{item}"), json!({}))).collect(),
-                Items::Atomic => Set::new(),
+                List::Set => list.iter().map(|item| (format!("v:{item}"), json!({}))).collect(),
+                List::Atomic => Set::new(),
             },
             _ => Set::new(),
         };
@@ -220,13 +232,15 @@ fn set_of(object: &Value, kind: &Kind, around: &str) -> Set {
     set
 }
 
-fn with_dot(mut set: Set) -> Set {
+/// All fields of an item, and the item itself.
+fn item_set(item: &Value, layout: Layout<'_>) -> Set {
+    let mut set = set_of(item, layout.item(), false);
     set.insert(".".to_owned(), json!({}));
     set
 }
 
 /// The fields of `new` that are not so in `old`.
-fn changes(old: &Value, new: &Value, kind: &Kind, around: &str) -> Set {
+fn changes(old: &Value, new: &Value, layout: Layout<'_>, is_root: bool) -> Set {
     let mut set = Set::new();
     for (field, value) in new.as_object().into_iter().flatten() {
         let before = old.get(field);
@@ -235,40 +249,42 @@ fn changes(old: &Value, new: &Value, kind: &Kind, around: &str) -> Set {
         }
         let nothing = Value::Null;
         let before = before.unwrap_or(&nothing);
+        let layout = layout.field(field, is_root);
         let inner = match value {
-            Value::Object(_) => changes(before, value, kind, field),
-            Value::Array(list) => list_changes(before, list, kind, around, field),
-            _ => Set::new(),
+            Value::Object(_) if !layout.is_atomic() => {
+                Some((changes(before, value, layout, false), before.is_object()))
+            }
+            Value::Array(list) => list_changes(before, list, layout).map(|set| (set, true)),
+            _ => None,
         };
-        // An object or list that differs only by what it lacks sets nothing.
-        let only_lacks = inner.is_empty() && before.is_object() && value.is_object();
-        if !only_lacks {
-            set.insert(format!("f:{field}"), Value::Object(inner));
+        match inner {
+            // An object or list that differs only by what it lacks sets nothing.
+            Some((inner, true)) if inner.is_empty() => {}
+            Some((inner, _)) => drop(set.insert(format!("f:{field}"), Value::Object(inner))),
+            None => drop(set.insert(format!("f:{field}"), json!({}))),
         }
     }
     set
 }
 
-fn list_changes(before: &Value, list: &[Value], kind: &Kind, around: &str, field: &str) -> Set {
+/// The items of a list that are not so in `before`; `None` when the list is one value.
+fn list_changes(before: &Value, list: &[Value], layout: Layout<'_>) -> Option<Set> {
     let old = before.as_array().map(Vec::as_slice).unwrap_or_default();
-    match how(kind, around, field) {
-        Items::By(key) => {
-            let changed = list.iter().filter(|item| !old.contains(item)).map(|item| {
-                let known = old.iter().find(|known| known.get(key) == item.get(key));
+    let new = list.iter().filter(|item| !old.contains(item));
+    match layout.list() {
+        List::Map(keys) => {
+            let changed = new.filter_map(|item| {
+                let known = old.iter().find(|known| identity(known, &keys) == identity(item, &keys));
                 let inner = match known {
-                    Some(known) => changes(known, item, kind, field),
-                    None => with_dot(set_of(item, kind, field)),
+                    Some(known) => changes(known, item, layout.item(), false),
+                    None => item_set(item, layout),
                 };
-                (item_key(item, key), Value::Object(inner))
+                (!inner.is_empty()).then(|| (item_key(item, &keys), Value::Object(inner)))
             });
-            changed.collect()
+            Some(changed.collect())
         }
-        Items::Set => list
-            .iter()
-            .filter(|item| !old.contains(item))
-            .map(|item| (format!("v:{item}"), json!({})))
-            .collect(),
-        Items::Atomic => Set::new(),
+        List::Set => Some(new.map(|item| (format!("v:{item}"), json!({}))).collect()),
+        List::Atomic => None,
     }
 }
 
@@ -287,19 +303,30 @@ fn union(a: &Set, b: &Set) -> Set {
     out
 }
 
-/// The leaves both have; a leaf of one covers everything below it in the other.
+/// The leaves both have. A leaf of one says nothing of what is below it in the other: an empty map is no owner of
+/// what others put into it.
 fn intersect(a: &Set, b: &Set) -> Set {
     let mut out = Set::new();
     for (key, value) in a {
         let Some(other) = b.get(key) else { continue };
         let (x, y) = (inner(value), inner(other));
-        if x.is_empty() || y.is_empty() {
-            out.insert(key.clone(), json!({}));
-        } else {
-            let both = intersect(&x, &y);
-            if !both.is_empty() {
-                out.insert(key.clone(), Value::Object(both));
-            }
+        let both = intersect(&x, &y);
+        if !both.is_empty() || x.is_empty() && y.is_empty() {
+            out.insert(key.clone(), Value::Object(both));
+        }
+    }
+    out
+}
+
+/// The fields of a set that are there.
+fn present(fields: &Set, there: &Set) -> Set {
+    let mut out = Set::new();
+    for (key, value) in fields {
+        let Some(other) = there.get(key) else { continue };
+        let below = inner(value);
+        let left = present(&below, &inner(other));
+        if below.is_empty() || !left.is_empty() {
+            out.insert(key.clone(), Value::Object(left));
         }
     }
     out

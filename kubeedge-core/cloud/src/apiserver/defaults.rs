@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use crate::apiserver::edit::put;
 
-use super::kinds::Kind;
+use super::kinds::{self, Kind};
 
 /// A problem: the path of the field and what is wrong with it.
 pub(crate) type Problem = (String, String);
@@ -34,16 +34,25 @@ pub(crate) fn fill(kind: &Kind, value: &mut Value) {
         ("apps", "deployments") => {
             pod_spec(value, "/spec/template/spec");
             if let Some(spec) = object(value, "/spec") {
-                let strategy = json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}});
                 default(
                     spec,
                     &[
                         ("replicas", 1.into()),
                         ("revisionHistoryLimit", 10.into()),
                         ("progressDeadlineSeconds", 600.into()),
-                        ("strategy", strategy),
+                        ("strategy", json!({})),
                     ],
                 );
+                // kubectl writes an empty strategy.
+                if let Some(Value::Object(strategy)) = spec.get_mut("strategy") {
+                    default(strategy, &[("type", "RollingUpdate".into())]);
+                    if strategy.get("type").and_then(Value::as_str) == Some("RollingUpdate") {
+                        default(strategy, &[("rollingUpdate", json!({}))]);
+                    }
+                    if let Some(Value::Object(rolling)) = strategy.get_mut("rollingUpdate") {
+                        default(rolling, &[("maxSurge", "25%".into()), ("maxUnavailable", "25%".into())]);
+                    }
+                }
             }
         }
         ("apps", "replicasets") => {
@@ -65,6 +74,7 @@ pub(crate) fn fill(kind: &Kind, value: &mut Value) {
             }
         }
         ("", "secrets") => secret(value),
+        (kinds::CRD_GROUP, kinds::CRDS) => super::definitions::fill(value),
         ("", "namespaces") => {
             let name = value.pointer("/metadata/name").cloned().unwrap_or_default();
             put(value, &["metadata", "labels", "kubernetes.io/metadata.name"], name);

@@ -1,4 +1,5 @@
-//! Which fields of an object of a built-in kind Kubernetes does not know: found by a round trip through its types.
+//! Fields of an object of a built-in kind that Kubernetes does not know: found by a round trip through its types, and
+//! left out, as Kubernetes does.
 
 use k8s_openapi::api::{
     apps::v1::{Deployment, ReplicaSet},
@@ -10,19 +11,20 @@ use serde_json::Value;
 
 use super::kinds::Kind;
 
-/// The paths of unknown fields; empty for kinds without a check and for objects that the types refuse.
-pub(crate) fn unknown(kind: &Kind, object: &Value) -> Vec<String> {
+/// Removes unknown fields and tells their paths; none for kinds without a check and for objects that the types refuse.
+pub(crate) fn prune(kind: &Kind, object: &mut Value) -> Vec<String> {
+    let object_of = &*object;
     let known = match (kind.group.as_str(), kind.plural.as_str()) {
-        ("", "pods") => through::<Pod>(object),
-        ("", "configmaps") => through::<ConfigMap>(object),
-        ("", "secrets") => through::<Secret>(object),
-        ("", "services") => through::<Service>(object),
-        ("", "serviceaccounts") => through::<ServiceAccount>(object),
-        ("", "namespaces") => through::<Namespace>(object),
-        ("", "nodes") => through::<Node>(object),
-        ("apps", "deployments") => through::<Deployment>(object),
-        ("apps", "replicasets") => through::<ReplicaSet>(object),
-        ("batch", "jobs") => through::<Job>(object),
+        ("", "pods") => through::<Pod>(object_of),
+        ("", "configmaps") => through::<ConfigMap>(object_of),
+        ("", "secrets") => through::<Secret>(object_of),
+        ("", "services") => through::<Service>(object_of),
+        ("", "serviceaccounts") => through::<ServiceAccount>(object_of),
+        ("", "namespaces") => through::<Namespace>(object_of),
+        ("", "nodes") => through::<Node>(object_of),
+        ("apps", "deployments") => through::<Deployment>(object_of),
+        ("apps", "replicasets") => through::<ReplicaSet>(object_of),
+        ("batch", "jobs") => through::<Job>(object_of),
         _ => None,
     };
     let mut out = Vec::new();
@@ -36,21 +38,25 @@ fn through<T: DeserializeOwned + Serialize>(object: &Value) -> Option<Value> {
     serde_json::to_value(T::deserialize(object).ok()?).ok()
 }
 
-fn missing(object: &Value, known: &Value, path: &str, out: &mut Vec<String>) {
+fn missing(object: &mut Value, known: &Value, path: &str, out: &mut Vec<String>) {
     match (object, known) {
-        (Value::Object(fields), Value::Object(known)) => {
-            for (key, value) in fields {
-                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-                match known.get(key) {
-                    Some(known) => missing(value, known, &path, out),
-                    // What says nothing is left out by the types too.
-                    None if is_nothing(value) => {}
-                    None => out.push(path),
+        (Value::Object(fields), Value::Object(known)) => fields.retain(|key, value| {
+            let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+            match known.get(key) {
+                Some(known) => {
+                    missing(value, known, &path, out);
+                    true
+                }
+                // What says nothing is left out by the types too.
+                None if is_nothing(value) => true,
+                None => {
+                    out.push(path);
+                    false
                 }
             }
-        }
+        }),
         (Value::Array(items), Value::Array(known)) => {
-            for (at, (item, known)) in items.iter().zip(known).enumerate() {
+            for (at, (item, known)) in items.iter_mut().zip(known).enumerate() {
                 missing(item, known, &format!("{path}[{at}]"), out);
             }
         }
@@ -76,7 +82,8 @@ mod tests {
 
     #[test]
     fn a_misspelt_field_is_named_with_its_path() {
-        let pod = json!({"spec": {"containers": [{"name": "a", "image": "i", "comand": ["x"], "env": []}], "foo": 1}});
-        assert_eq!(unknown(&built_in_kind("", "pods"), &pod), ["spec.containers[0].comand", "spec.foo"]);
+        let mut pod = json!({"spec": {"containers": [{"name": "a", "image": "i", "comand": ["x"], "env": []}], "foo": 1}});
+        assert_eq!(prune(&built_in_kind("", "pods"), &mut pod), ["spec.containers[0].comand", "spec.foo"]);
+        assert_eq!(pod["spec"], json!({"containers": [{"name": "a", "image": "i", "env": []}]}));
     }
 }

@@ -101,6 +101,11 @@ impl Server {
             .or_else(|| super::reviews::kind(group, version, plural))
             .ok_or_else(Refusal::no_such_path)?;
         let (name, sub) = (part(1).to_owned(), part(2).to_owned());
+        let misplaced =
+            if kind.namespaced { namespace.is_empty() && !name.is_empty() } else { !namespace.is_empty() };
+        if misplaced {
+            return Err(Refusal::no_such_path());
+        }
         Ok(Target { kind, namespace: namespace.to_owned(), name, sub })
     }
 
@@ -113,9 +118,15 @@ impl Server {
             (&Method::GET, "", "") => self.list(call, &target),
             (&Method::GET, _, "" | "status") if call.flag("watch") => self.watch(call, target),
             (&Method::GET, _, "" | "status") => self.get(call, &target),
+            (&Method::POST | &Method::DELETE, "", "")
+                if target.kind.namespaced && target.namespace.is_empty() =>
+            {
+                Err(Refusal::method_not_allowed())
+            }
             (&Method::POST, "", "") => self.create(call, &target).await,
             (&Method::POST, _, "binding") => self.bind(call, &target).await,
-            (&Method::POST, _, "eviction") => self.evict(&target).await,
+            (&Method::POST, _, "eviction") => self.evict(call, &target).await,
+            (_, _, "portforward" | "proxy") => Err(Refusal::not_served(&target.sub)),
             (&Method::POST, _, "token") => super::tokens::issue(self, call, &target.namespace, &target.name),
             (_, _, "scale") if target.kind.scale => self.scale(call, &target).await,
             (&Method::PUT, _, "" | "status" | "finalize") => self.put(call, &target).await,
@@ -163,7 +174,7 @@ impl Server {
     }
 
     fn list(&self, call: &Call, target: &Target) -> Answer {
-        let selector = Selector::parse(call.param("labelSelector"), call.param("fieldSelector"))?;
+        let selector = selector(call, &target.kind)?;
         let key = target.kind.key("", "");
         let (objects, version) = self.storage.list(&key.group, &key.plural, &target.namespace);
         let after = continued(call.param("continue"))?;
@@ -214,7 +225,7 @@ impl Server {
         if !target.name.is_empty() {
             fields = format!("metadata.name={}", target.name);
         }
-        let selector = Selector::parse(call.param("labelSelector"), &fields)?;
+        let selector = Selector::of(&target.kind, call.param("labelSelector"), &fields)?;
         let watch = Watch {
             key: target.kind.key(&target.namespace, ""),
             selector,
@@ -233,6 +244,10 @@ impl Server {
             .insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
         Ok(response)
     }
+}
+
+fn selector(call: &Call, kind: &Kind) -> Result<Selector, Refusal> {
+    Selector::of(kind, call.param("labelSelector"), call.param("fieldSelector"))
 }
 
 /// The verb of a request, as access rules name it.

@@ -22,6 +22,8 @@ pub(crate) struct Kind {
     pub scale: bool,
     /// Columns of a custom kind's table: (name, type, JSON path, priority).
     pub columns: Vec<(String, String, String, i64)>,
+    /// JSON paths of the fields a custom kind can be selected by.
+    pub selectable: Vec<String>,
     /// The schema of a custom kind.
     pub schema: Option<Arc<Value>>,
 }
@@ -132,16 +134,28 @@ impl Kind {
             put(&mut scale, &["version"], "v1");
             entries.push(scale);
         }
-        if self.group.is_empty() && self.plural == "pods" {
-            entries.push(entry("pods/log".to_owned(), &json!(["get"])));
-            entries.extend(
-                ["exec", "attach"].map(|sub| entry(format!("pods/{sub}"), &json!(["create", "get"]))),
-            );
-            entries.push(entry("pods/binding".to_owned(), &json!(["create"])));
-            entries.push(entry("pods/eviction".to_owned(), &json!(["create"])));
-        }
-        if self.plural == "serviceaccounts" {
-            entries.push(entry("serviceaccounts/token".to_owned(), &json!(["create"])));
+        let (read, make) = (json!(["get"]), json!(["create"]));
+        let stream = json!(["create", "get"]);
+        // Kind, group and version are those of what is sent there: kubectl drains by evictions only if it finds them.
+        let others: &[(&str, &Value, &str, &str)] = match (self.group.as_str(), self.plural.as_str()) {
+            ("", "pods") => &[
+                ("log", &read, "Pod", ""),
+                ("exec", &stream, "PodExecOptions", ""),
+                ("attach", &stream, "PodAttachOptions", ""),
+                ("binding", &make, "Binding", ""),
+                ("eviction", &make, "Eviction", "policy"),
+            ],
+            ("", "serviceaccounts") => &[("token", &make, "TokenRequest", "authentication.k8s.io")],
+            _ => &[],
+        };
+        for (sub, verbs, kind, group) in others {
+            let mut other = entry(format!("{}/{sub}", self.plural), verbs);
+            put(&mut other, &["kind"], *kind);
+            if !group.is_empty() {
+                put(&mut other, &["group"], *group);
+                put(&mut other, &["version"], "v1");
+            }
+            entries.push(other);
         }
         entries
     }
@@ -186,6 +200,10 @@ fn of_definition(definition: &Value) -> Vec<Kind> {
         status: version.pointer("/subresources/status").is_some(),
         scale: false,
         columns: columns(version),
+        selectable: {
+            let fields = version.get("selectableFields").and_then(Value::as_array).into_iter().flatten();
+            fields.filter_map(|field| Some(field.get("jsonPath")?.as_str()?.to_owned())).collect()
+        },
         schema: Some(Arc::new(
             version.pointer("/schema/openAPIV3Schema").cloned().unwrap_or_else(|| json!({})),
         )),

@@ -112,7 +112,7 @@ fn admit(kind: &Kind, object: &mut Value, validation: Validation) -> Result<Vec<
     let mut unknown = Vec::new();
     match &kind.schema {
         Some(schema) => schema::prune(schema, object, "", &mut unknown),
-        None => unknown = super::fields::unknown(kind, object),
+        None => unknown = super::fields::prune(kind, object),
     }
     if validation == Validation::Strict && !unknown.is_empty() {
         let list: Vec<_> = unknown.iter().map(|path| format!("unknown field \"{path}\"")).collect();
@@ -179,10 +179,13 @@ pub(crate) async fn create(
         alive(storage, kind, namespace)?;
     }
     let name = text(&object, "/metadata/name").to_owned();
-    if dry_run {
-        return Ok((object, warnings));
-    }
     let key = kind.key(namespace, &name);
+    if dry_run {
+        return match storage.get(&key) {
+            Some(_) => Err(Refusal::exists(&subject(kind, &name))),
+            None => Ok((object, warnings)),
+        };
+    }
     let made = storage.write(&key, |before| match before {
         Some(_) => Err(Refusal::exists(&subject(kind, &name))),
         None => Ok(Write::Put(object)),
@@ -331,6 +334,16 @@ fn immutable(kind: &Kind, before: &Value, new: &Value, name: &str) -> Result<(),
         Err(Refusal::invalid(&kind.kind, &subject(kind, name), &[(path.to_owned(), why.to_owned())]))
     };
     let same = |pointer: &str| before.pointer(pointer) == new.pointer(pointer);
+    if before.pointer("/metadata/deletionTimestamp").is_some() {
+        let held = |object: &Value| object.pointer("/metadata/finalizers").and_then(Value::as_array).cloned();
+        let (old, new) = (held(before).unwrap_or_default(), held(new).unwrap_or_default());
+        if let Some(added) = new.iter().find(|finalizer| !old.contains(finalizer)) {
+            let why = format!(
+                "Forbidden: no new finalizers can be added if the object is being deleted, found {added}"
+            );
+            return refuse("metadata.finalizers", &why);
+        }
+    }
     match (kind.group.as_str(), kind.plural.as_str()) {
         ("", "pods") => {
             let mut comparable = new.get("spec").cloned().unwrap_or_default();

@@ -47,8 +47,7 @@ pub(super) fn answer(call: &Call, kind: &Kind) -> Answer {
     if call.method != Method::POST {
         return Err(Refusal::method_not_allowed());
     }
-    let mut review: Value = serde_json::from_slice(&call.body)
-        .map_err(|error| Refusal::bad_request(format!("error parsing the body: {error}")))?;
+    let mut review: Value = call.object()?;
     let user = &call.user;
     let all = json!([{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}]);
     put(

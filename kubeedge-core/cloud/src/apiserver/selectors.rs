@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::status::Refusal;
+use super::{kinds::Kind, status::Refusal};
 
 /// What objects a list or watch is about.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,6 +27,16 @@ impl Selector {
         Ok(Self { labels, fields })
     }
 
+    /// The selector of a request about a kind. Fields that the kind does not offer are refused: ignored, they would
+    /// select everything or nothing without a word.
+    pub(crate) fn of(kind: &Kind, labels: &str, fields: &str) -> Result<Self, Refusal> {
+        let selector = Self::parse(labels, fields)?;
+        match selector.fields.iter().find(|(path, ..)| !is_selectable(kind, path)) {
+            Some((path, ..)) => Err(Refusal::bad_request(format!("field label not supported: {path}"))),
+            None => Ok(selector),
+        }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.labels.is_empty() && self.fields.is_empty()
     }
@@ -45,6 +55,47 @@ impl Selector {
     }
 }
 
+/// Whether objects of a kind can be selected by a field: Kubernetes' own list, or that of the definition.
+fn is_selectable(kind: &Kind, path: &str) -> bool {
+    if path == "metadata.name" || path == "metadata.namespace" && kind.namespaced {
+        return true;
+    }
+    let offered: &[&str] = match (kind.group.as_str(), kind.plural.as_str()) {
+        ("", "pods") => &[
+            "spec.nodeName",
+            "spec.restartPolicy",
+            "spec.schedulerName",
+            "spec.serviceAccountName",
+            "spec.hostNetwork",
+            "status.phase",
+            "status.podIP",
+            "status.nominatedNodeName",
+        ],
+        ("", "nodes") => &["spec.unschedulable"],
+        ("", "namespaces") => &["status.phase"],
+        ("", "secrets") => &["type"],
+        ("", "services") => &["spec.clusterIP", "spec.type"],
+        ("" | "events.k8s.io", "events") => &[
+            "involvedObject.kind",
+            "involvedObject.namespace",
+            "involvedObject.name",
+            "involvedObject.uid",
+            "involvedObject.apiVersion",
+            "involvedObject.resourceVersion",
+            "involvedObject.fieldPath",
+            "reason",
+            "reportingComponent",
+            "source",
+            "type",
+        ],
+        ("apps", "replicasets") => &["status.replicas"],
+        ("batch", "jobs") => &["status.successful"],
+        ("certificates.k8s.io", _) => &["spec.signerName"],
+        _ => return kind.selectable.iter().any(|field| field.trim_start_matches('.') == path),
+    };
+    offered.contains(&path)
+}
+
 /// A field by its dotted path, as text; absent ones are empty.
 fn field_of(object: &Value, path: &str) -> String {
     let found = path.split('.').try_fold(object, |value, part| value.get(part));
@@ -53,7 +104,7 @@ fn field_of(object: &Value, path: &str) -> String {
         Some(Value::Bool(value)) => value.to_string(),
         Some(Value::Number(value)) => value.to_string(),
         // Kubernetes' selectable flags are false when absent.
-        None if path == "spec.unschedulable" => "false".to_owned(),
+        None if matches!(path, "spec.unschedulable" | "spec.hostNetwork") => "false".to_owned(),
         _ => String::new(),
     }
 }

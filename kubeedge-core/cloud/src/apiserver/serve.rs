@@ -22,7 +22,12 @@ use rustls::{
 use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet};
 use tokio_rustls::TlsAcceptor;
 
-use super::{EmbeddedCluster, Server, User, http::json_answer, status::Refusal, tokens};
+use super::{
+    EmbeddedCluster, Server, User,
+    http::json_answer,
+    status::{Refusal, Subject},
+    tokens,
+};
 
 /// How many connections there may be at once.
 const CONNECTIONS: usize = 1024;
@@ -189,7 +194,23 @@ async fn authenticated(
         let refusal = Refusal::unauthorized();
         return json_answer(refusal.code, &refusal.to_json());
     };
+    let user = match impersonated(&user, request.headers()) {
+        Ok(user) => user,
+        Err(refusal) => return json_answer(refusal.code, &refusal.to_json()),
+    };
     server.respond(user, request.map(|body| body.map_err(Into::into).boxed_unsync())).await
+}
+
+/// Whom an administrator acts for (`Impersonate-User`, `Impersonate-Group`); nobody else may.
+fn impersonated(user: &User, headers: &header::HeaderMap) -> Result<User, Refusal> {
+    let text = |value: &header::HeaderValue| value.to_str().ok().map(str::to_owned);
+    let Some(name) = headers.get("impersonate-user").and_then(text) else { return Ok(user.clone()) };
+    if !user.groups.iter().any(|group| group == "system:masters") {
+        let subject = Subject { group: "", plural: "users", name: &name };
+        return Err(Refusal::forbidden(&user.name, "impersonate", &subject));
+    }
+    let groups = headers.get_all("impersonate-group").iter().filter_map(text).collect();
+    Ok(User { name, groups })
 }
 
 fn token_user(server: &Server, tokens: &[String], token: &str) -> Option<User> {

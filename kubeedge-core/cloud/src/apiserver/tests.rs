@@ -145,7 +145,7 @@ async fn bad_input_gets_one_clear_status_and_changes_nothing() {
         ("application/json", "[]", 400),
         ("application/json", "{\"metadata\": 5}", 422),
         ("application/yaml", "a: [1", 400),
-        ("application/vnd.kubernetes.protobuf", "k8s", 415),
+        ("application/vnd.kubernetes.protobuf", "k8s", 400),
     ] {
         let (code, status) = call(&cluster, &Actor::Ourselves, "POST", pods, kind, body).await;
         assert_eq!(code, expected, "{body}: {status}");

@@ -24,8 +24,7 @@ pub(super) fn issue(server: &Server, call: &Call, namespace: &str, name: &str) -
     let kind = built_in_kind("", "serviceaccounts");
     let missing = || Refusal::not_found(&Subject { group: "", plural: "serviceaccounts", name });
     let account = server.storage.get(&kind.key(namespace, name)).ok_or_else(missing)?;
-    let mut request: Value = serde_json::from_slice(&call.body)
-        .map_err(|error| Refusal::bad_request(format!("error parsing the body: {error}")))?;
+    let mut request: Value = call.object()?;
     let seconds = request.pointer("/spec/expirationSeconds").and_then(Value::as_i64).unwrap_or(3600);
     let seconds = seconds.clamp(LEAST_SECONDS, MOST_SECONDS);
     let mut audiences = request.pointer("/spec/audiences").cloned().unwrap_or_default();

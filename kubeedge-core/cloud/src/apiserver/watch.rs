@@ -22,6 +22,8 @@ use super::{
 
 /// How often a watcher that wants bookmarks gets one.
 const BOOKMARK: Duration = Duration::from_secs(60);
+/// How long before its end a watch brings its last bookmark, so that the next one starts from there.
+const BEFORE_END: Duration = Duration::from_secs(2);
 /// How long a watch lasts when its client does not say.
 const DEFAULT_SECONDS: u64 = 1800;
 /// How many changes are read from the history at once.
@@ -74,10 +76,11 @@ pub(super) fn events(
     }
     let now = Instant::now();
     let seconds = if watch.seconds == 0 { DEFAULT_SECONDS } else { watch.seconds };
+    let end = now + Duration::from_secs(seconds);
     let mut cursor = Cursor {
         version: asked.unwrap_or(0),
-        end: now + Duration::from_secs(seconds),
-        bookmark: now + BOOKMARK,
+        end,
+        bookmark: next_bookmark(now, end),
         ready: VecDeque::new(),
         over: false,
         headed: false,
@@ -92,6 +95,11 @@ pub(super) fn events(
         let bytes = cursor.next().await?;
         Some((Ok(Frame::data(bytes)), cursor))
     }))
+}
+
+fn next_bookmark(now: Instant, end: Instant) -> Instant {
+    let last = end.checked_sub(BEFORE_END).filter(|last| *last > now);
+    last.map_or(now + BOOKMARK, |last| last.min(now + BOOKMARK))
 }
 
 impl Cursor {
@@ -128,7 +136,7 @@ impl Cursor {
                 changed = self.newest.changed() => if changed.is_err() { return None },
                 () = tokio::time::sleep_until(self.end) => return None,
                 () = tokio::time::sleep_until(self.bookmark), if self.watch.bookmarks => {
-                    self.bookmark = Instant::now() + BOOKMARK;
+                    self.bookmark = next_bookmark(Instant::now(), self.end);
                     self.ready.push_back(self.bookmark_line(false));
                 }
             }

@@ -9,7 +9,7 @@ use kubeedge_core::cluster::Body;
 use serde_json::{Value, json};
 
 use crate::apiserver::{
-    User,
+    User, protobuf,
     registry::{Deletion, Validation},
     status::Refusal,
 };
@@ -53,7 +53,10 @@ impl Call {
     }
 
     pub(super) fn dry_run(&self) -> bool {
+        let of_deletion = || self.object().ok()?.get("dryRun")?.as_array().cloned();
         self.param("dryRun") == "All"
+            || self.method == Method::DELETE
+                && of_deletion().is_some_and(|list| list.iter().any(|stage| stage == "All"))
     }
 
     pub(super) fn validation(&self) -> Validation {
@@ -70,13 +73,11 @@ impl Call {
         if named.is_empty() { agent.to_owned() } else { named.to_owned() }
     }
 
-    /// The body as one object: JSON, or YAML where Kubernetes takes it.
-    pub(super) fn object(&self) -> Result<Value, Refusal> {
+    /// The body as one object: JSON, or YAML or protobuf where Kubernetes takes it.
+    pub(in crate::apiserver) fn object(&self) -> Result<Value, Refusal> {
         let kind = self.header(header::CONTENT_TYPE);
         if kind.starts_with("application/vnd.kubernetes.protobuf") {
-            return Err(Refusal::media_type(
-                "protobuf bodies are not accepted here; use `kubectl apply -f`, or add `--dry-run=client -o yaml | kubectl apply -f -` to the command",
-            ));
+            return protobuf::decode(&self.body);
         }
         if kind.contains("yaml") && !self.body.trim_ascii_start().starts_with(b"{") {
             let text =
@@ -91,6 +92,11 @@ impl Call {
 
 pub(super) fn deletion(call: &Call) -> Result<Deletion, Refusal> {
     let options = if call.body.is_empty() { json!({}) } else { call.object()? };
+    Ok(deletion_by(call, &options))
+}
+
+/// The deletion that options in the body and the query ask for.
+pub(super) fn deletion_by(call: &Call, options: &Value) -> Deletion {
     let own = |pointer: &str| options.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
     let grace = options.get("gracePeriodSeconds").and_then(Value::as_i64);
     let policy = own("/propagationPolicy").or_else(|| {
@@ -98,12 +104,12 @@ pub(super) fn deletion(call: &Call) -> Result<Deletion, Refusal> {
         orphan.then(|| "Orphan".to_owned())
     });
     let param = |name: &str| Some(call.param(name).to_owned()).filter(|value| !value.is_empty());
-    Ok(Deletion {
+    Deletion {
         grace: grace.or_else(|| call.param("gracePeriodSeconds").parse().ok()),
         uid: own("/preconditions/uid"),
         version: own("/preconditions/resourceVersion"),
         policy: policy.or_else(|| param("propagationPolicy")),
-    })
+    }
 }
 
 /// The whole body, as long as it is within the limit.

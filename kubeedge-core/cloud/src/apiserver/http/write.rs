@@ -5,15 +5,14 @@ use serde_json::{Value, json};
 
 use super::{
     Answer, Target,
-    call::{Call, deletion},
-    json_answer,
+    call::{Call, deletion, deletion_by},
+    json_answer, selector,
 };
 use crate::apiserver::{
     Server,
     edit::{field, put},
-    patch,
-    registry::{self, Deletion, Mode, Part, Validation, text},
-    selectors::Selector,
+    kinds, patch,
+    registry::{self, Mode, Part, Validation, text},
     status::Refusal,
 };
 
@@ -116,6 +115,7 @@ impl Server {
         if manager.is_empty() {
             return Err(Refusal::bad_request("fieldManager is required for apply patch"));
         }
+        crate::apiserver::apply::check_applied(&applied)?;
         let force = call.flag("force");
         let exists = self.storage.get(&target.kind.key(&target.namespace, &target.name)).is_some();
         if !exists {
@@ -154,6 +154,9 @@ impl Server {
         )
         .await?;
         let gone = self.storage.get(&target.kind.key(&target.namespace, &target.name)).is_none();
+        if gone && target.kind.plural == kinds::CRDS && target.kind.group == kinds::CRD_GROUP {
+            crate::apiserver::definitions::purge(&self.storage, &object).await?;
+        }
         let is_pod = target.kind.group.is_empty() && target.kind.plural == "pods";
         if gone && !is_pod {
             let details = json!({"name": target.name, "kind": target.kind.plural, "group": target.kind.group, "uid": object.pointer("/metadata/uid")});
@@ -164,7 +167,7 @@ impl Server {
     }
 
     pub(super) async fn delete_all(&self, call: &Call, target: &Target) -> Answer {
-        let selector = Selector::parse(call.param("labelSelector"), call.param("fieldSelector"))?;
+        let selector = selector(call, &target.kind)?;
         let how = deletion(call)?;
         let key = target.kind.key("", "");
         let (objects, _) = self.storage.list(&key.group, &key.plural, &target.namespace);
@@ -186,9 +189,11 @@ impl Server {
         Ok(json_answer(StatusCode::CREATED, &status))
     }
 
-    pub(super) async fn evict(&self, target: &Target) -> Answer {
-        let how = Deletion::default();
-        registry::delete(&self.storage, &target.kind, &target.namespace, &target.name, &how, false).await?;
+    pub(super) async fn evict(&self, call: &Call, target: &Target) -> Answer {
+        let eviction = if call.body.is_empty() { json!({}) } else { call.object()? };
+        let how = deletion_by(call, &field(&eviction, "/deleteOptions"));
+        registry::delete(&self.storage, &target.kind, &target.namespace, &target.name, &how, call.dry_run())
+            .await?;
         let status =
             json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
         Ok(json_answer(StatusCode::CREATED, &status))
