@@ -13,6 +13,7 @@
 
 mod access;
 mod apply;
+mod columns;
 pub mod controllers;
 mod defaults;
 mod definitions;

@@ -2,8 +2,9 @@
 //! collection, namespaces and service accounts.
 //!
 //! One task runs them all. It reads the history of changes, marks the objects a change may concern, and lets each
-//! controller compare what is with what should be; nothing depends on having seen a particular change. A full look
-//! every few seconds catches what time alone brings about: leases that run out, tolerations that end.
+//! controller compare what is with what should be; nothing depends on having seen a particular change. A look every
+//! few seconds catches what time alone brings about: leases that run out, tolerations that end, rollouts that are late.
+//! It costs what is unfinished, not what is there; only the full look every few minutes reads everything.
 
 mod deployment;
 mod expiry;
@@ -17,6 +18,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use kubeedge_core::kernel::Shutdown;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::apiserver::edit::{field, put};
 
@@ -28,8 +30,12 @@ use super::{
     storage::{Change, TooOld},
 };
 
+/// How often what depends on time is looked at.
+const LOOK: Duration = Duration::from_secs(5);
+/// How often what has expired is removed.
+const EXPIRY: Duration = Duration::from_secs(60);
 /// How often everything is looked at, changed or not.
-const RESYNC: Duration = Duration::from_secs(5);
+const EVERYTHING: Duration = Duration::from_secs(300);
 /// How soon something that failed is tried again.
 const RETRY: Duration = Duration::from_millis(200);
 /// How many changes are taken at once.
@@ -44,7 +50,7 @@ pub async fn run(cluster: EmbeddedCluster, shutdown: Shutdown) {
     let mut newest = desk.server.storage.subscribe();
     let mut version = desk.server.storage.version();
     let mut dirty = Dirty::default();
-    let mut all = true;
+    let mut due = Due::at_once();
     loop {
         newest.borrow_and_update();
         match desk.server.storage.since(version, CHUNK) {
@@ -59,20 +65,49 @@ pub async fn run(cluster: EmbeddedCluster, shutdown: Shutdown) {
             }
             Err(TooOld) => {
                 version = desk.server.storage.version();
-                all = true;
+                due = Due::at_once();
             }
         }
-        if all {
-            dirty = desk.everything();
-        }
+        due.mark(&desk, &mut dirty);
         dirty = desk.settle(std::mem::take(&mut dirty)).await;
-        let pause = if dirty.is_empty() { RESYNC } else { RETRY };
-        let resync = dirty.is_empty();
-        all = false;
+        let next = if dirty.is_empty() { due.look } else { due.look.min(Instant::now() + RETRY) };
         tokio::select! {
             () = shutdown.requested() => return,
             changed = newest.changed() => if changed.is_err() { return },
-            () = tokio::time::sleep(pause) => all = resync,
+            () = tokio::time::sleep_until(next) => {}
+        }
+    }
+}
+
+/// When the next looks are due that no change asks for. They come at their time however many changes there are.
+#[derive(Debug)]
+struct Due {
+    look: Instant,
+    expiry: Instant,
+    everything: Instant,
+}
+
+impl Due {
+    fn at_once() -> Self {
+        let now = Instant::now();
+        Self { look: now, expiry: now, everything: now }
+    }
+
+    /// Marks what is due.
+    fn mark(&mut self, desk: &Desk, dirty: &mut Dirty) {
+        let now = Instant::now();
+        if now < self.look {
+            return;
+        }
+        self.look = now + LOOK;
+        if now >= self.everything {
+            self.everything = now + EVERYTHING;
+            *dirty = desk.everything();
+        }
+        desk.unfinished(dirty);
+        if now >= self.expiry {
+            self.expiry = now + EXPIRY;
+            dirty.expiry = true;
         }
     }
 }
@@ -127,7 +162,9 @@ impl Dirty {
             _ => {}
         }
         let deleting = object.pointer("/metadata/deletionTimestamp").is_some();
-        self.owners |= change.happened == super::storage::Happened::Deleted || deleting;
+        // Nothing belongs to an event.
+        let gone = change.happened == super::storage::Happened::Deleted && change.key.plural != "events";
+        self.owners |= gone || deleting;
         if deleting && !here.0.is_empty() {
             self.namespaces.insert(here.0);
         }
@@ -155,6 +192,26 @@ impl Desk {
             owners: true,
             expiry: true,
         }
+    }
+
+    /// Adds what time alone may change: nodes, and what is not yet as it is wished.
+    fn unfinished(&self, dirty: &mut Dirty) {
+        (dirty.nodes, dirty.pods) = (true, true);
+        let waiting = |plural: &str, counts: &str| -> Vec<Place> {
+            let all = self.list("apps", plural, "");
+            let unfinished = all.iter().filter(|object| {
+                let is = |field: &str| integer(object, &format!("/status/{field}"));
+                let wished = integer(object, "/spec/replicas");
+                is("replicas") != wished || is("availableReplicas") != wished || is(counts) != wished
+            });
+            unfinished.map(|object| place(object)).collect()
+        };
+        dirty.deployments.extend(waiting("deployments", "updatedReplicas"));
+        dirty.replica_sets.extend(waiting("replicasets", "readyReplicas"));
+        let namespaces = self.list("", "namespaces", "");
+        let ending =
+            namespaces.iter().filter(|namespace| namespace.pointer("/metadata/deletionTimestamp").is_some());
+        dirty.namespaces.extend(ending.map(|namespace| place(namespace).1));
     }
 
     /// Looks at all that is dirty; returns what must be looked at again.
@@ -237,32 +294,37 @@ impl Desk {
         let (namespace, name) = place(about);
         let namespace = if namespace.is_empty() { "default".to_owned() } else { namespace };
         let events = built_in_kind("", "events");
-        let same = self.list("", "events", &namespace).into_iter().find(|event| {
-            text(event, "/involvedObject/uid") == text(about, "/metadata/uid")
-                && text(event, "/reason") == reason
-                && text(event, "/message") == message
-        });
+        // The same again has the same name: nothing is searched for.
+        let told = [text(about, "/metadata/uid"), component, reason, message].join("\n");
+        let at = (namespace, format!("{name}.{:016x}", digest(&told)));
+        let same = self.get(&events, &at);
         let stamp = now();
-        if let Some(same) = same {
+        if same.is_some() {
             let again = |before: &Value| {
                 let mut event = before.clone();
                 put(&mut event, &["count"], field(before, "/count").as_i64().unwrap_or(1) + 1);
                 put(&mut event, &["lastTimestamp"], stamp);
                 event
             };
-            let _ = self.change(&events, &place(&same), Part::Main, again).await;
+            let _ = self.change(&events, &at, Part::Main, again).await;
             return;
         }
         let event = json!({
-            "metadata": {"generateName": format!("{name}.")}, "reason": reason, "message": message, "type": kind, "count": 1,
+            "metadata": {"name": at.1}, "reason": reason, "message": message, "type": kind, "count": 1,
             "firstTimestamp": stamp, "lastTimestamp": stamp, "source": {"component": component}, "reportingComponent": component,
             "involvedObject": {"apiVersion": field(about, "/apiVersion"), "kind": field(about, "/kind"), "name": name, "namespace": field(about, "/metadata/namespace"),
                 "uid": field(about, "/metadata/uid"), "resourceVersion": field(about, "/metadata/resourceVersion")},
         });
-        if let Err(refusal) = self.create(&events, &namespace, event).await {
+        if let Err(refusal) = self.create(&events, &at.0, event).await {
             tracing::debug!(error = %refusal.message, "event not written");
         }
     }
+}
+
+/// A number that stands for a text (FNV-1a).
+fn digest(text: &str) -> u64 {
+    let add = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, add)
 }
 
 /// Logs a failure; whether to try again.

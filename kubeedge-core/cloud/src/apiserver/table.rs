@@ -35,6 +35,9 @@ fn columns(kind: &Kind) -> Vec<(String, String, i64)> {
         let own = kind.columns.iter().map(|(name, of, _, priority)| (name.clone(), of.clone(), *priority));
         return std::iter::once(name).chain(own).collect();
     }
+    if let Some(names) = super::columns::names(kind) {
+        return names.into_iter().map(column).collect();
+    }
     let names: &[(&str, i64)] = match (kind.group.as_str(), kind.plural.as_str()) {
         ("", "pods") => &[
             ("Name", 0),
@@ -109,7 +112,7 @@ fn row(kind: &Kind, object: &Value, now: OffsetDateTime, include: &str) -> Value
         let own = kind.columns.iter().map(|(_, of, path, _)| custom_cell(object, of, path, now));
         std::iter::once(name.into()).chain(own).collect()
     } else {
-        cells(kind, object, name, age, now)
+        super::columns::cells(kind, object, &age, now).unwrap_or_else(|| cells(kind, object, name, age, now))
     };
     let object = match include {
         "Object" => object.clone(),
@@ -209,7 +212,7 @@ fn template(object: &Value) -> [Value; 3] {
     [join("name"), join("image"), pairs(object.pointer("/spec/selector/matchLabels"))]
 }
 
-fn pairs(map: Option<&Value>) -> Value {
+pub(super) fn pairs(map: Option<&Value>) -> Value {
     let list: Vec<_> = map
         .and_then(Value::as_object)
         .into_iter()
@@ -392,7 +395,7 @@ fn since(moment: &str, now: OffsetDateTime) -> String {
 }
 
 /// A span as Kubernetes shows it: two units while they are small.
-fn human(span: time::Duration) -> String {
+pub(super) fn human(span: time::Duration) -> String {
     let seconds = span.whole_seconds().max(0);
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
     let two = |big: i64, unit: &str, small: i64, small_unit: &str| {

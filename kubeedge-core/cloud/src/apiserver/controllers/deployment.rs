@@ -71,9 +71,7 @@ fn revision(object: &Value) -> i64 {
 fn hash(template: &Value) -> String {
     const LETTERS: [char; 16] =
         ['b', 'c', 'd', 'f', 'g', 'h', 'j', 'k', 'l', 'm', 'n', '4', '5', '6', '7', '8'];
-    let number = template.to_string().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let number = super::digest(&template.to_string());
     (0..10).filter_map(|at| LETTERS.get((number >> (at * 4)) as usize & 15)).collect()
 }
 

@@ -20,7 +20,7 @@ const EVENT_TTL: i64 = 3600;
 /// How many pods that are over are kept: Kubernetes' `--terminated-pod-gc-threshold`, for a cluster of a tenth its size.
 const FINISHED_PODS: usize = 1250;
 /// How many objects are removed in one go: the others wait for the next look.
-const BURST: usize = 256;
+const BURST: usize = 1024;
 
 pub(super) async fn reconcile(desk: &Desk) -> Result<(), Refusal> {
     let now = OffsetDateTime::now_utc();
