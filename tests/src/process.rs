@@ -108,7 +108,12 @@ impl Background {
     /// Asks it to end, as a service manager does, and waits; the exit code, or `None` for a signal.
     pub fn stop(&mut self) -> Option<i32> {
         let _ = run(Command::new("kill").args(["-TERM", &self.child.id().to_string()]));
-        until("the end of a program", Duration::from_secs(40), || {
+        self.ended(Duration::from_secs(40))
+    }
+
+    /// Waits until it has ended by itself; the exit code, or `None` for a signal.
+    pub fn ended(&mut self, within: Duration) -> Option<i32> {
+        until("the end of a program", within, || {
             self.child.try_wait().unwrap().ok_or_else(|| self.said()).map(|status| status.code())
         })
     }
