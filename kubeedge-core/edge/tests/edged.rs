@@ -296,6 +296,19 @@ async fn a_container_that_keeps_crashing_is_started_again_ever_later() {
     assert_eq!(status["phase"], "Running");
     let last = &status["containerStatuses"][0]["lastState"]["terminated"];
     assert_eq!((&last["exitCode"], &last["reason"]), (&json!(7), &json!("Error")));
+    let told = node
+        .meta
+        .held
+        .lock()
+        .events
+        .iter()
+        .filter(|(reason, _)| reason == "BackOff")
+        .cloned()
+        .collect::<Vec<_>>();
+    assert!(
+        told[0].1.starts_with("Back-off restarting failed container app in pod web_default("),
+        "{told:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -330,6 +343,8 @@ async fn an_image_that_cannot_be_had_is_named_and_tried_ever_later() {
     assert_eq!(status["phase"], "Pending");
     let message = status["containerStatuses"][0]["state"]["waiting"]["message"].as_str().unwrap().to_owned();
     assert!(message.contains("nowhere/app:2"), "{message}");
+    let pause = ("BackOff".to_owned(), "Back-off pulling image \"nowhere/app:2\"".to_owned());
+    assert!(node.meta.held.lock().events.contains(&pause), "kubectl describe does not tell of the pause");
     tokio::time::sleep(Duration::from_secs(100)).await;
     let pulls = node.meta.held.lock().events.iter().filter(|(reason, _)| reason == "Pulling").count();
     assert!(pulls <= 5, "{pulls} pulls in 100 s");

@@ -257,11 +257,7 @@ impl Worker {
         let (key, now) = (format!("image {name}"), self.shared.settings.clock.now());
         let failed = self.failed_pulls.get(&name).copied();
         if let Some((left, _)) = failed.and_then(|failed| self.pauses.left(&key, failed, now)) {
-            let message = format!("Back-off pulling image \"{name}\"");
-            let old = self.waiting.get(&spec.name).map(|waiting| waiting.message.clone()).unwrap_or_default();
-            let message = if old.starts_with(&message) { old } else { format!("{message}: {old}") };
-            self.waiting
-                .insert(spec.name.clone(), Waiting { reason: "ImagePullBackOff".to_owned(), message });
+            self.note_pull_pause(pod, &spec.name, &name).await;
             return Err(left);
         }
         self.shared.recorder.normal(pod, "Pulling", format!("Pulling image \"{name}\"")).await;
@@ -282,6 +278,18 @@ impl Worker {
                 self.no_image(pod, &spec.name, "ErrImagePull", message).await
             }
         }
+    }
+
+    /// Tells once of a pause between pulls: as the container's state and as an event.
+    async fn note_pull_pause(&mut self, pod: &Pod, container: &str, image: &str) {
+        let message = format!("Back-off pulling image \"{image}\"");
+        let old = self.waiting.get(container).cloned();
+        if old.as_ref().is_some_and(|old| old.message.starts_with(&message)) {
+            return;
+        }
+        self.shared.recorder.normal(pod, "BackOff", message.clone()).await;
+        let message = old.map_or(message.clone(), |old| format!("{message}: {}", old.message));
+        self.waiting.insert(container.to_owned(), Waiting { reason: "ImagePullBackOff".to_owned(), message });
     }
 
     async fn no_image(

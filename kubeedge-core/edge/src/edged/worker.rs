@@ -127,7 +127,7 @@ impl Worker {
             let view = self.view();
             self.learn_addresses(&view).await;
             let plan = plan(pod, &view, &self.pauses, self.shared.settings.clock.now());
-            self.note_pauses(pod, &plan.backing_off);
+            self.note_pauses(pod, &plan.backing_off).await;
             if plan.actions.is_empty() {
                 let stale = if plan.finished { None } else { self.refresh_volumes(pod).await };
                 self.report(pod, &view);
@@ -181,7 +181,8 @@ impl Worker {
         })
     }
 
-    fn note_pauses(&mut self, pod: &Pod, backing_off: &[(String, Duration)]) {
+    /// Tells of each new pause once: as the state of its container and as an event.
+    async fn note_pauses(&mut self, pod: &Pod, backing_off: &[(String, Duration)]) {
         self.waiting.retain(|name, waiting| {
             waiting.reason != "CrashLoopBackOff" || backing_off.iter().any(|(waiting, _)| waiting == name)
         });
@@ -191,7 +192,11 @@ impl Worker {
             let message =
                 format!("back-off {}s restarting failed container={container} pod={whole}", pause.as_secs());
             let waiting = Waiting { reason: "CrashLoopBackOff".to_owned(), message };
-            self.waiting.insert(container.clone(), waiting);
+            if self.waiting.get(container) != Some(&waiting) {
+                self.waiting.insert(container.clone(), waiting);
+                let message = format!("Back-off restarting failed container {container} in pod {whole}");
+                self.shared.recorder.warning(pod, "BackOff", message).await;
+            }
         }
     }
 
