@@ -1,6 +1,6 @@
 //! An edgesite of a test's own, and kubectl on it.
 
-use std::{net::SocketAddr, ops::Deref, path::PathBuf, process::Command};
+use std::{net::SocketAddr, ops::Deref, path::PathBuf, process::Command, time::Duration};
 
 use tempfile::TempDir;
 
@@ -42,6 +42,16 @@ impl Site {
         let running = Background::start(command.current_dir(repository()));
         self.table = running.until_said("Ctrl-C stops it", PATIENCE);
         self.running = Some(running);
+    }
+
+    /// How much of the processor it has used since it started, in ticks of a hundredth of a second.
+    pub fn processor_time(&self) -> Duration {
+        let id = self.running.as_ref().map(Background::id).unwrap_or_default();
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
+        // After the name, which may hold anything: utime and stime are the 12th and 13th.
+        let after = stat.rsplit_once(") ").unwrap().1;
+        let ticks: u64 = after.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+        Duration::from_millis(ticks * 10)
     }
 
     /// Its folder.
