@@ -48,15 +48,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let (mut to, mut from) = socket.split();
-    let first = if task.stdout {
-        STDOUT
-    } else if task.stderr {
-        STDERR
-    } else {
-        STATUS
-    };
-    // As the kubelet does: the client sees that the connection works.
-    to.send(message(first, &[])).await?;
+    // Other than the kubelet, without an empty first message: kubectl complains of what comes before its streams are made.
     let active = Notify::new();
     let status = match started {
         Err(error) => internal(&error),
