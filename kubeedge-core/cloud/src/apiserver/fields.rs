@@ -1,5 +1,5 @@
-//! Fields of an object of a built-in kind that Kubernetes does not know: found by a round trip through its types, and
-//! left out, as Kubernetes does.
+//! Fields of an object of a built-in kind that Kubernetes does not know, or knows as something else: found by a round
+//! trip through its types. Unknown ones are left out, as Kubernetes does; quantities given as numbers become text.
 
 use k8s_openapi::api::{
     apps::v1::{Deployment, ReplicaSet},
@@ -11,31 +11,66 @@ use serde_json::Value;
 
 use super::kinds::Kind;
 
-/// Removes unknown fields and tells their paths; none for kinds without a check and for objects that the types refuse.
-pub(crate) fn prune(kind: &Kind, object: &mut Value) -> Vec<String> {
+/// Removes unknown fields and tells their paths; none for kinds without a check. An error names the field whose type is
+/// wrong.
+pub(crate) fn prune(kind: &Kind, object: &mut Value) -> Result<Vec<String>, String> {
+    for part in ["spec", "status"] {
+        if let Some(part) = object.get_mut(part) {
+            quantities(part);
+        }
+    }
     let object_of = &*object;
     let known = match (kind.group.as_str(), kind.plural.as_str()) {
-        ("", "pods") => through::<Pod>(object_of),
-        ("", "configmaps") => through::<ConfigMap>(object_of),
-        ("", "secrets") => through::<Secret>(object_of),
-        ("", "services") => through::<Service>(object_of),
-        ("", "serviceaccounts") => through::<ServiceAccount>(object_of),
-        ("", "namespaces") => through::<Namespace>(object_of),
-        ("", "nodes") => through::<Node>(object_of),
-        ("apps", "deployments") => through::<Deployment>(object_of),
-        ("apps", "replicasets") => through::<ReplicaSet>(object_of),
-        ("batch", "jobs") => through::<Job>(object_of),
-        _ => None,
+        ("", "pods") => through::<Pod>(object_of)?,
+        ("", "configmaps") => through::<ConfigMap>(object_of)?,
+        ("", "secrets") => through::<Secret>(object_of)?,
+        ("", "services") => through::<Service>(object_of)?,
+        ("", "serviceaccounts") => through::<ServiceAccount>(object_of)?,
+        ("", "namespaces") => through::<Namespace>(object_of)?,
+        ("", "nodes") => through::<Node>(object_of)?,
+        ("apps", "deployments") => through::<Deployment>(object_of)?,
+        ("apps", "replicasets") => through::<ReplicaSet>(object_of)?,
+        ("batch", "jobs") => through::<Job>(object_of)?,
+        _ => return Ok(Vec::new()),
     };
     let mut out = Vec::new();
-    if let Some(known) = known {
-        missing(object, &known, "", &mut out);
-    }
-    out
+    missing(object, &known, "", &mut out);
+    Ok(out)
 }
 
-fn through<T: DeserializeOwned + Serialize>(object: &Value) -> Option<Value> {
-    serde_json::to_value(T::deserialize(object).ok()?).ok()
+fn through<T: DeserializeOwned + Serialize>(object: &Value) -> Result<Value, String> {
+    let typed: T = serde_path_to_error::deserialize(object)
+        .map_err(|error| format!("{}: {}", error.path(), error.inner()))?;
+    serde_json::to_value(typed).map_err(|error| error.to_string())
+}
+
+/// Maps of quantities, and fields that are one.
+const QUANTITIES: [&str; 8] =
+    ["limits", "requests", "overhead", "capacity", "allocatable", "hard", "sizeLimit", "divisor"];
+
+/// Kubernetes takes numbers for quantities and keeps text.
+fn quantities(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                match value {
+                    Value::Object(map) if QUANTITIES.contains(&key.as_str()) => {
+                        map.values_mut().for_each(number_to_text);
+                    }
+                    Value::Number(_) if QUANTITIES.contains(&key.as_str()) => number_to_text(value),
+                    deeper => quantities(deeper),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(quantities),
+        _ => {}
+    }
+}
+
+fn number_to_text(value: &mut Value) {
+    if let Value::Number(number) = value {
+        *value = Value::String(number.to_string());
+    }
 }
 
 fn missing(object: &mut Value, known: &Value, path: &str, out: &mut Vec<String>) {
@@ -83,7 +118,23 @@ mod tests {
     #[test]
     fn a_misspelt_field_is_named_with_its_path() {
         let mut pod = json!({"spec": {"containers": [{"name": "a", "image": "i", "comand": ["x"], "env": []}], "foo": 1}});
-        assert_eq!(prune(&built_in_kind("", "pods"), &mut pod), ["spec.containers[0].comand", "spec.foo"]);
+        let unknown = prune(&built_in_kind("", "pods"), &mut pod).unwrap();
+        assert_eq!(unknown, ["spec.containers[0].comand", "spec.foo"]);
         assert_eq!(pod["spec"], json!({"containers": [{"name": "a", "image": "i", "env": []}]}));
+    }
+
+    #[test]
+    fn a_field_of_the_wrong_type_is_named_and_a_number_is_a_quantity() {
+        let mut map = json!({"metadata": {"name": "a"}, "data": {"b": {"c": "d"}}});
+        let error = prune(&built_in_kind("", "configmaps"), &mut map).unwrap_err();
+        assert!(error.starts_with("data.b: invalid type: map"), "{error}");
+        let resources = json!({"limits": {"cpu": 2, "memory": "1Gi"}, "requests": {"cpu": 0.5}});
+        let mut pod = json!({"spec": {"containers": [{"name": "a", "resources": resources}]}});
+        assert_eq!(prune(&built_in_kind("", "pods"), &mut pod), Ok(Vec::new()));
+        let resources = &pod["spec"]["containers"][0]["resources"];
+        assert_eq!(
+            (&resources["limits"]["cpu"], &resources["requests"]["cpu"]),
+            (&json!("2"), &json!("0.5"))
+        );
     }
 }

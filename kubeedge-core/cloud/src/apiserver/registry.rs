@@ -112,7 +112,16 @@ fn admit(kind: &Kind, object: &mut Value, validation: Validation) -> Result<Vec<
     let mut unknown = Vec::new();
     match &kind.schema {
         Some(schema) => schema::prune(schema, object, "", &mut unknown),
-        None => unknown = super::fields::prune(kind, object),
+        None => match super::fields::prune(kind, object) {
+            Ok(found) => unknown = found,
+            // What we write ourselves goes through in any case.
+            Err(_) if validation == Validation::Ignore => {}
+            Err(error) => {
+                let (kind, version) = (&kind.kind, kind.api_version());
+                let message = format!("{kind} in version {version:?} cannot be handled as a {kind}: {error}");
+                return Err(Refusal::bad_request(message));
+            }
+        },
     }
     if validation == Validation::Strict && !unknown.is_empty() {
         let list: Vec<_> = unknown.iter().map(|path| format!("unknown field \"{path}\"")).collect();
