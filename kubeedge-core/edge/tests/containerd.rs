@@ -438,15 +438,25 @@ async fn a_command_reads_its_input_to_the_end() {
 async fn the_main_process_can_be_joined() {
     let Some(node) = Node::start() else { return };
     let sandbox = node.sandbox("attach").await;
-    let mut spec = script("main", "read line; echo got $line; exit 6");
+    let program = "while read line; do [ $line = bye ] && exit 6; echo got $line; done";
+    let mut spec = script("main", program);
     spec.stdin = true;
     let id = node.run(&sandbox, spec).await;
     let what = ExecSpec { stdin: true, ..ExecSpec::default() };
     let mut exec = node.runtime.streaming().unwrap().attach(&id, what).await.unwrap();
     // Held until the end: who ends the input of a running container leaves it.
     let mut stdin = exec.stdin.take().unwrap();
-    stdin.write_all(b"it\n").await.unwrap();
-    assert_eq!(finish(exec).await, ("got it\n".to_owned(), String::new(), 6));
+    let mut said = String::new();
+    // Input may be joined before the output is, whose beginning is then nobody's: said again until it is heard.
+    while !said.contains("got it\n") {
+        stdin.write_all(b"it\n").await.unwrap();
+        let heard = tokio::time::timeout(Duration::from_millis(500), exec.output.next()).await;
+        if let Ok(Some(Ok(Output::Stdout(bytes)))) = heard {
+            said.push_str(&String::from_utf8_lossy(&bytes));
+        }
+    }
+    stdin.write_all(b"bye\n").await.unwrap();
+    assert_eq!(finish(exec).await.2, 6);
 }
 
 #[tokio::test(flavor = "multi_thread")]
