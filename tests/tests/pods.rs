@@ -150,7 +150,7 @@ fn pods_outlive_a_killed_site_and_are_taken_over_not_started_again() {
         return;
     }
     let mut site = Site::start(&[]);
-    let pod = "{apiVersion: v1, kind: Pod, metadata: {name: steady}, spec: {containers: [{name: c, image: localhost/host, command: [sh, -c, 'echo started; exec sleep 100000']}]}}";
+    let pod = "{apiVersion: v1, kind: Pod, metadata: {name: steady}, spec: {containers: [{name: c, image: localhost/host, command: [sh, -c, 'echo started; exec sleep 444444']}]}}";
     site.apply(pod).unwrap();
     site.kubectl(&["wait", "--for=condition=Ready", "pod/steady", "--timeout=60s"]);
     let id = |site: &Site| site.object("pod", "steady")["status"]["containerStatuses"][0].clone();
@@ -165,7 +165,7 @@ fn pods_outlive_a_killed_site_and_are_taken_over_not_started_again() {
     );
     assert_eq!(site.stop(), Some(0));
     let left = until("the end of the pod's processes", PATIENCE, || {
-        let listed = kubeedge_tests::sh("pgrep -f 'sleep 10000[0]' || true", site.folder(), &[]);
+        let listed = kubeedge_tests::sh("pgrep -f 'sleep 44444[4]' || true", site.folder(), &[]);
         if listed.trim().is_empty() { Ok(listed) } else { Err(listed) }
     });
     assert_eq!(left, "");
