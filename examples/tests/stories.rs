@@ -13,14 +13,12 @@ use kubeedge_tests::{Background, PATIENCE, Site, skipped};
 
 /// Starts an example as a further node of the site.
 fn join(site: &Site, program: &str, node: &str) -> Background {
-    let secret = site.object("secret/tokensecret", "-nkubeedge");
-    let encoded = secret["data"]["tokendata"].as_str().unwrap().to_owned();
-    let token = kubeedge_tests::sh(&format!("echo {encoded} | base64 -d"), site.folder(), &[]);
+    let token = site.join_token();
     let folder = site.folder().join(node);
     std::fs::create_dir_all(&folder).unwrap();
     let (hub, https) = (site.address("CloudHub").to_string(), site.address("join").to_string());
     let mut command = Command::new(program);
-    command.args([node, &hub, &https, token.trim()]).arg(folder).current_dir(site.folder());
+    command.args([node, &hub, &https, &token]).arg(folder).current_dir(site.folder());
     let running = Background::start(&mut command);
     site.until(&["get", "node", node], |said| said.contains(" Ready "));
     running

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::{
     PATIENCE,
-    process::{repository, run, until},
+    process::{repository, run, sh, until},
 };
 
 /// kubectl with a kubeconfig.
@@ -67,6 +67,13 @@ impl Kubectl {
     /// An object as the API has it.
     pub fn object(&self, kind: &str, name: &str) -> Value {
         serde_json::from_str(&self.kubectl(&["get", kind, name, "-o", "json"])).unwrap()
+    }
+
+    /// The token with which nodes join, as cloudcore keeps it in its secret.
+    pub fn join_token(&self) -> String {
+        let encoded =
+            self.kubectl(&["get", "secret", "-nkubeedge", "tokensecret", "-ojsonpath={.data.tokendata}"]);
+        sh(&format!("echo {encoded} | base64 -d"), &self.folder, &[])
     }
 
     /// Waits until kubectl prints what is wanted.

@@ -16,7 +16,9 @@ mod site;
 pub use kubectl::Kubectl;
 pub use parts::{Cloud, Edge};
 pub use peers::{Pymodbus, free_port, publish, subscribe};
-pub use process::{Background, binary, kill_below, repository, run, sh, skipped, tool, until};
+pub use process::{
+    Background, binary, kill_below, repository, run, run_with_input, sh, skipped, text, tool, until,
+};
 pub use site::Site;
 
 /// How long something may take that takes a second or two on a machine that does nothing else.

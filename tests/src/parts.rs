@@ -8,7 +8,7 @@ use std::{
 use crate::{
     kubectl::Kubectl,
     peers::free_port,
-    process::{Background, binary, sh},
+    process::{Background, binary},
 };
 
 /// A cloudcore beside a site's: on the site's API by its kubeconfig.
@@ -105,8 +105,7 @@ impl Edge {
     pub fn join(site: &Kubectl, cloud: &Cloud, node: &str, modules: &str) -> Self {
         let folder = site.folder().join(node);
         std::fs::create_dir_all(&folder).unwrap();
-        let encoded = site.object("secret/tokensecret", "-nkubeedge")["data"]["tokendata"].clone();
-        let token = sh(&format!("echo {} | base64 -d", encoded.as_str().unwrap()), &folder, &[]);
+        let token = site.join_token();
         let config = format!(
             r#"
 apiVersion: edgecore.config.kubeedge.io/v1alpha2

@@ -1,7 +1,7 @@
 //! Programs: ours and the peers'.
 
 use std::{
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader, Read, Write},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     sync::{Arc, Mutex},
@@ -58,6 +58,21 @@ pub fn until<T>(what: &str, within: Duration, mut look: impl FnMut() -> Result<T
 pub fn run(command: &mut Command) -> Output {
     let shown = format!("{command:?}");
     command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{shown}: {error}"))
+}
+
+/// Runs a program to its end with this on its standard input, and hands out what it said.
+pub fn run_with_input(command: &mut Command, input: &[u8]) -> Output {
+    let shown = format!("{command:?}");
+    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = piped.spawn().unwrap_or_else(|error| panic!("{shown}: {error}"));
+    // A program that ends before it has read everything is no fault of the test.
+    let _ = child.stdin.take().unwrap().write_all(input);
+    child.wait_with_output().unwrap()
+}
+
+/// Output as text; panics when it is none.
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
 }
 
 /// Runs a line of shell; panics with its output if it fails.

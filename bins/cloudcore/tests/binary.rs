@@ -2,40 +2,27 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 use std::{
-    io::{BufRead, BufReader, Write},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     path::Path,
-    process::{Child, Command, Output, Stdio},
-    sync::{Arc, mpsc},
-    time::Duration,
+    process::{Command, Output},
+    sync::Arc,
 };
 
 use kubeedge_cloud::apiserver::{LocalCluster, LocalSettings};
 use kubeedge_core::{kernel::Shutdown, pki::Names};
 use kubeedge_store::MemoryStore;
+use kubeedge_tests::{Background, PATIENCE, free_port, text};
 
 fn cloudcore() -> Command {
     Command::new(env!("CARGO_BIN_EXE_cloudcore"))
 }
 
 fn run(args: &[&str]) -> Output {
-    cloudcore().args(args).output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
+    kubeedge_tests::run(cloudcore().args(args))
 }
 
 fn with_input(args: &[&str], input: &[u8]) -> Output {
-    let mut child = cloudcore()
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(input).unwrap();
-    child.wait_with_output().unwrap()
+    kubeedge_tests::run_with_input(cloudcore().args(args), input)
 }
 
 #[test]
@@ -106,27 +93,12 @@ fn check_names_what_is_unknown_and_what_is_not_acted_on() {
     );
 }
 
-/// A port nobody listens on now.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 /// A Kubernetes API over TLS, and a kubeconfig for it.
 async fn cluster(kubeconfig: &Path, shutdown: Shutdown) {
     let settings = LocalSettings { address: ([127, 0, 0, 1], 0).into(), names: Names::default() };
     let cluster = LocalCluster::open(Arc::new(MemoryStore::default()), settings).await.unwrap();
     std::fs::write(kubeconfig, cluster.kubeconfig()).unwrap();
     tokio::spawn(cluster.run(shutdown));
-}
-
-/// Ends the process whatever becomes of the test.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -144,39 +116,18 @@ async fn it_serves_edges_on_the_cluster_of_its_kubeconfig_and_ends_in_order() {
         kubeconfig.display()
     );
     std::fs::write(&file, yaml).unwrap();
-    let started = cloudcore()
-        .args(["--log-format", "json", "--config", file.to_str().unwrap()])
-        .stderr(Stdio::piped())
-        .spawn();
-    let mut cloudcore = Running(started.unwrap());
-    let (lines, log) = mpsc::channel();
-    let errors = BufReader::new(cloudcore.0.stderr.take().unwrap());
-    std::thread::spawn(move || {
-        for line in errors.lines().map_while(Result::ok) {
-            let _ = lines.send(line);
+    let mut command = cloudcore();
+    command.args(["--log-format", "json", "--config"]).arg(&file);
+    let code = tokio::task::block_in_place(|| {
+        let mut cloudcore = Background::start(&mut command);
+        let said = cloudcore.until_said("edges can join and connect", PATIENCE);
+        assert!(said.lines().all(|line| line.starts_with('{')), "{said}");
+        assert!(said.contains("modules.dynamicController.enable"), "{said}");
+        for port in [hub, https, tunnel] {
+            TcpStream::connect(("127.0.0.1", port)).unwrap();
         }
+        cloudcore.stop()
     });
-    let mut seen = Vec::new();
-    let up = tokio::task::block_in_place(|| {
-        while let Ok(line) = log.recv_timeout(Duration::from_secs(120)) {
-            let ready = line.contains("edges can join and connect");
-            seen.push(line);
-            if ready {
-                return true;
-            }
-        }
-        false
-    });
-    assert!(up, "{seen:#?}");
-    assert!(seen.iter().all(|line| line.starts_with('{')), "{seen:#?}");
-    assert!(seen.iter().any(|line| line.contains("modules.dynamicController.enable")), "{seen:#?}");
-    for port in [hub, https, tunnel] {
-        TcpStream::connect(("127.0.0.1", port)).unwrap();
-    }
-    let pid = cloudcore.0.id().to_string();
-    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-    let status = tokio::task::block_in_place(|| cloudcore.0.wait().unwrap());
-    let rest: Vec<_> = log.iter().collect();
-    assert_eq!(status.code(), Some(0), "{rest:#?}");
+    assert_eq!(code, Some(0));
     shutdown.request();
 }

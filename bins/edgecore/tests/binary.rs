@@ -2,10 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 use std::{
-    io::Write,
-    net::TcpListener,
     path::Path,
-    process::{Child, Command, Output, Stdio},
+    process::{Command, Output},
     sync::Arc,
     time::Duration,
 };
@@ -19,6 +17,7 @@ use kubeedge_cloud::{
 };
 use kubeedge_core::{cluster::Actor, kernel::Shutdown, pki::Names, transport::Endpoint};
 use kubeedge_store::MemoryStore;
+use kubeedge_tests::{Background, PATIENCE, free_port, text};
 use kubeedge_transport::WebSocket;
 
 fn edgecore() -> Command {
@@ -26,23 +25,11 @@ fn edgecore() -> Command {
 }
 
 fn run(args: &[&str]) -> Output {
-    edgecore().args(args).output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
+    kubeedge_tests::run(edgecore().args(args))
 }
 
 fn with_input(args: &[&str], input: &[u8]) -> Output {
-    let mut child = edgecore()
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(input).unwrap();
-    child.wait_with_output().unwrap()
+    kubeedge_tests::run_with_input(edgecore().args(args), input)
 }
 
 #[test]
@@ -110,16 +97,6 @@ async fn cloud(shutdown: &Shutdown) -> (EmbeddedCluster, CloudStatus) {
     (cluster, status)
 }
 
-/// Ends the process whatever becomes of the test.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 async fn ready(cluster: &EmbeddedCluster, name: &str) -> Node {
     let nodes = Api::<Node>::all(client(cluster, &Actor::Ourselves));
     let found = async {
@@ -132,7 +109,7 @@ async fn ready(cluster: &EmbeddedCluster, name: &str) -> Node {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), found).await.expect("the node is not ready")
+    tokio::time::timeout(PATIENCE, found).await.expect("the node is not ready")
 }
 
 fn edgecore_yaml(cloud: &CloudStatus, broker: u16, token: &str, file: &Path) {
@@ -152,17 +129,11 @@ async fn it_joins_registers_its_node_as_configured_and_ends_in_order() {
     let (folder, shutdown) = (tempfile::tempdir().unwrap(), Shutdown::new());
     let (cluster, status) = cloud(&shutdown).await;
     let token = status.token.clone().wait_for(|token| !token.is_empty()).await.unwrap().clone();
-    let broker = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let (file, data) = (folder.path().join("edgecore.yaml"), folder.path().join("data"));
-    edgecore_yaml(&status, broker, &token, &file);
-    let started = edgecore()
-        .args(["--runtime", "process"])
-        .arg("--data-dir")
-        .arg(&data)
-        .arg("--config")
-        .arg(&file)
-        .spawn();
-    let mut edgecore = Running(started.unwrap());
+    edgecore_yaml(&status, free_port(), &token, &file);
+    let mut command = edgecore();
+    command.args(["--runtime", "process", "--data-dir"]).arg(&data).arg("--config").arg(&file);
+    let mut edgecore = Background::start(&mut command);
     let node = ready(&cluster, "edge-7").await;
     assert_eq!(node.metadata.labels.unwrap()["zone"], "a");
     assert_eq!(node.spec.unwrap().taints.unwrap()[0].key, "node.kubernetes.io/unschedulable");
@@ -170,9 +141,6 @@ async fn it_joins_registers_its_node_as_configured_and_ends_in_order() {
     for kept in ["edgecore.db", "certs/server.crt", "containers"] {
         assert!(data.join(kept).exists(), "{kept}");
     }
-    let pid = edgecore.0.id().to_string();
-    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-    let ended = tokio::task::block_in_place(|| edgecore.0.wait().unwrap());
-    assert_eq!(ended.code(), Some(0));
+    assert_eq!(tokio::task::block_in_place(|| edgecore.stop()), Some(0));
     shutdown.request();
 }

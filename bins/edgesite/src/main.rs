@@ -1,12 +1,21 @@
 //! A whole KubeEdge site in one process: Kubernetes API, cloudcore, edgecore, MQTT broker.
 
-mod site;
 mod table;
 
-use std::{net::IpAddr, path::PathBuf, process::ExitCode};
+use std::{net::IpAddr, path::PathBuf, pin::pin, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use edgesite::{Site, SiteError, SiteSettings};
+use kubeedge_core::runtime::ContainerRuntime;
+use kubeedge_device::{Mapper, modbus::Modbus, simulated::Simulated};
+use kubeedge_edge::runtime::{
+    cri::{CriRuntime, CriSettings},
+    process::{ProcessRuntime, ProcessSettings},
+};
+
+/// How long processes of pods have to end, with the site.
+const GRACE: Duration = Duration::from_secs(5);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -83,5 +92,58 @@ fn run(options: Options) -> anyhow::Result<()> {
     }
     kubeedge_bin::start(&options.logs)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(site::run(options)).context("edgesite")
+    runtime.block_on(serve(options)).context("edgesite")
+}
+
+/// Runs the site until a signal or until a part of it fails.
+async fn serve(options: Options) -> anyhow::Result<()> {
+    let (begun, mut signal) = (std::time::Instant::now(), pin!(kubeedge_bin::shutdown_signal()));
+    let (folder, node) = (options.data_dir.clone(), options.node.clone());
+    let (address, port_base, plc) = (options.address, options.port_base, options.demo);
+    let mut site =
+        Site::open(SiteSettings { folder, address, port_base, node, plc }).context("--data-dir")?;
+    let (runtime, pods) = options.pods(&site).await?;
+    let started = tokio::select! {
+        started = site.start(runtime, |edge| {
+            edge.mapper(Mapper::new(Modbus::new())).mapper(Mapper::new(Simulated::new()))
+        }) => started.map(Some),
+        () = &mut signal => Ok(None),
+    };
+    let ended = match started {
+        Ok(Some(running)) => {
+            table::print(&running, options.runtime, begun.elapsed())?;
+            tokio::select! {
+                () = signal => Ok(()),
+                error = site.failed() => Err(error),
+            }
+        }
+        early => early.map(drop),
+    };
+    let stopped = site.stop().await;
+    if let Some(pods) = pods.filter(|_| !options.keep_pods) {
+        pods.stop_all(GRACE).await;
+    }
+    let hint = format!("if a port is taken, choose others with --port-base (now {port_base})");
+    match ended.and(stopped) {
+        Err(error @ SiteError::Ports { .. }) => Err(error).context(hint),
+        ended => Ok(ended?),
+    }
+}
+
+impl Options {
+    /// What runs pods; and the process runtime once more, whose processes end with the site.
+    async fn pods(&self, site: &Site) -> anyhow::Result<(Arc<dyn ContainerRuntime>, Option<ProcessRuntime>)> {
+        match self.runtime {
+            Runtime::Process => {
+                let root = site.edge_folder()?.join("containers");
+                let settings = ProcessSettings { root, shim: kubeedge_bin::shim()? };
+                let runtime = ProcessRuntime::open(settings).await?;
+                Ok((Arc::new(runtime.clone()), Some(runtime)))
+            }
+            Runtime::Cri => {
+                let settings = CriSettings { endpoint: self.cri_endpoint.clone(), ..CriSettings::default() };
+                Ok((Arc::new(CriRuntime::connect(settings)?), None))
+            }
+        }
+    }
 }

@@ -11,12 +11,12 @@ use kubeedge_core::{
     transport::{Endpoint, Frame, Link, Transport, TransportKind},
     wire::{Codec, GoJson},
 };
-use kubeedge_tests::{Site, skipped, until};
+use kubeedge_tests::{PATIENCE, Site, skipped, until};
 use kubeedge_transport::{WebSocket, WebSocketSettings};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::{PATIENCE, runs_a_pod};
+use crate::runs_a_pod;
 
 /// The CA of this site's cloudcore.
 fn authority(site: &Site) -> Authority {

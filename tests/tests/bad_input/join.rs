@@ -5,17 +5,9 @@ use std::{
     process::Command,
 };
 
-use base64::{Engine, engine::general_purpose::STANDARD};
-use kubeedge_tests::{Background, Site, binary, free_port, skipped};
+use kubeedge_tests::{Background, PATIENCE, Site, binary, free_port, skipped};
 
-use crate::{PATIENCE, runs_a_pod};
-
-/// The join token of a site.
-fn token(site: &Site) -> String {
-    let path = "jsonpath={.data.tokendata}";
-    let text = site.kubectl(&["get", "secret", "-n", "kubeedge", "tokensecret", "-o", path]);
-    String::from_utf8(STANDARD.decode(text.trim()).unwrap()).unwrap()
-}
+use crate::runs_a_pod;
 
 fn config(site: &Site, node: &str, token: &str) -> String {
     format!(
@@ -44,8 +36,8 @@ fn a_wrong_token_is_named_with_the_way_to_a_right_one_and_a_right_one_joins() {
     }
     let (site, other) = (Site::start(&[]), Site::start(&[]));
     let data = site.folder().join("second");
-    let good = token(&site);
-    let foreign = token(&other);
+    let good = site.join_token();
+    let foreign = other.join_token();
     let hash = good.split_once('.').unwrap().0;
     let forged = format!("{hash}.{}", foreign.split_once('.').unwrap().1);
     for (wrong, why) in [
@@ -70,18 +62,18 @@ fn certificates_of_another_cloud_are_named_and_the_node_joins_this_one_when_it_h
     }
     let (home, away) = (Site::start(&[]), Site::start(&[]));
     let data = home.folder().join("second");
-    let mut edge = edgecore(&home, &data, "edge-2", &token(&home));
+    let mut edge = edgecore(&home, &data, "edge-2", &home.join_token());
     home.until(&["get", "node", "edge-2"], |said| said.contains(" Ready "));
     edge.stop();
     // The node is moved, with its old token: nothing of the new cloud is believed, and the old certificates stay.
     let kept = std::fs::read(data.join("certs/server.crt")).unwrap();
-    let mut edge = edgecore(&away, &data, "edge-2", &token(&home));
+    let mut edge = edgecore(&away, &data, "edge-2", &home.join_token());
     let said = edge.until_said("do not trust each other", PATIENCE);
     assert!(said.contains("is to join another one") && said.contains("keadm gettoken"), "{said}");
     assert_eq!(std::fs::read(data.join("certs/server.crt")).unwrap(), kept);
     edge.stop();
     assert!(away.try_kubectl(&["get", "node", "edge-2"]).unwrap_err().contains("NotFound"));
-    let mut edge = edgecore(&away, &data, "edge-2", &token(&away));
+    let mut edge = edgecore(&away, &data, "edge-2", &away.join_token());
     away.until(&["get", "node", "edge-2"], |said| said.contains(" Ready "));
     runs_a_pod(&away, "undisturbed");
     edge.stop();
@@ -94,7 +86,7 @@ fn a_node_that_takes_another_name_says_that_its_certificate_is_not_of_that_name(
     }
     let site = Site::start(&[]);
     let data = site.folder().join("second");
-    let mut edge = edgecore(&site, &data, "edge-2", &token(&site));
+    let mut edge = edgecore(&site, &data, "edge-2", &site.join_token());
     site.until(&["get", "node", "edge-2"], |said| said.contains(" Ready "));
     edge.stop();
     let edge = edgecore(&site, &data, "edge-3", "");

@@ -14,11 +14,9 @@ mod mqtt;
 mod objects;
 mod ports;
 
-use std::{path::Path, process::Command, time::Duration};
+use std::{path::Path, process::Command};
 
 use kubeedge_tests::{Site, binary, run};
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Starts an edgesite that must refuse to start; what it says on stderr without its log.
 fn refused(data: &Path, args: &[&str]) -> String {

@@ -1,9 +1,9 @@
 //! MQTT: garbage of apps and mappers.
 
-use kubeedge_tests::{Site, publish, skipped, subscribe};
+use kubeedge_tests::{PATIENCE, Site, publish, skipped, subscribe};
 use serde_json::Value;
 
-use crate::{PATIENCE, runs_a_pod};
+use crate::runs_a_pod;
 
 const DEVICE: &str = "$hw/events/device/default/boiler";
 

@@ -6,9 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kubeedge_tests::{Site, publish, skipped, subscribe};
+use kubeedge_tests::{PATIENCE, Site, publish, skipped, subscribe};
 
-use crate::{PATIENCE, refused, runs_a_pod};
+use crate::{refused, runs_a_pod};
 
 const ROWS: [&str; 6] = ["Kubernetes API", "CloudHub", "join", "tunnel", "MQTT broker", "simulated PLC"];
 
