@@ -1,7 +1,8 @@
 //! WebSocket over TLS, as Go KubeEdge speaks it.
 //!
-//! TLS 1.3 and 1.2 with ring, always verified on both sides; no ALPN is offered, because a Go server that picks `h2`
-//! breaks the upgrade. The listener requires client certificates unless told that they are optional. Idle links are
+//! TLS 1.3, or 1.2 with the ECDSA suites that Go's cloudcore takes, by ring unless told otherwise
+//! ([`WebSocket::with_provider`]), always verified on both sides and never resumed, so that a certificate is verified
+//! anew with each connection; no ALPN is offered, because a Go server that picks `h2` breaks the upgrade. The listener requires client certificates unless told that they are optional. Idle links are
 //! kept small: 4 KiB read and write buffers. Identity travels in headers (`node_id`, `project_id`, `ConnectionUse`),
 //! which become claims; any path is accepted and shown.
 //!
@@ -17,11 +18,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use kubeedge_core::{
+    clock::Clock,
     failure::Failure,
     transport::{
         Credentials, Endpoint, Limits, Link, Listener, Peer, Transport, TransportError, TransportKind,
     },
 };
+use rustls::crypto::CryptoProvider;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_tungstenite::{
@@ -67,12 +70,29 @@ impl Default for WebSocketSettings {
 #[derive(Clone, Debug, Default)]
 pub struct WebSocket {
     settings: WebSocketSettings,
+    tls: tls::Tls,
 }
 
 impl WebSocket {
     /// With these settings.
     pub fn new(settings: WebSocketSettings) -> Self {
-        Self { settings }
+        Self { settings, tls: tls::Tls::default() }
+    }
+
+    /// Does its cryptography with another provider than ring, such as one whose key exchange withstands quantum computers
+    /// (X25519MLKEM768 of `rustls`'s `aws_lc_rs`, when that feature is on). Suites of TLS 1.2 that are not for ECDSA are
+    /// left out.
+    #[must_use]
+    pub fn with_provider(mut self, provider: CryptoProvider) -> Self {
+        self.tls = self.tls.with_provider(provider);
+        self
+    }
+
+    /// Tells by this clock whether a certificate is valid now. The machine's unless told otherwise.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Clock) -> Self {
+        self.tls = self.tls.with_clock(clock);
+        self
     }
 
     fn config(&self) -> WebSocketConfig {
@@ -110,7 +130,7 @@ impl Transport for WebSocket {
         let wrong = |error: std::io::Error| {
             Failure::new(TransportKind::Misconfigured, "listening").on(on.0.clone()).because(error)
         };
-        let tls = tls::server(who, self.settings.client_certificates)?;
+        let tls = self.tls.server(who, self.settings.client_certificates)?;
         let listener = TcpListener::bind(on.authority()).await.map_err(wrong)?;
         let local = listener.local_addr().map_err(wrong)?;
         let tls = TlsAcceptor::from(Arc::new(tls));
@@ -126,7 +146,7 @@ impl WebSocket {
     ) -> BoxFuture<'a, Result<Link, TransportError>> {
         Box::pin(async move {
             let fail = |kind| Failure::new(kind, "dialling").on(to.0.clone());
-            let connector = TlsConnector::from(Arc::new(tls::client(who)?));
+            let connector = TlsConnector::from(Arc::new(self.tls.client(who)?));
             let name = tls::server_name(to)?;
             let tcp = TcpStream::connect(to.authority())
                 .await

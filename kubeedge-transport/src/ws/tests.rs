@@ -10,6 +10,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 
+mod security;
+
 fn now() -> i64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() as i64 - 60
 }
@@ -125,7 +127,7 @@ async fn a_request_that_is_no_upgrade_is_answered_and_a_foreign_origin_refused()
         let transport = WebSocket::default();
         let listener = transport.listen(&Endpoint::from("127.0.0.1:0"), &site.server).await.unwrap();
         let tcp = TcpStream::connect(listener.local().authority()).await.unwrap();
-        let connector = TlsConnector::from(Arc::new(tls::client(&site.client).unwrap()));
+        let connector = TlsConnector::from(Arc::new(tls::Tls::default().client(&site.client).unwrap()));
         let mut stream = connector.connect("localhost".try_into().unwrap(), tcp).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = Vec::new();

@@ -1,22 +1,110 @@
 //! Credentials as rustls wants them.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use kubeedge_core::{
+    clock::Clock,
     failure::{BoxError, Failure},
     transport::{Credentials, Endpoint, TransportError, TransportKind},
 };
 use rustls::{
-    ClientConfig, RootCertStore, ServerConfig,
+    ClientConfig, RootCertStore, ServerConfig, SignatureScheme, SupportedCipherSuite,
     crypto::CryptoProvider,
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName},
-    server::WebPkiClientVerifier,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime},
+    server::{NoServerSessionStorage, WebPkiClientVerifier},
+    time_provider::TimeProvider,
 };
 
 use super::ClientCertificates;
 
-fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
+/// What TLS is done with: TLS 1.3, and TLS 1.2 with the suites that Go's cloudcore takes.
+#[derive(Clone, Debug)]
+pub(super) struct Tls {
+    provider: Arc<CryptoProvider>,
+    clock: Clock,
+}
+
+impl Default for Tls {
+    fn default() -> Self {
+        Self::new(rustls::crypto::ring::default_provider(), Clock::wall())
+    }
+}
+
+impl Tls {
+    fn new(mut provider: CryptoProvider, clock: Clock) -> Self {
+        provider.cipher_suites.retain(is_spoken);
+        Self { provider: Arc::new(provider), clock }
+    }
+
+    pub(super) fn with_provider(self, provider: CryptoProvider) -> Self {
+        Self::new(provider, self.clock)
+    }
+
+    pub(super) fn with_clock(self, clock: Clock) -> Self {
+        Self { clock, ..self }
+    }
+
+    fn time(&self) -> Arc<Time> {
+        Arc::new(Time(self.clock.clone()))
+    }
+
+    /// For a listener.
+    pub(super) fn server(
+        &self,
+        who: &Credentials,
+        clients: ClientCertificates,
+    ) -> Result<ServerConfig, TransportError> {
+        let provider = || self.provider.clone();
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(who)?), provider());
+        let verifier = match clients {
+            ClientCertificates::Required => verifier,
+            ClientCertificates::Optional => verifier.allow_unauthenticated(),
+        };
+        let verifier = verifier.build().map_err(|e| wrong("preparing to verify clients", e))?;
+        let config = ServerConfig::builder_with_details(provider(), self.time())
+            .with_safe_default_protocol_versions()
+            .map_err(|e| wrong("choosing TLS versions", e))?
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(chain(who), key(who)?);
+        let mut config = config.map_err(|e| wrong("using the server's certificate", e))?;
+        // A session taken up again shows the certificate of then, and nobody verifies whether it still holds.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(config)
+    }
+
+    /// For a dialler.
+    pub(super) fn client(&self, who: &Credentials) -> Result<ClientConfig, TransportError> {
+        let config = ClientConfig::builder_with_details(self.provider.clone(), self.time())
+            .with_safe_default_protocol_versions()
+            .map_err(|e| wrong("choosing TLS versions", e))?
+            .with_root_certificates(roots(who)?);
+        if who.chain.is_empty() {
+            return Ok(config.with_no_client_auth());
+        }
+        config
+            .with_client_auth_cert(chain(who), key(who)?)
+            .map_err(|e| wrong("using the client's certificate", e))
+    }
+}
+
+/// All of TLS 1.3; of TLS 1.2 what is for ECDSA certificates, which KubeEdge's are.
+fn is_spoken(suite: &SupportedCipherSuite) -> bool {
+    match suite {
+        SupportedCipherSuite::Tls13(_) => true,
+        SupportedCipherSuite::Tls12(suite) => suite.sign.contains(&SignatureScheme::ECDSA_NISTP256_SHA256),
+    }
+}
+
+/// The clock by which certificates are valid.
+#[derive(Debug)]
+struct Time(Clock);
+
+impl TimeProvider for Time {
+    fn current_time(&self) -> Option<UnixTime> {
+        let millis = u64::try_from(self.0.now().0).ok()?;
+        Some(UnixTime::since_unix_epoch(Duration::from_millis(millis)))
+    }
 }
 
 fn wrong(what: &'static str, error: impl Into<BoxError>) -> TransportError {
@@ -37,36 +125,6 @@ fn chain(who: &Credentials) -> Vec<CertificateDer<'static>> {
 
 fn key(who: &Credentials) -> Result<PrivateKeyDer<'static>, TransportError> {
     PrivateKeyDer::try_from(who.key.to_vec()).map_err(|e| wrong("reading a private key", e))
-}
-
-/// For a listener.
-pub(super) fn server(who: &Credentials, clients: ClientCertificates) -> Result<ServerConfig, TransportError> {
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(who)?), provider());
-    let verifier = match clients {
-        ClientCertificates::Required => verifier,
-        ClientCertificates::Optional => verifier.allow_unauthenticated(),
-    };
-    let verifier = verifier.build().map_err(|e| wrong("preparing to verify clients", e))?;
-    let config = ServerConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .map_err(|e| wrong("choosing TLS versions", e))?
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(chain(who), key(who)?);
-    config.map_err(|e| wrong("using the server's certificate", e))
-}
-
-/// For a dialler.
-pub(super) fn client(who: &Credentials) -> Result<ClientConfig, TransportError> {
-    let config = ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .map_err(|e| wrong("choosing TLS versions", e))?
-        .with_root_certificates(roots(who)?);
-    if who.chain.is_empty() {
-        return Ok(config.with_no_client_auth());
-    }
-    config
-        .with_client_auth_cert(chain(who), key(who)?)
-        .map_err(|e| wrong("using the client's certificate", e))
 }
 
 /// The name a server's certificate must stand for.
