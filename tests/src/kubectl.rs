@@ -15,6 +15,7 @@ use crate::{
 /// kubectl with a kubeconfig.
 #[derive(Debug)]
 pub struct Kubectl {
+    program: PathBuf,
     folder: PathBuf,
     kubeconfig: PathBuf,
 }
@@ -22,7 +23,12 @@ pub struct Kubectl {
 impl Kubectl {
     /// On the cluster of this kubeconfig, with files of its own in this folder.
     pub fn new(folder: &Path, kubeconfig: &Path) -> Self {
-        Self { folder: folder.to_owned(), kubeconfig: kubeconfig.to_owned() }
+        Self { program: "kubectl".into(), folder: folder.to_owned(), kubeconfig: kubeconfig.to_owned() }
+    }
+
+    /// Another kubectl on the same cluster.
+    pub fn by(&self, program: &Path) -> Self {
+        Self { program: program.to_owned(), ..Self::new(&self.folder, &self.kubeconfig) }
     }
 
     /// The folder everything of this test is in.
@@ -37,7 +43,7 @@ impl Kubectl {
 
     /// A call of it, in the folder of the repository.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new("kubectl");
+        let mut command = Command::new(&self.program);
         command.arg("--kubeconfig").arg(self.kubeconfig()).args(args).current_dir(repository());
         // Discovery of another cluster on the same port would be taken for this one's.
         command.env("KUBECACHEDIR", self.folder.join("cache"));

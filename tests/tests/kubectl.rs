@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use kubeedge_tests::{Site, skipped};
+use kubeedge_tests::{Site, old_kubectl, skipped};
 
 const WEB: &str = "{apiVersion: apps/v1, kind: Deployment, metadata: {name: web}, spec: {replicas: 2, selector: {matchLabels: {app: web}},
   template: {metadata: {labels: {app: web}}, spec: {terminationGracePeriodSeconds: 1, containers: [{name: c, image: localhost/host, command: [sleep, '100000'], env: [{name: STEP, value: one}]}]}}}}";
@@ -209,4 +209,29 @@ fn an_idle_site_with_many_objects_hardly_uses_the_processor() {
     let used = site.processor_time() - before;
     // A debug build on a busy machine: a full look each five seconds takes several times as much.
     assert!(used < Duration::from_millis(800), "{used:?} in 20 s");
+}
+
+#[test]
+fn debians_kubectl_1_20_works_as_the_readme_says() {
+    let (Some(program), Some(site)) = (old_kubectl(), site()) else { return };
+    let old = site.by(&program);
+    let k = |line: &str| old.kubectl(&words(line));
+    assert!(k("version").contains("v1.20"));
+    assert!(k("get nodes").contains(" Ready "));
+    let file = site.folder().join("web.yaml");
+    std::fs::write(&file, format!("---\n{WEB}")).unwrap();
+    let apply = format!("apply --validate=false -f {}", file.display());
+    assert!(k(&apply).contains("created"));
+    k("rollout status deployment/web --timeout=60s");
+    assert!(k(&apply).contains("unchanged"));
+    k("scale deployment web --replicas=1");
+    k("label deployment web tier=front");
+    old.until(&["get", "deployment", "web"], |said| said.contains("1/1"));
+    k("run loud --image=localhost/host --restart=Never --command -- echo hello");
+    old.until(&["logs", "loud"], |said| said == "hello\n");
+    assert!(k("describe pod loud").contains("localhost/host"));
+    assert!(k("get pods -o yaml").contains("kind: Pod"));
+    k("delete deployment web");
+    k("wait --for=delete pod -l app=web --timeout=60s");
+    k("delete pod loud");
 }
