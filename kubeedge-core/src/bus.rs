@@ -4,12 +4,17 @@
 //! and every module gets its own handle. A full mailbox makes a sender wait ([`Bus::send`]) or tells it so
 //! ([`Bus::try_send`]); nothing is dropped silently and a reply can never be lost to a full queue.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::future;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
+    clock::Clock,
     message::{Content, Message},
     name::{Group, ModuleName},
 };
@@ -119,10 +124,11 @@ impl Inbox {
     }
 }
 
-/// A handle to the mailboxes of all modules. Cheap to clone.
+/// A handle to the mailboxes of all modules, and to the time they go by. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Bus {
-    mailboxes: Arc<HashMap<ModuleName, Mailbox>>,
+    mailboxes: Arc<BTreeMap<ModuleName, Mailbox>>,
+    clock: Clock,
 }
 
 impl Bus {
@@ -131,13 +137,25 @@ impl Bus {
     pub fn freeze(
         modules: impl IntoIterator<Item = (ModuleName, Group, usize)>,
     ) -> (Self, HashMap<ModuleName, Inbox>) {
-        let (mut mailboxes, mut inboxes) = (HashMap::new(), HashMap::new());
+        let (mut mailboxes, mut inboxes) = (BTreeMap::new(), HashMap::new());
         for (name, group, depth) in modules {
             let (sender, receiver) = mpsc::channel(depth.max(1));
             mailboxes.insert(name.clone(), Mailbox { group, sender });
             inboxes.insert(name, Inbox { receiver });
         }
-        (Self { mailboxes: Arc::new(mailboxes) }, inboxes)
+        (Self { mailboxes: Arc::new(mailboxes), clock: Clock::wall() }, inboxes)
+    }
+
+    /// Goes by this clock instead of the machine's.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// The time of day that all modules go by.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     /// Whether a module of this name was assembled.

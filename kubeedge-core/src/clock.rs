@@ -17,6 +17,11 @@ impl Clock {
         Self(Arc::new(Millis::now))
     }
 
+    /// A clock of the caller's making.
+    pub fn of(now: impl Fn() -> Millis + Send + Sync + 'static) -> Self {
+        Self(Arc::new(now))
+    }
+
     /// A clock that starts at `from` now and goes with tokio's time, which tests pause and advance. To be called
     /// within a tokio runtime.
     pub fn simulated(from: Millis) -> Self {

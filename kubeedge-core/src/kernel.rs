@@ -31,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     bus::{Bus, Inbox},
+    clock::Clock,
     failure::BoxError,
     name::{Group, ModuleName},
 };
@@ -165,6 +166,7 @@ impl Part {
 pub struct KernelBuilder {
     parts: Vec<Part>,
     grace: Option<Duration>,
+    clock: Option<Clock>,
 }
 
 impl fmt::Debug for KernelBuilder {
@@ -206,6 +208,13 @@ impl KernelBuilder {
         self
     }
 
+    /// The time of day modules go by ([`Bus::clock`]); the machine's when not said.
+    #[must_use]
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = Some(clock);
+        self
+    }
+
     /// Freezes the bus; fails when two modules share a name.
     pub fn build(self) -> Result<Kernel, KernelError> {
         let mut seen = HashSet::new();
@@ -219,6 +228,7 @@ impl KernelBuilder {
             let module = part.module();
             (module.name(), module.group(), module.inbox_depth())
         }));
+        let bus = bus.with_clock(self.clock.unwrap_or_default());
         let parts = self.parts.into_iter().filter_map(|part| {
             let name = part.module().name();
             let inbox = inboxes.remove(&name)?;

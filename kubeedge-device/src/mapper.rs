@@ -14,6 +14,7 @@ use std::{
 
 use async_trait::async_trait;
 use kubeedge_core::{
+    clock::Clock,
     device::{
         Device, DeviceId, DeviceManager, DeviceMapper, DeviceState, DriverError, DriverKind, DriverResult,
         Reading, Value,
@@ -34,7 +35,7 @@ use self::{plan::Plan, task::Task};
 use crate::driver::Driver;
 
 /// Limits and pauses of a [`Mapper`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct MapperSettings {
     /// How long one call of a driver may take: connecting, a write, a batch of at most 64 reads.
     pub call_limit: Duration,
@@ -52,6 +53,8 @@ pub struct MapperSettings {
     pub strikes: u32,
     /// Makes the jitter of the pauses repeatable; each device gets its own from it and its name.
     pub seed: u64,
+    /// The time readings are stamped with.
+    pub clock: Clock,
 }
 
 impl Default for MapperSettings {
@@ -65,6 +68,7 @@ impl Default for MapperSettings {
             queue: 32,
             strikes: 3,
             seed: 0,
+            clock: Clock::wall(),
         }
     }
 }

@@ -11,6 +11,7 @@ use kubeedge_core::{
         self,
         devices::{self, Device, DeviceModel},
     },
+    clock::Clock,
     cluster::{Actor, ClusterApi},
     device::{Access, ModelProperty, Value as DeviceValue},
 };
@@ -43,6 +44,7 @@ async fn cluster() -> EmbeddedCluster {
         definitions: api::definitions(),
         namespaces: vec![],
         root_ca_pem: String::new(),
+        clock: Clock::wall(),
     };
     EmbeddedCluster::open(Arc::new(MemoryStore::default()), settings).await.unwrap()
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use kubeedge_cloud::apiserver::{LocalCluster, LocalSettings};
-use kubeedge_core::{kernel::Shutdown, pki::Names};
+use kubeedge_core::kernel::Shutdown;
 use kubeedge_store::MemoryStore;
 use kubeedge_tests::{Background, PATIENCE, free_port, text};
 
@@ -95,7 +95,7 @@ fn check_names_what_is_unknown_and_what_is_not_acted_on() {
 
 /// A Kubernetes API over TLS, and a kubeconfig for it.
 async fn cluster(kubeconfig: &Path, shutdown: Shutdown) {
-    let settings = LocalSettings { address: ([127, 0, 0, 1], 0).into(), names: Names::default() };
+    let settings = LocalSettings { address: ([127, 0, 0, 1], 0).into(), ..LocalSettings::default() };
     let cluster = LocalCluster::open(Arc::new(MemoryStore::default()), settings).await.unwrap();
     std::fs::write(kubeconfig, cluster.kubeconfig()).unwrap();
     tokio::spawn(cluster.run(shutdown));

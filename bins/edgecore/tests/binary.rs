@@ -15,7 +15,7 @@ use kubeedge_cloud::{
     cluster::client,
     core::{CloudCore, CloudCoreSettings, CloudStatus},
 };
-use kubeedge_core::{cluster::Actor, kernel::Shutdown, pki::Names, transport::Endpoint};
+use kubeedge_core::{cluster::Actor, kernel::Shutdown, transport::Endpoint};
 use kubeedge_store::MemoryStore;
 use kubeedge_tests::{Background, PATIENCE, free_port, text};
 use kubeedge_transport::WebSocket;
@@ -80,7 +80,7 @@ fn a_bad_configuration_ends_with_78_and_one_clear_error() {
 
 /// A cloud in this process.
 async fn cloud(shutdown: &Shutdown) -> (EmbeddedCluster, CloudStatus) {
-    let settings = LocalSettings { address: ([127, 0, 0, 1], 0).into(), names: Names::default() };
+    let settings = LocalSettings { address: ([127, 0, 0, 1], 0).into(), ..LocalSettings::default() };
     let local = LocalCluster::open(Arc::new(MemoryStore::default()), settings).await.unwrap();
     let cluster = local.cluster().clone();
     let mut settings =

@@ -44,6 +44,7 @@ use std::sync::Arc;
 
 use ::http::{Request, Response};
 use kubeedge_core::{
+    clock::Clock,
     cluster::{Actor, Body, ClusterApi, KubeService},
     store::{MetaStore, StoreError},
 };
@@ -75,6 +76,8 @@ pub struct EmbeddedSettings {
     pub namespaces: Vec<String>,
     /// The server's CA certificate in PEM, for the ConfigMap `kube-root-ca.crt` of each namespace.
     pub root_ca_pem: String,
+    /// What leases, grace, expiry and stamps are counted with.
+    pub clock: Clock,
 }
 
 /// Who makes a request.
@@ -115,7 +118,7 @@ const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-no
 impl EmbeddedCluster {
     /// Opens the cluster that this store holds; an empty store becomes an empty cluster.
     pub async fn open(store: Arc<dyn MetaStore>, settings: EmbeddedSettings) -> Result<Self, StoreError> {
-        let storage = Storage::open(store).await?;
+        let storage = Storage::open(store, settings.clock.clone()).await?;
         let server = Arc::new(Server { storage, settings, streams: RwLock::default() });
         let cluster = Self { server };
         cluster.furnish().await;
@@ -202,7 +205,7 @@ impl ClusterApi for EmbeddedCluster {
 /// Gives a pod to a node.
 async fn bind(storage: &Storage, namespace: &str, name: &str, node: &str) -> Result<(), Refusal> {
     let kind = built_in_kind("", "pods");
-    let stamp = registry::now();
+    let stamp = storage.now();
     let bound = registry::change(
         storage,
         &kind,

@@ -10,6 +10,7 @@ use http::{Method, Request, header::CONTENT_TYPE};
 use http_body_util::BodyExt;
 use kube::core::{Status, response::StatusSummary};
 use kubeedge_core::{
+    clock::Clock,
     cluster::{Actor, ClusterApi},
     name::NodeName,
 };
@@ -37,6 +38,7 @@ pub struct Clients {
     cluster: Arc<dyn ClusterApi>,
     ours: kube::Client,
     nodes: Mutex<HashMap<NodeName, kube::Client>>,
+    clock: Clock,
 }
 
 impl fmt::Debug for Clients {
@@ -49,7 +51,19 @@ impl Clients {
     /// Clients on this cluster. Must be called within a tokio runtime.
     pub fn new(cluster: Arc<dyn ClusterApi>) -> Self {
         let ours = client(&*cluster, &Actor::Ourselves);
-        Self { cluster, ours, nodes: Mutex::default() }
+        Self { cluster, ours, nodes: Mutex::default(), clock: Clock::wall() }
+    }
+
+    /// Stamps with this clock instead of the machine's.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// What is written to the cluster is stamped with this.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     /// The client that acts as cloudcore.
@@ -133,11 +147,15 @@ pub(crate) fn failure(code: u16, reason: &str, message: impl Into<String>) -> Bo
     Status::failure(&message.into(), reason).with_code(code).boxed()
 }
 
-/// The present time as Kubernetes writes it.
-pub(crate) fn now() -> String {
-    let now = time::OffsetDateTime::now_utc().replace_nanosecond(0);
-    let text = now.ok().and_then(|now| now.format(&time::format_description::well_known::Rfc3339).ok());
-    text.unwrap_or_default()
+/// The present moment, to the second.
+pub(crate) fn moment(clock: &Clock) -> time::OffsetDateTime {
+    let moment = time::OffsetDateTime::from_unix_timestamp(clock.now().0 / 1000);
+    moment.unwrap_or(time::OffsetDateTime::UNIX_EPOCH)
+}
+
+/// The present moment as Kubernetes writes it.
+pub(crate) fn stamp(clock: &Clock) -> String {
+    moment(clock).format(&time::format_description::well_known::Rfc3339).unwrap_or_default()
 }
 
 #[cfg(test)]

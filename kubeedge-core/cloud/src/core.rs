@@ -17,6 +17,7 @@ use std::{collections::HashSet, fmt, future::Future, net::SocketAddr, sync::Arc}
 
 use bytes::Bytes;
 use kubeedge_core::{
+    clock::Clock,
     cluster::ClusterApi,
     kernel::{Kernel, KernelError, Module},
     name::ModuleName,
@@ -49,6 +50,8 @@ pub struct CloudCoreSettings {
     pub objects: EdgeControllerSettings,
     /// SyncController.
     pub sync: SyncSettings,
+    /// What cloudcore stamps with.
+    pub clock: Clock,
 }
 
 impl Default for CloudCoreSettings {
@@ -59,6 +62,7 @@ impl Default for CloudCoreSettings {
             certs: CertSettings::default(),
             objects: EdgeControllerSettings::default(),
             sync: SyncSettings::default(),
+            clock: Clock::wall(),
         }
     }
 }
@@ -199,10 +203,10 @@ impl CloudCoreBuilder {
 
     /// Finds or makes the certificates and puts everything together. Must be called within a tokio runtime.
     pub async fn build(self) -> Result<CloudCore, CoreError> {
-        let clients = Arc::new(Clients::new(self.cluster));
+        let clients = Arc::new(Clients::new(self.cluster).with_clock(self.settings.clock.clone()));
         let informers = Arc::new(Informers::new(clients.ours().clone()));
         let identity = Identity::prepare(&self.settings.certs, &clients).await?;
-        let CloudCoreSettings { listen: _, hub, certs, objects, sync } = self.settings;
+        let CloudCoreSettings { listen: _, hub, certs, objects, sync, clock } = self.settings;
         let doors = self.doors.into_iter().map(|(transport, endpoint)| {
             let credentials = identity.credentials();
             Door { transport, endpoint, credentials }
@@ -233,7 +237,8 @@ impl CloudCoreBuilder {
         modules.extend(stream.map(|stream| Box::new(stream) as Box<dyn Module>));
         modules.retain(|module| !self.without.contains(&module.name()));
         modules.extend(self.modules.into_iter().map(|make| make(&parts)));
-        let kernel = modules.into_iter().fold(Kernel::builder(), |kernel, module| kernel.boxed(module));
+        let kernel =
+            modules.into_iter().fold(Kernel::builder().clock(clock), |kernel, module| kernel.boxed(module));
         Ok(CloudCore { kernel: kernel.build()?, status, parts })
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use kubeedge_cloud::apiserver::{EmbeddedCluster, EmbeddedSettings, Signer};
-use kubeedge_core::{cluster::ClusterApi, conformance::cluster::ClusterHarness};
+use kubeedge_core::{clock::Clock, cluster::ClusterApi, conformance::cluster::ClusterHarness};
 use kubeedge_store::MemoryStore;
 use parking_lot::Mutex;
 
@@ -16,6 +16,7 @@ async fn open(store: &Arc<MemoryStore>) -> EmbeddedCluster {
         definitions: Vec::new(),
         namespaces: Vec::new(),
         root_ca_pem: String::new(),
+        clock: Clock::wall(),
     };
     EmbeddedCluster::open(store.clone(), settings).await.unwrap()
 }

@@ -9,6 +9,7 @@ use http_body_util::{BodyExt, Full};
 use kubeedge_cloud::apiserver::{EmbeddedCluster, EmbeddedSettings, Signer};
 use kubeedge_core::{
     api::{self, devices::Device},
+    clock::Clock,
     cluster::{Actor, ClusterApi},
 };
 use kubeedge_store::MemoryStore;
@@ -23,6 +24,7 @@ async fn cluster() -> EmbeddedCluster {
         definitions: api::definitions(),
         namespaces: vec![],
         root_ca_pem: String::new(),
+        clock: Clock::wall(),
     };
     EmbeddedCluster::open(Arc::new(MemoryStore::default()), settings).await.unwrap()
 }

@@ -190,14 +190,14 @@ impl EdgeCoreBuilder {
     /// Puts everything together.
     pub fn build(self) -> Result<EdgeCore, KernelError> {
         let EdgeCoreSettings { hub, meta, edged, server, twin, eventbus, restart } = self.settings;
-        let (node, address) = (hub.node.clone(), edged.node_ip.clone());
+        let (node, address, clock) = (hub.node.clone(), edged.node_ip.clone(), edged.clock.clone());
         let mut hub = EdgeHub::new(hub, self.transport);
         if let Some(codec) = self.codec {
             hub = hub.codec(codec);
         }
         let bus = EventBus::new(eventbus, self.store.clone());
         let edged = Edged::new(edged, self.runtime.clone());
-        let server = EdgedServer::new(server, self.runtime, edged.pods());
+        let server = EdgedServer::new(server, self.runtime, edged.pods()).clock(clock.clone());
         let stream = self.tunnel.map(|(settings, transport)| {
             let settings = EdgeStreamSettings { node, address, ..settings };
             EdgeStream::new(settings, transport, hub.credentials(), Arc::new(server.bound()))
@@ -210,7 +210,7 @@ impl EdgeCoreBuilder {
             broker: bus.internal_address(),
         };
         let twin = DeviceTwin::new(twin, self.store.clone(), self.mappers);
-        let mut ours = Ours { kernel: Kernel::builder(), restart, without: &self.without };
+        let mut ours = Ours { kernel: Kernel::builder().clock(clock), restart, without: &self.without };
         ours.add(hub);
         ours.add(MetaManager::new(meta, self.store));
         ours.add(edged);

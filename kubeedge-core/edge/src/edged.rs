@@ -90,7 +90,8 @@ pub struct EdgedSettings {
     pub version: String,
     /// How long one request to the cloud may take; KubeEdge: 60 s.
     pub request_timeout: Duration,
-    /// The time pauses are counted and statuses are stamped with: the runtime's.
+    /// The time pauses are counted and statuses are stamped with: the runtime's. The other modules of an edgecore go by
+    /// it too.
     pub clock: Clock,
 }
 

@@ -88,6 +88,7 @@ impl Module for DeviceTwin {
             &self.mappers,
             Arc::clone(&self.intake),
             Arc::clone(&self.link),
+            ctx.bus.clock().clone(),
         )
         .await?;
         let done = twin.run(ctx).await;

@@ -51,21 +51,21 @@ impl Point {
         self.due <= now && (!self.subscribed || self.reported.is_none())
     }
 
-    /// What a value read means: a reading, unless it was reported already and is not due again.
+    /// What a value read now means, at this time of day: a reading, unless it was reported already and is not due again.
     pub(super) fn take(
         &mut self,
         device: &Device,
         property: &Property,
         value: Value,
-        now: Instant,
+        (now, at): (Instant, Millis),
     ) -> Option<Reading> {
         self.read_fault.clear();
         self.misses = 0;
         self.due = now + property.collect_every;
         let text = value.to_string();
-        if let Some((last, at)) = &self.reported {
+        if let Some((last, since)) = &self.reported {
             let cycle = property.report_every;
-            let late = !cycle.is_zero() && now.duration_since(*at) >= cycle;
+            let late = !cycle.is_zero() && now.duration_since(*since) >= cycle;
             if *last == text && !late {
                 return None;
             }
@@ -76,7 +76,7 @@ impl Point {
             property: property.model.name.clone(),
             value,
             kind: property.model.kind,
-            at: Millis::now(),
+            at,
             to_cloud: property.report_to_cloud,
             desired: self.written.clone(),
         })

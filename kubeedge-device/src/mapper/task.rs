@@ -380,7 +380,8 @@ impl<D: Driver> Task<D> {
                 self.strikes = 0;
                 self.answered = true;
                 self.backoff.reset();
-                self.readings.extend(point.take(&plan.device, property, value.clone(), now));
+                let at = self.settings.clock.now();
+                self.readings.extend(point.take(&plan.device, property, value.clone(), (now, at)));
                 Ok(Ok(value))
             }
             Err(error) => {

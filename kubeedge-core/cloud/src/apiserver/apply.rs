@@ -4,9 +4,13 @@
 //! key, `v:` items of sets). Applying an object sets its fields, refuses to take fields that others set to other
 //! values unless forced, and removes fields that the same manager applied before and nobody else wants.
 
+use kubeedge_core::clock::Clock;
 use serde_json::{Map, Value, json};
 
-use crate::apiserver::edit::{field, put};
+use crate::{
+    apiserver::edit::{field, put},
+    cluster,
+};
 
 use super::{
     kinds::Kind,
@@ -404,7 +408,14 @@ struct Entry {
 impl Entry {
     fn new(kind: &Kind, manager: &str, operation: &str, sub: &str, fields: Set) -> Self {
         let (manager, operation, sub) = (manager.to_owned(), operation.to_owned(), sub.to_owned());
-        Self { manager, operation, sub, api_version: kind.api_version(), time: registry::now(), fields }
+        Self {
+            manager,
+            operation,
+            sub,
+            api_version: kind.api_version(),
+            time: cluster::stamp(&Clock::wall()),
+            fields,
+        }
     }
 
     fn is(&self, manager: &str, operation: &str, sub: &str) -> bool {

@@ -206,7 +206,8 @@ mod tests {
     #[test]
     fn jobs_volumes_and_requests_show_what_kubectl_users_know() {
         let row = |group: &str, plural: &str, object: Value| {
-            let shown = table(&built_in_kind(group, plural), &[object], "1", "None");
+            let shown =
+                table(&built_in_kind(group, plural), &[object], OffsetDateTime::UNIX_EPOCH, "1", "None");
             let (columns, cells) = (&shown["columnDefinitions"], &shown["rows"][0]["cells"]);
             assert_eq!(columns.as_array().unwrap().len(), cells.as_array().unwrap().len(), "{plural}");
             cells.as_array().unwrap()[..5].to_vec()

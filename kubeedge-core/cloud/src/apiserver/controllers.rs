@@ -18,6 +18,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use kubeedge_core::kernel::Shutdown;
 use serde_json::{Value, json};
+use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use crate::apiserver::edit::{field, put};
@@ -25,7 +26,7 @@ use crate::apiserver::edit::{field, put};
 use super::{
     EmbeddedCluster, Server,
     kinds::{Kind, built_in_kind},
-    registry::{self, Deletion, Mode, Part, Validation, now, text},
+    registry::{self, Deletion, Mode, Part, Validation, text},
     status::Refusal,
     storage::{Change, TooOld},
 };
@@ -289,6 +290,14 @@ impl Desk {
         }
     }
 
+    fn now(&self) -> String {
+        self.server.storage.now()
+    }
+
+    fn moment(&self) -> OffsetDateTime {
+        self.server.storage.moment()
+    }
+
     /// Tells people what a controller did; the same again within its lifetime becomes a count.
     async fn event(&self, about: &Value, component: &str, kind: &str, reason: &str, message: &str) {
         let (namespace, name) = place(about);
@@ -298,7 +307,7 @@ impl Desk {
         let told = [text(about, "/metadata/uid"), component, reason, message].join("\n");
         let at = (namespace, format!("{name}.{:016x}", digest(&told)));
         let same = self.get(&events, &at);
-        let stamp = now();
+        let stamp = self.now();
         if same.is_some() {
             let again = |before: &Value| {
                 let mut event = before.clone();

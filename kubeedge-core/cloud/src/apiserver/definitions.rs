@@ -1,11 +1,13 @@
 //! What the server itself says of a CustomResourceDefinition, and what ends with one.
 
-use kubeedge_core::store::StoreError;
+use kubeedge_core::{clock::Clock, store::StoreError};
 use serde_json::{Value, json};
+
+use crate::cluster;
 
 use super::{
     edit::{field, put},
-    registry::{now, text},
+    registry::text,
     storage::{Storage, Write},
 };
 
@@ -25,7 +27,7 @@ pub(super) fn fill(definition: &mut Value) {
         .collect();
     put(definition, &["status", "storedVersions"], stored);
     if definition.pointer("/status/conditions").is_none() {
-        let condition = |of: &str, reason: &str, message: &str| json!({"type": of, "status": "True", "reason": reason, "message": message, "lastTransitionTime": now()});
+        let condition = |of: &str, reason: &str, message: &str| json!({"type": of, "status": "True", "reason": reason, "message": message, "lastTransitionTime": cluster::stamp(&Clock::wall())});
         let conditions = json!([
             condition("NamesAccepted", "NoConflicts", "no conflicts found"),
             condition("Established", "InitialNamesAccepted", "the initial names have been accepted"),

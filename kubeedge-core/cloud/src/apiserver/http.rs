@@ -155,7 +155,13 @@ impl Server {
     ) -> Response<Body> {
         let shown;
         let value = if call.wants_table() {
-            shown = table(&target.kind, &[object], text(object, "/metadata/resourceVersion"), call.include());
+            shown = table(
+                &target.kind,
+                &[object],
+                self.storage.moment(),
+                text(object, "/metadata/resourceVersion"),
+                call.include(),
+            );
             &shown
         } else if call.wants_metadata() {
             shown = json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": field(object, "/metadata")});
@@ -196,7 +202,8 @@ impl Server {
         }
         let value = if call.wants_table() {
             let objects: Vec<&Value> = found.iter().map(|object| &**object).collect();
-            let mut shown = table(&target.kind, &objects, &version.to_string(), call.include());
+            let mut shown =
+                table(&target.kind, &objects, self.storage.moment(), &version.to_string(), call.include());
             put(&mut shown, &["metadata"], meta);
             shown
         } else {

@@ -5,9 +5,9 @@ use std::{net::SocketAddr, sync::Arc};
 use futures::future;
 use kubeedge_core::{
     api,
+    clock::Clock,
     failure::BoxError,
     kernel::Shutdown,
-    message::Millis,
     pki::{Authority, Key as PrivateKey, Names, PkiError, Usage, to_pem},
     store::{Bucket, Key, MetaStore, MetaStoreExt, StoreError},
 };
@@ -31,12 +31,18 @@ pub struct LocalSettings {
     pub address: SocketAddr,
     /// Further names and addresses clients reach it by, for its certificate. Loopback is always among them.
     pub names: Names,
+    /// The time of the cluster.
+    pub clock: Clock,
 }
 
 impl Default for LocalSettings {
     /// Loopback, port 6443.
     fn default() -> Self {
-        Self { address: SocketAddr::from(([127, 0, 0, 1], 6443)), names: Names::default() }
+        Self {
+            address: SocketAddr::from(([127, 0, 0, 1], 6443)),
+            names: Names::default(),
+            clock: Clock::wall(),
+        }
     }
 }
 
@@ -95,7 +101,7 @@ impl Own {
 impl LocalCluster {
     /// Opens the cluster this store holds and listens; requests are answered once [`LocalCluster::run`] runs.
     pub async fn open(store: Arc<dyn MetaStore>, settings: LocalSettings) -> Result<Self, LocalError> {
-        let now = Millis::now().0 / 1000;
+        let now = settings.clock.now().0 / 1000;
         let own = Own::of(&*store, now).await?;
         let authority = Authority::load(own.certificate, PrivateKey::from_der(own.key)?)?;
         let mut names = settings.names;
@@ -110,6 +116,7 @@ impl LocalCluster {
             definitions: api::definitions(),
             namespaces: Vec::new(),
             root_ca_pem: ca_pem.clone(),
+            clock: settings.clock,
         };
         let cluster = EmbeddedCluster::open(store, cluster).await?;
         let serve = ServeSettings { address: settings.address, identity, admin_tokens: Vec::new() };

@@ -1,7 +1,5 @@
 //! What a create, an update or a deletion does to an object: metadata, generation, status, grace and finalizers.
 
-use std::time::SystemTime;
-
 use serde_json::{Value, json};
 
 use crate::apiserver::edit::put;
@@ -48,22 +46,9 @@ pub(crate) struct Deletion {
     pub policy: Option<String>,
 }
 
-/// The present moment as Kubernetes writes it.
-pub(crate) fn now() -> String {
-    at(SystemTime::now())
-}
-
-/// A moment in seconds from now.
-pub(crate) fn from_now(seconds: i64) -> String {
-    let moment = OffsetDateTime::now_utc() + time::Duration::seconds(seconds);
-    format(moment)
-}
-
-fn at(moment: SystemTime) -> String {
-    format(OffsetDateTime::from(moment))
-}
-
-fn format(moment: OffsetDateTime) -> String {
+/// A moment so many seconds after this one, as Kubernetes writes it.
+pub(crate) fn later(moment: OffsetDateTime, seconds: i64) -> String {
+    let moment = moment + time::Duration::seconds(seconds);
     moment.replace_nanosecond(0).ok().and_then(|m| m.format(&Rfc3339).ok()).unwrap_or_default()
 }
 
@@ -172,7 +157,7 @@ pub(crate) async fn create(
         meta.remove(own);
     }
     meta.insert("uid".to_owned(), uuid::Uuid::new_v4().to_string().into());
-    meta.insert("creationTimestamp".to_owned(), now().into());
+    meta.insert("creationTimestamp".to_owned(), storage.now().into());
     if object.get("spec").is_some() {
         put(&mut object, &["metadata", "generation"], 1);
     }
@@ -440,13 +425,13 @@ pub(crate) async fn delete(
         if dry_run {
             return Ok(Write::Keep);
         }
-        Ok(marked(kind, before, how))
+        Ok(marked(kind, before, how, storage.moment()))
     });
     let object = done.await?.ok_or_else(|| Refusal::not_found(&subject(kind, name)))?;
     Ok(Value::clone(&object))
 }
 
-fn marked(kind: &Kind, before: &Value, how: &Deletion) -> Write {
+fn marked(kind: &Kind, before: &Value, how: &Deletion, now: OffsetDateTime) -> Write {
     let mut object = before.clone();
     if how.policy.as_deref() == Some("Foreground") || how.policy.as_deref() == Some("Orphan") {
         let finalizer = if how.policy.as_deref() == Some("Orphan") { "orphan" } else { "foregroundDeletion" };
@@ -465,7 +450,7 @@ fn marked(kind: &Kind, before: &Value, how: &Deletion) -> Write {
     if already.is_none_or(|already| grace < already)
         || before.pointer("/metadata/deletionTimestamp").is_none()
     {
-        put(&mut object, &["metadata", "deletionTimestamp"], from_now(grace));
+        put(&mut object, &["metadata", "deletionTimestamp"], later(now, grace));
         put(&mut object, &["metadata", "deletionGracePeriodSeconds"], grace);
         let generation = before.pointer("/metadata/generation").and_then(Value::as_i64);
         if let Some(generation) = generation {

@@ -12,11 +12,16 @@ use std::{
 };
 
 use futures::TryStreamExt;
-use kubeedge_core::store::{Batch, Bucket, Key, MetaStore, Scan, StoreError};
+use kubeedge_core::{
+    clock::Clock,
+    store::{Batch, Bucket, Key, MetaStore, Scan, StoreError},
+};
 use parking_lot::RwLock;
 use serde_json::Value;
-
+use time::OffsetDateTime;
 use tokio::sync::{Mutex, watch};
+
+use crate::cluster;
 
 /// Where objects are kept.
 const OBJECTS: Bucket = Bucket("apiserver");
@@ -101,11 +106,12 @@ pub(crate) struct Storage {
     state: RwLock<State>,
     writing: Mutex<()>,
     newest: watch::Sender<u64>,
+    clock: Clock,
 }
 
 impl Storage {
-    /// Reads what the store holds.
-    pub(crate) async fn open(store: Arc<dyn MetaStore>) -> Result<Self, StoreError> {
+    /// Reads what the store holds. The clock is what leases, grace and expiry are counted with.
+    pub(crate) async fn open(store: Arc<dyn MetaStore>, clock: Clock) -> Result<Self, StoreError> {
         let mut state = State::default();
         let mut rows = store.scan(Scan::new(OBJECTS, ""));
         while let Some(row) = rows.try_next().await? {
@@ -120,7 +126,17 @@ impl Storage {
         state.version = counter.unwrap_or(0);
         state.forgotten = state.version;
         let newest = watch::Sender::new(state.version);
-        Ok(Self { store, state: RwLock::new(state), writing: Mutex::default(), newest })
+        Ok(Self { store, state: RwLock::new(state), writing: Mutex::default(), newest, clock })
+    }
+
+    /// The present moment.
+    pub(crate) fn moment(&self) -> OffsetDateTime {
+        cluster::moment(&self.clock)
+    }
+
+    /// The present moment as Kubernetes writes it.
+    pub(crate) fn now(&self) -> String {
+        cluster::stamp(&self.clock)
     }
 
     /// The newest version.

@@ -12,11 +12,11 @@ use super::{
 pub(crate) fn table(
     kind: &Kind,
     objects: &[impl std::borrow::Borrow<Value>],
+    now: OffsetDateTime,
     version: &str,
     include: &str,
 ) -> Value {
     let columns = columns(kind);
-    let now = OffsetDateTime::now_utc();
     let rows: Vec<_> = objects.iter().map(|object| row(kind, object.borrow(), now, include)).collect();
     let definitions: Vec<_> = columns
         .iter()
@@ -420,7 +420,7 @@ mod tests {
     use crate::apiserver::kinds::built_in_kind;
 
     fn pod_row(pod: Value) -> Vec<Value> {
-        let table = table(&built_in_kind("", "pods"), &[pod], "1", "None");
+        let table = table(&built_in_kind("", "pods"), &[pod], OffsetDateTime::UNIX_EPOCH, "1", "None");
         table["rows"][0]["cells"].as_array().unwrap().clone()
     }
 

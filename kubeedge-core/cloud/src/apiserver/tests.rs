@@ -22,6 +22,7 @@ fn settings() -> EmbeddedSettings {
         definitions: vec![],
         namespaces: vec!["kubeedge".into()],
         root_ca_pem: "pem".into(),
+        clock: Clock::wall(),
     }
 }
 

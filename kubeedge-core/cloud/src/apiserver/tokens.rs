@@ -10,7 +10,7 @@ use super::{
     Server,
     http::{Answer, Call, json_answer},
     kinds::built_in_kind,
-    registry::{from_now, text},
+    registry::{later, text},
     status::{Refusal, Subject},
 };
 
@@ -31,7 +31,8 @@ pub(super) fn issue(server: &Server, call: &Call, namespace: &str, name: &str) -
     if audiences.as_array().is_none_or(Vec::is_empty) {
         audiences = json!([ISSUER]);
     }
-    let now = time::OffsetDateTime::now_utc().unix_timestamp();
+    let moment = server.storage.moment();
+    let now = moment.unix_timestamp();
     let subject = format!("system:serviceaccount:{namespace}:{name}");
     let mut kubernetes = json!({"namespace": namespace, "serviceaccount": {"name": name, "uid": text(&account, "/metadata/uid")}});
     if let Some(bound) = request.pointer("/spec/boundObjectRef").filter(|bound| bound.is_object()) {
@@ -43,7 +44,7 @@ pub(super) fn issue(server: &Server, call: &Call, namespace: &str, name: &str) -
     }
     let claims = json!({"aud": audiences, "exp": now + seconds, "iat": now, "nbf": now, "iss": ISSUER, "sub": subject, "kubernetes.io": kubernetes});
     let token = server.settings.signer.sign(&claims);
-    put(&mut request, &["status"], json!({"token": token, "expirationTimestamp": from_now(seconds)}));
+    put(&mut request, &["status"], json!({"token": token, "expirationTimestamp": later(moment, seconds)}));
     put(&mut request, &["kind"], "TokenRequest");
     put(&mut request, &["apiVersion"], "authentication.k8s.io/v1");
     put(&mut request, &["spec", "expirationSeconds"], seconds);
@@ -54,7 +55,7 @@ pub(super) fn issue(server: &Server, call: &Call, namespace: &str, name: &str) -
 /// The user a service account token stands for, if this server signed it and it is still good.
 pub(super) fn user_of(server: &Server, token: &str) -> Option<String> {
     let claims = server.settings.signer.verify(token)?;
-    let now = time::OffsetDateTime::now_utc().unix_timestamp();
+    let now = server.storage.moment().unix_timestamp();
     (claims.get("exp")?.as_i64()? > now).then(|| claims.get("sub")?.as_str().map(str::to_owned)).flatten()
 }
 

@@ -191,7 +191,9 @@ impl Cursor {
     fn line(&mut self, kind: &str, object: &Value) -> Bytes {
         let shown = match &self.watch.table {
             Some(include) => {
-                let mut shown = table(&self.watch.kind, &[object], &self.version.to_string(), include);
+                let now = self.server.storage.moment();
+                let version = self.version.to_string();
+                let mut shown = table(&self.watch.kind, &[object], now, &version, include);
                 // Kubernetes tells the columns once.
                 if std::mem::replace(&mut self.headed, true) {
                     put(&mut shown, &["columnDefinitions"], Value::Null);

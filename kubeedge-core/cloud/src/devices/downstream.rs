@@ -76,7 +76,8 @@ impl Downstream {
     pub(super) fn announce(&self, node: &NodeName) -> Option<Message> {
         let on = |seen: &&Seen| seen.sent && seen.view.node.as_ref() == Some(node);
         let devices: Vec<_> = self.seen.values().filter(on).map(|seen| member(&seen.object)).collect();
-        (!devices.is_empty()).then(|| membership(node, Value::Array(devices), Value::Null))
+        (!devices.is_empty())
+            .then(|| membership(node, Value::Array(devices), Value::Null, self.clients.clock().now()))
     }
 
     async fn modified(&mut self, old: &Object, new: &Arc<Object>) -> Vec<Message> {
@@ -144,7 +145,8 @@ impl Downstream {
         let first = !self.others_use(&device.key, &node, &seen.view.model);
         seen.sent = true;
         self.seen.insert(device.key.clone(), seen);
-        let mut messages = vec![membership(&node, json!([member(device)]), Value::Null)];
+        let mut messages =
+            vec![membership(&node, json!([member(device)]), Value::Null, self.clients.clock().now())];
         if first {
             messages.push(object_message(&node, "devicemodel", Operation::INSERT, &model));
         }
@@ -163,7 +165,7 @@ impl Downstream {
             messages
                 .extend(model.map(|model| object_message(&node, "devicemodel", Operation::DELETE, &model)));
         }
-        messages.push(membership(&node, Value::Null, json!([member(device)])));
+        messages.push(membership(&node, Value::Null, json!([member(device)]), self.clients.clock().now()));
         messages.push(object_message(&node, "device", Operation::DELETE, device));
         messages
     }
@@ -192,7 +194,7 @@ impl Downstream {
         tracing::warn!(device = %device.key.name, namespace = %device.key.namespace, reason, why, "a Device is not as it should be");
         let mut hasher = DefaultHasher::new();
         (&device.uid, reason, why).hash(&mut hasher);
-        let now = cluster::now();
+        let now = cluster::stamp(self.clients.clock());
         let event = json!({
             "apiVersion": "v1", "kind": "Event",
             "metadata": {"name": format!("{}.{:016x}", device.key.name, hasher.finish()), "namespace": device.key.namespace},
@@ -231,9 +233,9 @@ fn member(device: &Object) -> Value {
     }
 }
 
-fn membership(node: &NodeName, added: Value, removed: Value) -> Message {
+fn membership(node: &NodeName, added: Value, removed: Value, now: Millis) -> Message {
     let content = json!({
-        "event_id": uuid::Uuid::new_v4().to_string(), "timestamp": Millis::now(),
+        "event_id": uuid::Uuid::new_v4().to_string(), "timestamp": now,
         "added_devices": added, "removed_devices": removed,
     });
     Message::new(ModuleName::DEVICE_CONTROLLER, Operation::UPDATE, format!("node/{node}/membership"))

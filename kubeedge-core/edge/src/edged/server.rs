@@ -30,9 +30,9 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use k8s_openapi::jiff::Timestamp;
 use kubeedge_core::{
+    clock::Clock,
     failure::BoxError,
     kernel::{Module, ModuleContext},
-    message::Millis,
     name::{Group, ModuleName},
     runtime::ContainerRuntime,
 };
@@ -101,12 +101,25 @@ struct Local {
     settings: EdgedServerSettings,
     runtime: Arc<dyn ContainerRuntime>,
     pods: PodBook,
+    clock: Clock,
 }
 
 impl EdgedServer {
     /// Serves the pods of this book, whose containers this runtime runs.
     pub fn new(settings: EdgedServerSettings, runtime: Arc<dyn ContainerRuntime>, pods: PodBook) -> Self {
-        Self { local: Arc::new(Local { settings, runtime, pods }), bound: watch::Sender::new(None) }
+        Self {
+            local: Arc::new(Local { settings, runtime, pods, clock: Clock::wall() }),
+            bound: watch::Sender::new(None),
+        }
+    }
+
+    /// Tells the time by this clock.
+    #[must_use]
+    pub fn clock(mut self, clock: Clock) -> Self {
+        let Local { settings, runtime, pods, .. } = &*self.local;
+        let (settings, runtime, pods) = (settings.clone(), runtime.clone(), pods.clone());
+        self.local = Arc::new(Local { settings, runtime, pods, clock });
+        self
     }
 
     /// Where it listens, while it does.
@@ -215,8 +228,10 @@ fn text(status: StatusCode, kind: &'static str, text: impl Into<Bytes>) -> Respo
     response
 }
 
-fn now() -> Timestamp {
-    Timestamp::from_millisecond(Millis::now().0).unwrap_or_default()
+impl Local {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millisecond(self.clock.now().0).unwrap_or_default()
+    }
 }
 
 const PLAIN: &str = "text/plain; charset=utf-8";

@@ -11,10 +11,11 @@ use std::{
 use futures::TryStreamExt;
 use kubeedge_core::{
     bus::{Bus, Envelope},
+    clock::Clock,
     device::{DeviceManager, DeviceMapper, Reading, ValueType},
     failure::{BoxError, chain},
     kernel::ModuleContext,
-    message::{Content, Message, Millis},
+    message::{Content, Message},
     name::{Group, ModuleName, NodeName, Operation},
     store::{Bucket, MetaStore, Scan, StoreError},
 };
@@ -70,6 +71,7 @@ pub(super) struct Twin {
     /// Whether the cloud is there; known beyond a restart of the module.
     link: Arc<AtomicBool>,
     pub(super) said: Said,
+    clock: Clock,
 }
 
 impl Twin {
@@ -80,6 +82,7 @@ impl Twin {
         mappers: &[Arc<dyn DeviceMapper>],
         intake: Arc<Intake>,
         link: Arc<AtomicBool>,
+        clock: Clock,
     ) -> Result<Self, BoxError> {
         let rows = Rows::load(&*store).await?;
         let up = Arc::clone(&intake) as Arc<dyn DeviceManager>;
@@ -87,7 +90,8 @@ impl Twin {
         let mut uplink = Uplink::new(node.clone());
         uplink.everything_changed(&rows);
         uplink.link(link.load(Ordering::Relaxed));
-        let mut twin = Self { node, store, rows, mappers, uplink, intake, link, said: Said::default() };
+        let said = Said::default();
+        let mut twin = Self { node, store, rows, mappers, uplink, intake, link, said, clock };
         twin.load_objects().await?;
         Ok(twin)
     }
@@ -156,7 +160,7 @@ impl Twin {
                 Err(error) => {
                     tracing::error!(error = %chain(&error), "twins could not be stored");
                     self.rows.reload(&*self.store).await?;
-                    said = Self::failures(&said, &error);
+                    said = self.failures(&said, &error);
                 }
             }
         }
@@ -198,10 +202,10 @@ impl Twin {
         }
     }
 
-    fn failures(said: &Said, error: &StoreError) -> Said {
+    fn failures(&self, said: &Said, error: &StoreError) -> Said {
         let failed = |(device, event): &(String, String)| {
             let body = Body::Failed { code: 500, reason: chain(error) };
-            (format!("{DEVICE_TOPIC}{device}/twin/update/result"), wire::text(event, now(), body))
+            (format!("{DEVICE_TOPIC}{device}/twin/update/result"), wire::text(event, self.now(), body))
         };
         Said { publish: said.at_stake.iter().map(failed).collect(), ..Said::default() }
     }
@@ -337,7 +341,9 @@ fn names_object(resource: &str) -> bool {
     matches!(parts.next(), Some("device" | "devicemodel")) && parts.count() == 1
 }
 
-/// The time, in milliseconds.
-pub(super) fn now() -> i64 {
-    Millis::now().0
+impl Twin {
+    /// The time, in milliseconds.
+    pub(super) fn now(&self) -> i64 {
+        self.clock.now().0
+    }
 }

@@ -3,7 +3,7 @@
 use kubeedge_core::message::Message;
 
 use super::{
-    apply::{NODE_TOPIC, Twin, now},
+    apply::{NODE_TOPIC, Twin},
     rows::DeviceRow,
     rules::Origin,
     uplink::fresh_id,
@@ -97,7 +97,7 @@ impl Twin {
     fn say_members(&mut self, added: Option<Vec<WireDevice>>, removed: Option<Vec<WireDevice>>) {
         let body = Body::Membership { added_devices: added, removed_devices: removed };
         let topic = format!("{NODE_TOPIC}{}/membership/updated", self.node);
-        self.said.publish.push((topic, wire::text(&fresh_id(), now(), body)));
+        self.said.publish.push((topic, wire::text(&fresh_id(), self.now(), body)));
     }
 }
 

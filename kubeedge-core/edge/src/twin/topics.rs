@@ -6,7 +6,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
-    apply::{DEVICE_TOPIC, NODE_TOPIC, Twin, now},
+    apply::{DEVICE_TOPIC, NODE_TOPIC, Twin},
     rows::DeviceRow,
     rules::{self, Origin},
     uplink::fresh_id,
@@ -48,9 +48,9 @@ impl Twin {
         let text = match event_id(payload) {
             Ok(event) => {
                 let devices = self.rows.all().map(|(id, known)| known.row.wire(id)).collect();
-                wire::text(&event, now(), Body::Devices { devices })
+                wire::text(&event, self.now(), Body::Devices { devices })
             }
-            Err(reason) => wire::text("", now(), Body::Failed { code: 400, reason }),
+            Err(reason) => wire::text("", self.now(), Body::Failed { code: 400, reason }),
         };
         self.said.publish.push((topic, text));
     }
@@ -58,15 +58,15 @@ impl Twin {
     fn get_twins(&mut self, id: &str, payload: &[u8]) {
         let topic = format!("{DEVICE_TOPIC}{id}/twin/get/result");
         let text = match (event_id(payload), self.rows.get(id)) {
-            (Err(reason), _) => wire::text("", now(), Body::Failed { code: 400, reason }),
+            (Err(reason), _) => wire::text("", self.now(), Body::Failed { code: 400, reason }),
             (Ok(event), None) => {
                 let reason = format!("Device {id} not found while getting twin");
-                wire::text(&event, now(), Body::Failed { code: 404, reason })
+                wire::text(&event, self.now(), Body::Failed { code: 404, reason })
             }
             (Ok(event), Some(known)) => {
                 let living = known.twins.iter().filter(|(_, row)| !row.is_deleted());
                 let twin = living.map(|(name, row)| (name.clone(), Some(row.wire()))).collect();
-                wire::text(&event, now(), Body::Twins { twin })
+                wire::text(&event, self.now(), Body::Twins { twin })
             }
         };
         self.said.publish.push((topic, text));
@@ -77,7 +77,7 @@ impl Twin {
             Ok(update) => self.change_twins(id, &update.event_id, &update.twin, origin),
             Err(reason) => {
                 tracing::warn!(device = id, reason, "twin update refused");
-                let text = wire::text("", now(), Body::Failed { code: 400, reason });
+                let text = wire::text("", self.now(), Body::Failed { code: 400, reason });
                 // Go answers on the empty id only, where whoever asked does not listen.
                 self.said.publish.push((format!("{DEVICE_TOPIC}/twin/update/result"), text.clone()));
                 self.said.publish.push((format!("{DEVICE_TOPIC}{id}/twin/update/result"), text));
@@ -86,7 +86,7 @@ impl Twin {
     }
 
     pub(super) fn change_twins(&mut self, id: &str, event: &str, patches: &Patches, origin: Origin) {
-        let at = now();
+        let at = self.now();
         let result = format!("{DEVICE_TOPIC}{id}/twin/update/result");
         let Some(known) = self.rows.get(id) else {
             let reason = "update rejected due to the device is not existed".to_owned();
@@ -139,7 +139,7 @@ impl Twin {
     pub(super) fn set_state(&mut self, id: &str, state: &str) {
         let Some(known) = self.rows.get(id) else { return };
         let is_up = ["online", "ok"].contains(&state.to_lowercase().as_str());
-        let last_online = if is_up { rfc3339_now() } else { String::new() };
+        let last_online = if is_up { rfc3339(self.now()) } else { String::new() };
         let row = DeviceRow { state: state.to_owned(), last_online, ..known.row.clone() };
         let device = StateOf {
             name: row.name.clone(),
@@ -148,7 +148,7 @@ impl Twin {
         };
         self.rows.put(id, row);
         let topic = format!("{DEVICE_TOPIC}{id}/state/update/result");
-        self.said.publish.push((topic, wire::text(&fresh_id(), now(), Body::Device { device })));
+        self.said.publish.push((topic, wire::text(&fresh_id(), self.now(), Body::Device { device })));
         self.said.states.push(id.to_owned());
     }
 
@@ -176,13 +176,14 @@ impl Twin {
         let event = root.text("event_id").unwrap_or_default();
         self.rows.put(id, row);
         let topic = format!("{DEVICE_TOPIC}{id}/updated");
-        self.said.publish.push((topic, wire::text(&event, now(), Body::Attributes { attributes: changed })));
+        self.said
+            .publish
+            .push((topic, wire::text(&event, self.now(), Body::Attributes { attributes: changed })));
     }
 }
 
-fn rfc3339_now() -> String {
-    let now = OffsetDateTime::now_utc();
-    let whole = now.replace_nanosecond(0).unwrap_or(now);
+fn rfc3339(millis: i64) -> String {
+    let whole = OffsetDateTime::from_unix_timestamp(millis / 1000).unwrap_or(OffsetDateTime::UNIX_EPOCH);
     whole.format(&Rfc3339).unwrap_or_default()
 }
 

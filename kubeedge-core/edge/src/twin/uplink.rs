@@ -122,7 +122,7 @@ impl Uplink {
             return;
         }
         if self.greet {
-            match bus.try_send(&ModuleName::EDGE_HUB, self.greeting()) {
+            match bus.try_send(&ModuleName::EDGE_HUB, self.greeting(bus.clock().now())) {
                 Ok(()) => self.greet = false,
                 Err(error) => return self.refused(&error),
             }
@@ -163,7 +163,7 @@ impl Uplink {
                 state: known.row.state.clone(),
                 last_online: known.row.last_online.clone(),
             };
-            let text = wire::text(&fresh_id(), Millis::now().0, Body::Device { device: state });
+            let text = wire::text(&fresh_id(), bus.clock().now().0, Body::Device { device: state });
             let message = self.message(format!("device/{device}/state/update")).with(Content::text(&text));
             self.send(bus, message, device, Dirty { state: true, ..Dirty::default() }, now)?;
         }
@@ -173,7 +173,7 @@ impl Uplink {
             .filter_map(|name| known.twins.get(name).map(|row| (name.clone(), row.for_cloud())))
             .collect();
         if !twins.is_empty() {
-            let text = wire::text(&fresh_id(), Millis::now().0, Body::Twins { twin: twins });
+            let text = wire::text(&fresh_id(), bus.clock().now().0, Body::Twins { twin: twins });
             let message = self
                 .message(format!("device/{device}/twin/edge_updated"))
                 .with(Content::from_json_bytes(text).unwrap_or_default());
@@ -219,8 +219,8 @@ impl Uplink {
     }
 
     /// Go's request for the list of devices, sent at each connect. Cloudcore of v1beta1 does not answer it.
-    fn greeting(&self) -> Message {
-        let (id, node, now) = (fresh_id(), &self.node, Millis::now().0);
+    fn greeting(&self, now: Millis) -> Message {
+        let (id, node, now) = (fresh_id(), &self.node, now.0);
         let text = format!(
             r#"{{"event_type":"group_membership_event","event_id":"{id}","group_id":"{node}","operation":"detail","timestamp":{now}}}"#
         );

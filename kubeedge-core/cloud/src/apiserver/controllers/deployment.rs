@@ -8,7 +8,7 @@ use crate::apiserver::edit::{field, put};
 use super::{
     super::{
         kinds::{Kind, built_in_kind},
-        registry::{Part, now, parse_time, text},
+        registry::{Part, parse_time, text},
         status::Refusal,
     },
     Desk, Place, controller, integer,
@@ -238,14 +238,14 @@ async fn publish(
     let updated = new.map_or(0, |set| integer(set, "/status/replicas"));
     let (revision, name) =
         (new.map_or(0, revision), new.map(|set| text(set, "/metadata/name").to_owned()).unwrap_or_default());
-    let stamp = now();
+    let (stamp, moment) = (desk.now(), desk.moment());
     let status = |before: &Value| {
         let wished = integer(before, "/spec/replicas");
         let (_, missing) = room(before);
         let enough = available >= wished - missing;
         let complete = updated == wished && replicas == wished && available >= wished;
         let numbers = Numbers { replicas, updated, ready, available };
-        let progress = progress(before, &numbers, complete, OffsetDateTime::now_utc());
+        let progress = progress(before, &numbers, complete, moment);
         let (reason, message) = match progress {
             Progress::Complete => {
                 ("NewReplicaSetAvailable", format!("ReplicaSet {name:?} has successfully progressed."))

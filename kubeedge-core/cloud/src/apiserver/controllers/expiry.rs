@@ -23,7 +23,7 @@ const FINISHED_PODS: usize = 1250;
 const BURST: usize = 1024;
 
 pub(super) async fn reconcile(desk: &Desk) -> Result<(), Refusal> {
-    let now = OffsetDateTime::now_utc();
+    let now = desk.moment();
     let (events, pods) = (built_in_kind("", "events"), built_in_kind("", "pods"));
     let all = desk.list("", "events", "");
     for event in all.iter().filter(|event| is_old(event, now)).take(BURST) {

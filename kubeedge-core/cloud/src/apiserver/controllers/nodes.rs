@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use super::{
     super::{
         kinds::built_in_kind,
-        registry::{Part, now, parse_time, text},
+        registry::{Part, parse_time, text},
         status::Refusal,
     },
     Desk, condition_is, is_active, place,
@@ -31,7 +31,10 @@ async fn watch_over(desk: &Desk, node: &Value) -> Result<(), Refusal> {
     let name = text(node, "/metadata/name").to_owned();
     if !is_alive(desk, node, &name) && !condition_is(node, "Ready", "Unknown") {
         tracing::warn!(node = %name, "node has stopped renewing its lease");
-        desk.change(&built_in_kind("", "nodes"), &place(node), Part::Status, unknown).await?;
+        desk.change(&built_in_kind("", "nodes"), &place(node), Part::Status, |before| {
+            unknown(before, &desk.now())
+        })
+        .await?;
         desk.event(
             node,
             "node-controller",
@@ -61,10 +64,10 @@ fn is_alive(desk: &Desk, node: &Value, name: &str) -> bool {
     let renewed = lease.as_ref().and_then(|lease| parse_time(text(lease, "/spec/renewTime")));
     let made = parse_time(text(node, "/metadata/creationTimestamp"));
     let last = renewed.max(made);
-    last.is_none_or(|last| (OffsetDateTime::now_utc() - last).whole_seconds() < GRACE)
+    last.is_none_or(|last| (desk.moment() - last).whole_seconds() < GRACE)
 }
 
-fn unknown(before: &Value) -> Value {
+fn unknown(before: &Value, now: &str) -> Value {
     let mut node = before.clone();
     let list = before.pointer("/status/conditions").and_then(Value::as_array);
     if !list.is_some_and(|list| list.iter().any(|condition| text(condition, "/type") == "Ready")) {
@@ -79,7 +82,7 @@ fn unknown(before: &Value) -> Value {
         put(condition, &["status"], "Unknown");
         put(condition, &["reason"], "NodeStatusUnknown");
         put(condition, &["message"], "Kubelet stopped posting node status.");
-        put(condition, &["lastTransitionTime"], now());
+        put(condition, &["lastTransitionTime"], now);
     }
     node
 }
@@ -97,8 +100,9 @@ async fn taint(desk: &Desk, node: &Value, wanted: Option<&str>) -> Result<(), Re
     }
     let mut new: Vec<Value> = taints.iter().filter(|taint| !ours(taint)).cloned().collect();
     if let Some(key) = wanted {
-        new.push(json!({"key": key, "effect": "NoSchedule", "timeAdded": now()}));
-        new.push(json!({"key": key, "effect": "NoExecute", "timeAdded": now()}));
+        let now = desk.now();
+        new.push(json!({"key": key, "effect": "NoSchedule", "timeAdded": now}));
+        new.push(json!({"key": key, "effect": "NoExecute", "timeAdded": now}));
     }
     desk.change(&built_in_kind("", "nodes"), &place(node), Part::Main, |before| {
         let mut node = before.clone();
@@ -118,7 +122,7 @@ async fn evict(desk: &Desk, name: &str) -> Result<(), Refusal> {
     let taints = node.pointer("/spec/taints").and_then(Value::as_array).cloned().unwrap_or_default();
     let pods = desk.list("", "pods", "");
     for pod in pods.iter().filter(|pod| text(pod, "/spec/nodeName") == name && is_active(pod)) {
-        if taints.iter().any(|taint| drives_out(taint, pod, OffsetDateTime::now_utc())) {
+        if taints.iter().any(|taint| drives_out(taint, pod, desk.moment())) {
             let message = format!(
                 "Marking for deletion Pod {}/{}",
                 text(pod, "/metadata/namespace"),
@@ -149,9 +153,9 @@ mod tests {
 
     #[test]
     fn a_node_that_never_said_anything_gets_a_ready_condition_that_is_unknown() {
-        assert!(condition_is(&unknown(&json!({"metadata": {"name": "n"}})), "Ready", "Unknown"));
+        assert!(condition_is(&unknown(&json!({"metadata": {"name": "n"}}), ""), "Ready", "Unknown"));
         let spoke = json!({"status": {"conditions": [{"type": "Ready", "status": "True"}, {"type": "DiskPressure", "status": "False"}]}});
-        let lost = unknown(&spoke);
+        let lost = unknown(&spoke, "");
         assert!(condition_is(&lost, "Ready", "Unknown") && condition_is(&lost, "DiskPressure", "Unknown"));
         assert_eq!(lost["status"]["conditions"].as_array().unwrap().len(), 2);
     }

@@ -44,7 +44,7 @@ pub(super) async fn reconcile(desk: &Desk, at: &Place) -> Result<(), Refusal> {
     }
     let active: Vec<&Value> = mine.iter().map(|pod| &***pod).collect();
     let ready = active.iter().filter(|pod| condition_is(pod, "Ready", "True")).count();
-    let (patience, moment) = (integer(&set, "/spec/minReadySeconds"), OffsetDateTime::now_utc());
+    let (patience, moment) = (integer(&set, "/spec/minReadySeconds"), desk.moment());
     let available = active.iter().filter(|pod| is_available(pod, patience, moment)).count();
     desk.change(&kind, at, Part::Status, |before| {
         let mut new = before.clone();

@@ -78,7 +78,7 @@ async fn unschedulable(desk: &Desk, pod: &Value, why: &str) -> Result<(), Refusa
         return Ok(());
     }
     desk.event(pod, "default-scheduler", "Warning", "FailedScheduling", why).await;
-    let condition = json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": why, "lastTransitionTime": super::now()});
+    let condition = json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": why, "lastTransitionTime": desk.now()});
     desk.change(&built_in_kind("", "pods"), &place(pod), Part::Status, |before| {
         let mut new = before.clone();
         put(&mut new, &["status", "conditions"], json!([condition]));

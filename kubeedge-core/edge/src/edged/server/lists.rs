@@ -6,12 +6,11 @@ use http::{Response, StatusCode};
 use k8s_openapi::jiff::Timestamp;
 use kubeedge_core::{
     failure::chain,
-    message::Millis,
     runtime::{Container, ContainerState, Usage},
 };
 use serde_json::{Value, json};
 
-use super::{Answer, Body, Local, PLAIN, Refusal, now, text};
+use super::{Answer, Body, Local, PLAIN, Refusal, text};
 
 const JSON: &str = "application/json";
 
@@ -98,7 +97,7 @@ fn at(now: Timestamp, usage: Usage) -> (Value, Value) {
 
 /// The kubelet's summary, as far as the runtime tells: CPU time and working set.
 pub(super) async fn summary(local: &Local) -> Answer {
-    let now = now();
+    let now = local.now();
     let mut pods: BTreeMap<[String; 3], (Usage, Vec<Value>)> = BTreeMap::new();
     for Used { pod, container, usage } in usage(local).await? {
         let (sum, containers) = pods.entry(pod).or_default();
@@ -126,7 +125,7 @@ fn started(container: &Container) -> Option<String> {
 
 /// What metrics-server reads, in Prometheus' text format.
 pub(super) async fn resource_metrics(local: &Local) -> Answer {
-    let now = Millis::now().0;
+    let now = local.clock.now().0;
     let all = usage(local).await?;
     let (mut cpu, mut memory) = (String::new(), String::new());
     for Used { pod: [namespace, name, _], container, usage } in &all {

@@ -17,7 +17,6 @@ use kubeedge_core::{
 use super::{
     Answer, Local, Refusal,
     cri_log::{Printer, Show, Wanted},
-    now,
     query::Query,
     tail::{Follow, Log},
 };
@@ -91,7 +90,7 @@ pub(super) async fn logs(local: &Local, parts: [&str; 3], query: &Query) -> Answ
         let why = format!("container {container:?} not found in pod {name:?}");
         return Err(Refusal::new(StatusCode::NOT_FOUND, why));
     }
-    let options = Options::read(query, now())?;
+    let options = Options::read(query, local.now())?;
     let view = local.view(&pod).await?;
     let chosen = choose(&pod, &view, container, options.previous)
         .map_err(|why| Refusal::new(StatusCode::BAD_REQUEST, why))?;
