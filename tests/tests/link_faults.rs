@@ -249,8 +249,9 @@ struct Wanted {
 }
 
 fn pod(name: &str) -> Value {
+    // It stays on its node however long the cluster does not hear of that.
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {
-        "nodeName": "edge-1", "terminationGracePeriodSeconds": 1,
+        "nodeName": "edge-1", "terminationGracePeriodSeconds": 1, "tolerations": [{"operator": "Exists"}],
         "containers": [{"name": "c", "image": "app:1", "command": ["wait"],
             "envFrom": [{"configMapRef": {"name": "app"}}]}]}})
 }
