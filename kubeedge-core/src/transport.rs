@@ -4,7 +4,7 @@
 //! *For implementers*: write [`Transport`], [`Listener`], [`Incoming`] and [`FrameSink`]; run
 //! `kubeedge_core::transport_conformance!` over it (feature `conformance`).
 //!
-//! A transport knows nothing of messages. Back-pressure is awaiting: [`FrameSink::send`] waits while the peer does
+//! A transport knows nothing of messages but their [`Lane`]. Back-pressure is awaiting: [`FrameSink::send`] waits while the peer does
 //! not read, and no implementation buffers without bound. Verification of the peer cannot be switched off.
 //!
 //! A peer that takes in whoever says its name and sends back what it hears, over any transport:
@@ -54,9 +54,33 @@ kinds! {
 /// A link or a dial failed.
 pub type TransportError = Failure<TransportKind>;
 
+/// Which frames need not wait for which: a lost packet or a full window of one lane must not hold up those before it, as
+/// far as a transport can tell lanes apart. QUIC gives each a stream of its own; a WebSocket, as Go speaks it, has one
+/// order for all.
+///
+/// Frames of one lane arrive in the order they were sent; frames of different lanes may pass each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Lane {
+    /// Keepalives, answers, confirmations, pods and all other objects. The first in rank.
+    #[default]
+    Control,
+    /// Twins of devices.
+    Twins,
+    /// Uploads, events and what users send each other. The last.
+    Bulk,
+}
+
+impl Lane {
+    /// All of them, by rank.
+    pub const ALL: [Self; 3] = [Self::Control, Self::Twins, Self::Bulk];
+}
+
 /// One frame, kept whole: what one side sends at once, the other receives at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
+    /// The lane it travels in. On what is received: the lane it was sent in, or [`Lane::Control`] where the transport
+    /// does not carry it.
+    pub lane: Lane,
     /// Whether the payload is text by the peer's word. Go sends binary tunnel data as text, so this is a label,
     /// not a promise of UTF-8.
     pub text: bool,
@@ -67,11 +91,16 @@ pub struct Frame {
 impl Frame {
     /// A text frame.
     pub fn text(payload: impl Into<Bytes>) -> Self {
-        Self { text: true, payload: payload.into() }
+        Self { lane: Lane::Control, text: true, payload: payload.into() }
     }
     /// A binary frame.
     pub fn binary(payload: impl Into<Bytes>) -> Self {
-        Self { text: false, payload: payload.into() }
+        Self { lane: Lane::Control, text: false, payload: payload.into() }
+    }
+    /// The same in another lane.
+    #[must_use]
+    pub fn in_lane(self, lane: Lane) -> Self {
+        Self { lane, ..self }
     }
 }
 
@@ -181,7 +210,7 @@ pub struct Limits {
 #[async_trait]
 pub trait FrameSink: Send {
     /// Hands over one frame, waiting while the peer does not read. A frame larger than [`Limits::max_frame`] is
-    /// refused with [`TransportKind::TooLarge`] and the link lives on. Frames of one sink arrive in order. Returned
+    /// refused with [`TransportKind::TooLarge`] and the link lives on. Frames of one lane arrive in order. Returned
     /// `Ok` does not mean received. Dropped before it returns: the frame may or may not have been sent, and the
     /// link must be given up.
     async fn send(&mut self, frame: Frame) -> Result<(), TransportError>;
@@ -197,7 +226,18 @@ pub trait FrameSink: Send {
         Ok(())
     }
 
-    /// Ends the link in order; the peer's stream ends after the frames sent before. May be called twice.
+    /// Whether a frame of this lane is taken now, without waiting for frames before it in its lane. For senders that
+    /// choose what goes next; [`FrameSink::send`] waits by itself. Without lanes of its own, as is the default, a
+    /// transport always says yes. So does every transport of [`Lane::Control`].
+    fn has_room(&self, lane: Lane) -> bool {
+        let _ = lane;
+        true
+    }
+
+    /// Waits until a lane that has no room has some; returns at once while all have. Cancel-safe.
+    async fn more_room(&mut self) {}
+
+    /// Ends the link in order; the peer's stream ends after the frames sent before, of all lanes. May be called twice.
     async fn close(&mut self) -> Result<(), TransportError>;
 }
 

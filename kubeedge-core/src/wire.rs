@@ -34,7 +34,7 @@ pub struct GoJson;
 
 impl Codec for GoJson {
     fn encode(&self, message: &Message) -> Result<Frame, CodecError> {
-        Ok(Frame { text: true, payload: json::encode(message) })
+        Ok(Frame::text(json::encode(message)))
     }
 
     fn decode(&self, frame: Frame) -> Result<Message, CodecError> {

@@ -7,7 +7,7 @@ use futures::{StreamExt, stream::BoxStream};
 use kubeedge_core::{
     failure::Failure,
     transport::{
-        Credentials, Endpoint, Frame, FrameSink, Incoming, Limits, Link, Listener, Peer, Transport,
+        Credentials, Endpoint, Frame, FrameSink, Incoming, Lane, Limits, Link, Listener, Peer, Transport,
         TransportError, TransportKind,
     },
 };
@@ -82,6 +82,14 @@ impl FrameSink for FaultySink {
             tokio::time::sleep(delay).await;
         }
         if dropped { Ok(()) } else { self.inner.send(frame).await }
+    }
+
+    fn has_room(&self, lane: Lane) -> bool {
+        self.inner.has_room(lane)
+    }
+
+    async fn more_room(&mut self) {
+        self.inner.more_room().await;
     }
 
     async fn close(&mut self) -> Result<(), TransportError> {

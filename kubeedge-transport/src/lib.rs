@@ -1,4 +1,4 @@
-//! Transports: WebSocket over TLS (feature `ws`), memory, and a wrapper that injects faults.
+//! Transports: WebSocket over TLS (feature `ws`), QUIC (feature `quic`), memory, and a wrapper that injects faults.
 //!
 //! All of them pass `kubeedge_core::transport_conformance!`.
 //!
@@ -28,10 +28,20 @@
 
 mod faulty;
 mod memory;
+#[cfg(any(feature = "ws", feature = "quic"))]
+mod places;
+#[cfg(feature = "quic")]
+mod quic;
+#[cfg(any(feature = "ws", feature = "quic"))]
+mod tls;
 #[cfg(feature = "ws")]
 mod ws;
 
 pub use faulty::{Faults, Faulty};
 pub use memory::Memory;
+#[cfg(feature = "quic")]
+pub use quic::{ALPN, Quic, QuicSettings};
+#[cfg(any(feature = "ws", feature = "quic"))]
+pub use tls::ClientCertificates;
 #[cfg(feature = "ws")]
-pub use ws::{ClientCertificates, WebSocket, WebSocketSettings};
+pub use ws::{WebSocket, WebSocketSettings};

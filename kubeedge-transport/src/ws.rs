@@ -10,7 +10,6 @@
 
 mod accept;
 mod link;
-mod tls;
 
 use std::{sync::Arc, time::Duration};
 
@@ -32,15 +31,7 @@ use tokio_tungstenite::{
     tungstenite::{self, client::IntoClientRequest, protocol::WebSocketConfig},
 };
 
-/// Whether a listener wants client certificates.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ClientCertificates {
-    /// No handshake without one.
-    #[default]
-    Required,
-    /// One that is shown must be good; none is fine.
-    Optional,
-}
+use crate::tls::{self, ClientCertificates};
 
 /// How the transport works.
 #[derive(Clone, Copy, Debug)]

@@ -1,6 +1,6 @@
 //! The accepting side: TLS, the request's head, and then somebody's decision.
 
-use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -11,9 +11,8 @@ use kubeedge_core::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::{AcquireError, OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    sync::mpsc,
     task::JoinSet,
-    time::Instant,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_tungstenite::{
@@ -25,13 +24,12 @@ use tokio_tungstenite::{
 };
 
 use super::{WebSocketSettings, link};
+use crate::places::Places;
 
 /// The longest head of a request.
 const MAX_HEAD: usize = 8 << 10;
 /// How many peers may wait for a decision.
 const WAITING: usize = 64;
-/// How long a handshake is left alone while others wait for its place.
-const UNDISTURBED: Duration = Duration::from_secs(2);
 
 type Stream = TlsStream<TcpStream>;
 
@@ -107,45 +105,6 @@ async fn accept(
                 Err(_) => tracing::info!(%address, "a peer took too long for its handshake"),
             }
         });
-    }
-}
-
-/// The places of those who are in their handshake. When all are taken, whoever has had one longest gives it up, so that
-/// peers who say nothing keep nobody out.
-struct Places {
-    free: Arc<Semaphore>,
-    /// Since when, and how to ask for it back; the longest first.
-    taken: VecDeque<(Instant, oneshot::Sender<()>)>,
-}
-
-impl Places {
-    fn new(count: usize) -> Self {
-        Self { free: Arc::new(Semaphore::new(count.max(1))), taken: VecDeque::new() }
-    }
-
-    /// A place, as soon as there is one.
-    async fn next(&mut self) -> Result<OwnedSemaphorePermit, AcquireError> {
-        loop {
-            self.taken.retain(|(_, wanted)| !wanted.is_closed());
-            let oldest = self.taken.front().map(|(since, _)| *since + UNDISTURBED);
-            tokio::select! {
-                biased;
-                place = self.free.clone().acquire_owned() => return place,
-                () = tokio::time::sleep_until(oldest.unwrap_or_else(Instant::now)), if oldest.is_some() => {
-                    if let Some((_, wanted)) = self.taken.pop_front() {
-                        // It may just have ended by itself.
-                        let _ = wanted.send(());
-                    }
-                }
-            }
-        }
-    }
-
-    /// Notes that the place is taken; completes when it is wanted back.
-    fn taken(&mut self) -> oneshot::Receiver<()> {
-        let (wanted, asked) = oneshot::channel();
-        self.taken.push_back((Instant::now(), wanted));
-        asked
     }
 }
 

@@ -1,7 +1,6 @@
 //! An established WebSocket as a link, over any byte stream.
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use futures::{SinkExt, StreamExt, future, stream::SplitSink};
 use kubeedge_core::{
     failure::Failure,
@@ -13,7 +12,7 @@ use tokio_tungstenite::{
     tungstenite::{Error, Message, Utf8Bytes, error::ProtocolError},
 };
 
-use super::tls;
+use crate::tls;
 
 /// What an error of the WebSocket layer means.
 pub(super) fn failure(doing: &'static str, error: Error) -> TransportError {
@@ -90,8 +89,8 @@ where
     let (tx, rx) = socket.split();
     let frames = rx.filter_map(|message| {
         future::ready(match message {
-            Ok(Message::Text(text)) => Some(Ok(Frame { text: true, payload: Bytes::from(text) })),
-            Ok(Message::Binary(payload)) => Some(Ok(Frame { text: false, payload })),
+            Ok(Message::Text(text)) => Some(Ok(Frame::text(text))),
+            Ok(Message::Binary(payload)) => Some(Ok(Frame::binary(payload))),
             Ok(_) | Err(Error::ConnectionClosed | Error::AlreadyClosed) => None,
             Err(error) => Some(Err(failure("receiving a frame", error))),
         })

@@ -108,7 +108,7 @@ async fn write(
 fn framed(frame: &TunnelFrame, text: &AtomicBool) -> Frame {
     let payload = frame.encode();
     let text = text.load(Ordering::Relaxed) && str::from_utf8(&payload).is_ok();
-    Frame { text, payload }
+    if text { Frame::text(payload) } else { Frame::binary(payload) }
 }
 
 impl Session<'_> {

@@ -1,6 +1,8 @@
 //! Credentials as rustls wants them.
 
-use std::{io, sync::Arc, time::Duration};
+#[cfg(feature = "ws")]
+use std::io;
+use std::{sync::Arc, time::Duration};
 
 use kubeedge_core::{
     clock::Clock,
@@ -8,18 +10,26 @@ use kubeedge_core::{
     transport::{Credentials, Endpoint, TransportError, TransportKind},
 };
 use rustls::{
-    ClientConfig, RootCertStore, ServerConfig, SignatureScheme, SupportedCipherSuite,
+    AlertDescription, ClientConfig, RootCertStore, ServerConfig, SignatureScheme, SupportedCipherSuite,
     crypto::CryptoProvider,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime},
     server::{NoServerSessionStorage, WebPkiClientVerifier},
     time_provider::TimeProvider,
 };
 
-use super::ClientCertificates;
+/// Whether a listener wants client certificates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientCertificates {
+    /// No handshake without one.
+    #[default]
+    Required,
+    /// One that is shown must be good; none is fine.
+    Optional,
+}
 
 /// What TLS is done with: TLS 1.3, and TLS 1.2 with the suites that Go's cloudcore takes.
 #[derive(Clone, Debug)]
-pub(super) struct Tls {
+pub(crate) struct Tls {
     provider: Arc<CryptoProvider>,
     clock: Clock,
 }
@@ -36,11 +46,11 @@ impl Tls {
         Self { provider: Arc::new(provider), clock }
     }
 
-    pub(super) fn with_provider(self, provider: CryptoProvider) -> Self {
+    pub(crate) fn with_provider(self, provider: CryptoProvider) -> Self {
         Self::new(provider, self.clock)
     }
 
-    pub(super) fn with_clock(self, clock: Clock) -> Self {
+    pub(crate) fn with_clock(self, clock: Clock) -> Self {
         Self { clock, ..self }
     }
 
@@ -49,7 +59,7 @@ impl Tls {
     }
 
     /// For a listener.
-    pub(super) fn server(
+    pub(crate) fn server(
         &self,
         who: &Credentials,
         clients: ClientCertificates,
@@ -74,7 +84,7 @@ impl Tls {
     }
 
     /// For a dialler.
-    pub(super) fn client(&self, who: &Credentials) -> Result<ClientConfig, TransportError> {
+    pub(crate) fn client(&self, who: &Credentials) -> Result<ClientConfig, TransportError> {
         let config = ClientConfig::builder_with_details(self.provider.clone(), self.time())
             .with_safe_default_protocol_versions()
             .map_err(|e| wrong("choosing TLS versions", e))?
@@ -128,7 +138,7 @@ fn key(who: &Credentials) -> Result<PrivateKeyDer<'static>, TransportError> {
 }
 
 /// The name a server's certificate must stand for.
-pub(super) fn server_name(to: &Endpoint) -> Result<ServerName<'static>, TransportError> {
+pub(crate) fn server_name(to: &Endpoint) -> Result<ServerName<'static>, TransportError> {
     let host = to.authority().rsplit_once(':').map_or(to.authority(), |(host, _)| host);
     let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
     ServerName::try_from(host)
@@ -136,24 +146,31 @@ pub(super) fn server_name(to: &Endpoint) -> Result<ServerName<'static>, Transpor
 }
 
 /// What an error of the TLS layer means.
-pub(super) fn kind_of(error: &io::Error) -> TransportKind {
-    use rustls::{AlertDescription as Alert, Error};
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
-    match inner {
+#[cfg(feature = "ws")]
+pub(crate) fn kind_of(error: &io::Error) -> TransportKind {
+    use rustls::Error;
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
         Some(Error::InvalidCertificate(_) | Error::NoCertificatesPresented) => TransportKind::Untrusted,
-        Some(Error::AlertReceived(
-            Alert::BadCertificate
-            | Alert::UnsupportedCertificate
-            | Alert::CertificateRevoked
-            | Alert::CertificateExpired
-            | Alert::CertificateUnknown
-            | Alert::UnknownCA
-            | Alert::AccessDenied
-            | Alert::CertificateRequired
-            | Alert::DecryptError,
-        )) => TransportKind::Untrusted,
+        Some(Error::AlertReceived(alert)) => kind_of_alert(*alert),
         Some(_) => TransportKind::Protocol,
         None if error.kind() == io::ErrorKind::TimedOut => TransportKind::Timeout,
         None => TransportKind::Closed,
+    }
+}
+
+/// What an alert of either side means.
+pub(crate) fn kind_of_alert(alert: AlertDescription) -> TransportKind {
+    use AlertDescription as Alert;
+    match alert {
+        Alert::BadCertificate
+        | Alert::UnsupportedCertificate
+        | Alert::CertificateRevoked
+        | Alert::CertificateExpired
+        | Alert::CertificateUnknown
+        | Alert::UnknownCA
+        | Alert::AccessDenied
+        | Alert::CertificateRequired
+        | Alert::DecryptError => TransportKind::Untrusted,
+        _ => TransportKind::Protocol,
     }
 }
