@@ -20,6 +20,7 @@ use std::collections::BTreeMap;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Where the edge connects to.
 pub const CONNECT_PATH: &str = "/v1/kubeedge/connect";
@@ -33,6 +34,10 @@ pub const MAX_DATA: usize = 1 << 20;
 pub const MAX_FRAME: usize = MAX_DATA + 2 * MAX_UVARINT;
 
 const MAX_UVARINT: usize = 10;
+
+/// A byte stream in both directions.
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
 /// What a frame is for. Open: unknown kinds are carried, logged and ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

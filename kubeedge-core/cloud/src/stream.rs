@@ -25,12 +25,11 @@ use kubeedge_core::{
     name::{Group, ModuleName, NodeName},
     pki::{Leaf, node_of},
     transport::{Credentials, Endpoint, Incoming, Link, Listener, Peer, Transport},
-    tunnel::{CLAIM_NODE, CONNECT_PATH, Connector, FrameKind, GoUrl},
+    tunnel::{CLAIM_NODE, CONNECT_PATH, Connector, Duplex, FrameKind, GoUrl},
 };
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
     sync::{mpsc, oneshot, watch},
     task::JoinSet,
 };
@@ -53,10 +52,6 @@ kinds! {
 
 /// A stream to a node could not be opened.
 pub type StreamError = Failure<StreamKind>;
-
-/// A byte stream in both directions.
-pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
 /// The way to the kubelet API of nodes.
 #[async_trait]

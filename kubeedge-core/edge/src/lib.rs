@@ -3,6 +3,7 @@
 //! An edgecore is put together from a transport, a store and a container runtime; modules talk over the bus of
 //! [`kubeedge_core`]. Each module takes a plain `…Settings` struct, so that any of them can be used alone.
 
+mod channel;
 pub mod config;
 pub mod core;
 pub mod edged;

@@ -26,18 +26,9 @@ use kubeedge_core::{
     kernel::{Module, ModuleContext},
     name::{Group, ModuleName, NodeName},
     transport::{Credentials, Endpoint, Link, Transport},
-    tunnel::{CLAIM_ADDRESS, CLAIM_NODE, CONNECT_PATH},
+    tunnel::{CLAIM_ADDRESS, CLAIM_NODE, CONNECT_PATH, Duplex},
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-    sync::watch,
-    time::Instant,
-};
-
-/// A byte stream in both directions.
-pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+use tokio::{net::TcpStream, sync::watch, time::Instant};
 
 /// The way to the node's own API.
 #[async_trait]

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, Request, Response, StatusCode, header};
-use kubeedge_core::cluster::Body;
+use kubeedge_core::{cluster::Body, tunnel::Duplex};
 use serde_json::Value;
 use tokio::io::AsyncReadExt;
 
@@ -14,7 +14,7 @@ use super::{
     registry::text,
     status::{Refusal, Subject},
 };
-use crate::stream::{Duplex, NodeStreams};
+use crate::stream::NodeStreams;
 
 /// Passes a request for `sub` (log, exec, attach) of a pod on to its node.
 pub(super) async fn proxy(

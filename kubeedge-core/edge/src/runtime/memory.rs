@@ -61,7 +61,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use futures::{StreamExt, future::join_all, stream, stream::BoxStream};
+use futures::{future::join_all, stream::BoxStream};
 use kubeedge_core::{
     clock::Clock,
     runtime::{
@@ -301,16 +301,7 @@ impl ContainerRuntime for MemoryRuntime {
     }
 
     fn events(&self) -> Option<BoxStream<'static, Event>> {
-        let hints = stream::unfold(self.inner.events.subscribe(), |mut hints| async move {
-            loop {
-                match hints.recv().await {
-                    Ok(hint) => return Some((hint, hints)),
-                    Err(broadcast::error::RecvError::Lagged(_)) => {}
-                    Err(broadcast::error::RecvError::Closed) => return None,
-                }
-            }
-        });
-        Some(hints.boxed())
+        Some(super::hints(&self.inner.events))
     }
 
     fn streaming(&self) -> Option<&dyn Streaming> {

@@ -34,7 +34,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use futures::{StreamExt, stream::BoxStream};
+use futures::stream::BoxStream;
 use kubeedge_core::{
     failure::Failure,
     message::Millis,
@@ -159,11 +159,8 @@ impl ProcessRuntime {
     fn held(&self, id: &ContainerId) -> Option<Held> {
         let mut records = self.shared.records.lock();
         records.refresh(&self.shared.folders, id);
-        records
-            .container(id)?
-            .held
-            .clone()
-            .filter(|_| records.container(id).is_some_and(|c| c.exit.is_none()))
+        let container = records.container(id)?;
+        container.held.clone().filter(|_| container.exit.is_none())
     }
 
     /// Kills what is left of a container and waits until that is so.
@@ -339,18 +336,7 @@ impl ContainerRuntime for ProcessRuntime {
     }
 
     fn events(&self) -> Option<BoxStream<'static, Event>> {
-        let receiver = self.shared.events.subscribe();
-        let events = futures::stream::unfold(receiver, |mut receiver| async {
-            loop {
-                match receiver.recv().await {
-                    Ok(event) => return Some((event, receiver)),
-                    // A hint that came too late is followed by others, and by the regular look.
-                    Err(broadcast::error::RecvError::Lagged(_)) => {}
-                    Err(broadcast::error::RecvError::Closed) => return None,
-                }
-            }
-        });
-        Some(events.boxed())
+        Some(super::hints(&self.shared.events))
     }
 
     fn streaming(&self) -> Option<&dyn Streaming> {

@@ -17,7 +17,7 @@ use hyper_util::rt::TokioIo;
 use kubeedge_core::{
     failure::{BoxError, chain},
     transport::{Frame, FrameSink, Link, TransportError},
-    tunnel::{FrameKind, TunnelFrame},
+    tunnel::{Duplex, FrameKind, TunnelFrame},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -27,7 +27,7 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{Duplex, EdgeStreamSettings, NodeApi, request::Local};
+use super::{EdgeStreamSettings, NodeApi, request::Local};
 
 /// Bytes sent in one frame.
 const CHUNK: usize = 16 << 10;

@@ -18,9 +18,10 @@ use tokio_tungstenite::{
 };
 
 use super::{Answer, Local, PLAIN, Refusal, logs, query::Query, remote, text};
+use crate::channel::{V4, V5};
 
 /// The protocols spoken, best first.
-const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
+const PROTOCOLS: [&str; 2] = [V5, V4];
 /// The largest message of a client.
 const MAX_MESSAGE: usize = 1 << 20;
 

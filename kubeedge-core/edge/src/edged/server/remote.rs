@@ -23,13 +23,7 @@ use tokio_tungstenite::{
 };
 
 use super::exec::Task;
-
-const STDIN: u8 = 0;
-const STDOUT: u8 = 1;
-const STDERR: u8 = 2;
-const STATUS: u8 = 3;
-const RESIZE: u8 = 4;
-const CLOSE: u8 = 255;
+use crate::channel::{CLOSE, RESIZE, STATUS, STDERR, STDIN, STDOUT};
 
 /// How long a client may take to close its side; until then what it still sends is read, so that nothing said to it
 /// is lost.

@@ -19,8 +19,8 @@ use kubeedge_core::{
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::streams::{Input, Piece, Ways, dial};
+use crate::channel::V4;
 
-const PROTOCOL: &str = "v4.channel.k8s.io";
 const PROTOCOL_HEADER: &str = "x-stream-protocol-version";
 
 const ERROR: u32 = 1;
@@ -86,14 +86,14 @@ async fn upgrade(address: &Uri) -> Result<impl AsyncRead + AsyncWrite + Send + U
         .header(HOST, HeaderValue::from_str(host)?)
         .header(CONNECTION, "Upgrade")
         .header(UPGRADE, "SPDY/3.1")
-        .header(PROTOCOL_HEADER, PROTOCOL)
+        .header(PROTOCOL_HEADER, V4)
         .body(Empty::<Bytes>::new())?;
     let answer = sender.send_request(request).await?;
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         return Err(format!("the runtime refuses SPDY: {}", answer.status()).into());
     }
-    if answer.headers().get(PROTOCOL_HEADER).is_none_or(|chosen| chosen != PROTOCOL) {
-        return Err(format!("the runtime does not speak {PROTOCOL}").into());
+    if answer.headers().get(PROTOCOL_HEADER).is_none_or(|chosen| chosen != V4) {
+        return Err(format!("the runtime does not speak {V4}").into());
     }
     Ok(TokioIo::new(hyper::upgrade::on(answer).await?))
 }

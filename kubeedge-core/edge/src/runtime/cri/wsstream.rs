@@ -11,17 +11,7 @@ use tokio_tungstenite::{
 };
 
 use super::streams::{END_OF_TRANSMISSION, Input, Piece, Ways, dial};
-
-const STDIN: u8 = 0;
-const STDOUT: u8 = 1;
-const STDERR: u8 = 2;
-const VERDICT: u8 = 3;
-const RESIZE: u8 = 4;
-/// Followed by the channel that ends.
-const CLOSE: u8 = 255;
-
-const V5: &str = "v5.channel.k8s.io";
-const V4: &str = "v4.channel.k8s.io";
+use crate::channel::{CLOSE, RESIZE, STATUS, STDERR, STDIN, STDOUT, V4, V5};
 
 /// The largest message taken from a runtime, in bytes. They send 32 KiB at a time.
 const MAX_MESSAGE: usize = 1 << 20;
@@ -66,7 +56,7 @@ fn piece(message: &[u8]) -> Option<Piece> {
     match *channel {
         STDOUT => Some(Piece::Output(Output::Stdout(data.to_vec().into()))),
         STDERR => Some(Piece::Output(Output::Stderr(data.to_vec().into()))),
-        VERDICT => Some(Piece::Verdict(data.to_vec())),
+        STATUS => Some(Piece::Verdict(data.to_vec())),
         _ => None,
     }
 }
