@@ -1,6 +1,7 @@
 //! Requests that change something.
 
 use http::{Method, StatusCode, header};
+use kubeedge_core::cluster::Body;
 use serde_json::{Value, json};
 
 use super::{
@@ -9,7 +10,7 @@ use super::{
     json_answer, selector,
 };
 use crate::apiserver::{
-    Server,
+    Server, apply,
     edit::{field, put},
     kinds, patch,
     registry::{self, Mode, Part, Validation, text},
@@ -19,7 +20,11 @@ use crate::apiserver::{
 impl Server {
     pub(super) async fn create(&self, call: &Call, target: &Target) -> Answer {
         let mut object = call.object()?;
-        crate::apiserver::apply::track(&target.kind, None, &mut object, &call.manager(), "Update", "");
+        apply::track(&target.kind, None, &mut object, &call.manager(), "Update", "");
+        self.make(call, target, object).await
+    }
+
+    async fn make(&self, call: &Call, target: &Target, object: Value) -> Answer {
         let (storage, kind) = (&self.storage, &target.kind);
         let made =
             registry::create(storage, kind, &target.namespace, object, call.validation(), call.dry_run());
@@ -36,14 +41,7 @@ impl Server {
         let manager = call.manager();
         let make = |before: &Value| {
             let mut new = object;
-            crate::apiserver::apply::track(
-                &target.kind,
-                Some(before),
-                &mut new,
-                &manager,
-                "Update",
-                &target.sub,
-            );
+            apply::track(&target.kind, Some(before), &mut new, &manager, "Update", &target.sub);
             Ok(new)
         };
         self.change(call, target, make).await
@@ -97,14 +95,7 @@ impl Server {
             if before.pointer("/metadata/resourceVersion") == new.pointer("/metadata/resourceVersion") {
                 put(&mut new, &["metadata", "resourceVersion"], "");
             }
-            crate::apiserver::apply::track(
-                &target.kind,
-                Some(before),
-                &mut new,
-                &manager,
-                "Update",
-                &target.sub,
-            );
+            apply::track(&target.kind, Some(before), &mut new, &manager, "Update", &target.sub);
             Ok(new)
         };
         self.change(call, target, make).await
@@ -115,29 +106,18 @@ impl Server {
         if manager.is_empty() {
             return Err(Refusal::bad_request("fieldManager is required for apply patch"));
         }
-        crate::apiserver::apply::check_applied(&applied)?;
+        apply::check_applied(&applied)?;
         let force = call.flag("force");
         let exists = self.storage.get(&target.kind.key(&target.namespace, &target.name)).is_some();
         if !exists {
             let mut object = applied;
             put(&mut object, &["metadata", "name"], target.name.clone());
-            crate::apiserver::apply::track(&target.kind, None, &mut object, &manager, "Apply", &target.sub);
-            let (storage, kind) = (&self.storage, &target.kind);
-            let made =
-                registry::create(storage, kind, &target.namespace, object, call.validation(), call.dry_run());
-            let (object, warnings) = made.await?;
-            return Ok(self.one(call, target, StatusCode::CREATED, &object, &warnings));
+            apply::track(&target.kind, None, &mut object, &manager, "Apply", &target.sub);
+            return self.make(call, target, object).await;
         }
         let make = |before: &Value| {
-            crate::apiserver::apply::apply(
-                &target.kind,
-                before,
-                applied,
-                &manager,
-                force,
-                &target.sub,
-                &target.subject(),
-            )
+            let (kind, sub, subject) = (&target.kind, &target.sub, target.subject());
+            apply::apply(kind, before, applied, &manager, force, sub, &subject)
         };
         self.change(call, target, make).await
     }
@@ -184,9 +164,7 @@ impl Server {
     pub(super) async fn bind(&self, call: &Call, target: &Target) -> Answer {
         let node = text(&call.object()?, "/target/name").to_owned();
         crate::apiserver::bind(&self.storage, &target.namespace, &target.name, &node).await?;
-        let status =
-            json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
-        Ok(json_answer(StatusCode::CREATED, &status))
+        Ok(success())
     }
 
     pub(super) async fn evict(&self, call: &Call, target: &Target) -> Answer {
@@ -194,9 +172,7 @@ impl Server {
         let how = deletion_by(call, &field(&eviction, "/deleteOptions"));
         registry::delete(&self.storage, &target.kind, &target.namespace, &target.name, &how, call.dry_run())
             .await?;
-        let status =
-            json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
-        Ok(json_answer(StatusCode::CREATED, &status))
+        Ok(success())
     }
 
     pub(super) async fn scale(&self, call: &Call, target: &Target) -> Answer {
@@ -236,6 +212,13 @@ impl Server {
         );
         Ok(json_answer(StatusCode::OK, &scale_of(&done.await?.0)))
     }
+}
+
+/// The answer to a binding and an eviction.
+fn success() -> http::Response<Body> {
+    let status =
+        json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+    json_answer(StatusCode::CREATED, &status)
 }
 
 fn scale_of(object: &Value) -> Value {
