@@ -1,12 +1,12 @@
 //! The seam between messages and frames.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use crate::{
     failure::Failure,
     kinds,
     message::{Message, json},
-    transport::Frame,
+    transport::{Frame, Peer},
 };
 
 kinds! {
@@ -20,12 +20,24 @@ kinds! {
 /// A frame could not become a message, or a message a frame.
 pub type CodecError = Failure<CodecKind>;
 
-/// Turns messages into frames and back. Stateless; one instance serves all connections.
+/// Turns messages into frames and back. One instance serves all connections, unless it makes one for each
+/// ([`Codec::for_link`]).
 pub trait Codec: fmt::Debug + Send + Sync + 'static {
     /// The frame that carries this message.
     fn encode(&self, message: &Message) -> Result<Frame, CodecError>;
     /// The message in this frame; the content stays a slice of it.
     fn decode(&self, frame: Frame) -> Result<Message, CodecError>;
+
+    /// What the dialling side claims of itself, name and value, so that a peer may choose this codec; `None` for what every
+    /// peer speaks.
+    fn offer(&self) -> Option<(&'static str, &'static str)> {
+        None
+    }
+
+    /// The codec for one link to this peer, for codecs that adapt themselves; `None` when one instance serves all links.
+    fn for_link(&self, _peer: &Peer) -> Option<Arc<dyn Codec>> {
+        None
+    }
 }
 
 /// KubeEdge's own form: one JSON document in a text frame. What every Go peer speaks.

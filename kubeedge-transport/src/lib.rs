@@ -1,4 +1,5 @@
-//! Transports: WebSocket over TLS (feature `ws`), QUIC (feature `quic`), memory, and a wrapper that injects faults.
+//! Transports: WebSocket over TLS (feature `ws`), QUIC (feature `quic`), memory, and a wrapper that injects faults; and
+//! [`Adaptive`], the codec that speaks a compact form with our own peers (feature `compact`).
 //!
 //! All of them pass `kubeedge_core::transport_conformance!`.
 //!
@@ -26,6 +27,8 @@
 //! # Ok(()) }
 //! ```
 
+#[cfg(feature = "compact")]
+mod compact;
 mod faulty;
 mod memory;
 #[cfg(any(feature = "ws", feature = "quic"))]
@@ -37,6 +40,8 @@ mod tls;
 #[cfg(feature = "ws")]
 mod ws;
 
+#[cfg(feature = "compact")]
+pub use compact::Adaptive;
 pub use faulty::{Faults, Faulty};
 pub use memory::Memory;
 #[cfg(feature = "quic")]

@@ -4,7 +4,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -19,12 +22,13 @@ use kubeedge_core::{
     clock::Clock,
     cluster::{Actor, ClusterApi},
     kernel::Shutdown,
-    message::Millis,
+    message::{Message, Millis},
     name::ModuleName,
     pki::Names,
     runtime::ContainerRuntime,
     store::MetaStore,
-    transport::Endpoint,
+    transport::{Endpoint, Frame, Peer},
+    wire::{Codec, CodecError, GoJson},
 };
 use kubeedge_device::{Mapper, simulated::Simulated};
 use kubeedge_edge::{
@@ -32,7 +36,7 @@ use kubeedge_edge::{
     runtime::memory::{MemoryRuntime, MemorySettings},
 };
 use kubeedge_store::MemoryStore;
-use kubeedge_transport::{Faults, Faulty, Memory};
+use kubeedge_transport::{Adaptive, Faults, Faulty, Memory};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{task::JoinHandle, time::Instant};
@@ -53,6 +57,7 @@ fn wall() -> Millis {
 struct World {
     cluster: EmbeddedCluster,
     link: Faulty<Memory>,
+    codec: Arc<dyn Codec>,
     runtime: MemoryRuntime,
     clock: Clock,
     store: Arc<MemoryStore>,
@@ -63,6 +68,10 @@ struct World {
 
 impl World {
     async fn start(seed: u64) -> Self {
+        Self::start_with(seed, Arc::new(GoJson)).await
+    }
+
+    async fn start_with(seed: u64, codec: Arc<dyn Codec>) -> Self {
         let clock = Clock::simulated(wall());
         let images = [("app:1".to_owned(), vec!["wait".to_owned()])].into();
         let runtime = MemoryRuntime::new(MemorySettings { images, clock: clock.clone() });
@@ -75,9 +84,9 @@ impl World {
         let (cluster, stop) = (local.cluster().clone(), Shutdown::new());
         tokio::spawn(local.run(stop.clone()));
         let link = Faulty::new(Memory::new(), seed);
-        cloud(&cluster, &link, &stop).await;
+        cloud(&cluster, &link, codec.clone(), &stop).await;
         let (store, folder) = (Arc::new(MemoryStore::new()), TempDir::new().unwrap());
-        let mut world = Self { cluster, link, runtime, clock, store, folder, stop, edge: None };
+        let mut world = Self { cluster, link, codec, runtime, clock, store, folder, stop, edge: None };
         world.start_edge();
         world
     }
@@ -93,6 +102,7 @@ impl World {
         let core =
             EdgeCore::assemble(settings, Arc::new(self.link.clone()), store, Arc::new(self.runtime.clone()))
                 .mapper(Mapper::new(Simulated::new()))
+                .codec(self.codec.clone())
                 .without(&ModuleName::EVENT_BUS);
         let (core, stop) = (core.build().unwrap(), Shutdown::new());
         let until = stop.clone();
@@ -229,13 +239,13 @@ impl Drop for World {
     }
 }
 
-async fn cloud(cluster: &EmbeddedCluster, link: &Faulty<Memory>, stop: &Shutdown) {
+async fn cloud(cluster: &EmbeddedCluster, link: &Faulty<Memory>, codec: Arc<dyn Codec>, stop: &Shutdown) {
     let mut settings = CloudCoreSettings { listen: Endpoint::from("cloud"), ..CloudCoreSettings::default() };
     settings.hub.identity = NodeIdentity::Claim;
     settings.certs.listen = ([127, 0, 0, 1], 0).into();
     settings.certs.names = vec!["127.0.0.1".to_owned()];
     let core = CloudCore::assemble(settings, Arc::new(link.clone()), Arc::new(cluster.clone()));
-    let core = core.build().await.unwrap();
+    let core = core.codec(codec).build().await.unwrap();
     let (status, until) = (core.status(), stop.clone());
     tokio::spawn(async move { core.run(async move { until.requested().await }).await.unwrap() });
     status.ready().await;
@@ -301,8 +311,11 @@ async fn live(world: &World) -> Wanted {
 const MOST: usize = 10;
 
 async fn nothing_lost_with(faults: Faults, seed: u64) {
+    nothing_lost_in(World::start(seed).await, faults).await;
+}
+
+async fn nothing_lost_in(world: World, faults: Faults) {
     let case = format!("{faults:?}");
-    let world = World::start(seed).await;
     world.registered().await;
     world.link.set(faults);
     let wanted = live(&world).await;
@@ -334,6 +347,38 @@ async fn a_link_that_loses_and_delays_frames_loses_nothing_and_runs_nothing_twic
         let delay = Duration::from_millis(300);
         nothing_lost_with(Faults { drop: 0.2, delay, ..Faults::default() }, seed).await;
     }
+}
+
+/// A codec that counts the frames it writes: text, and others.
+#[derive(Debug)]
+struct Counting(Arc<dyn Codec>, Arc<[AtomicUsize; 2]>);
+
+impl Codec for Counting {
+    fn encode(&self, message: &Message) -> Result<Frame, CodecError> {
+        let frame = self.0.encode(message)?;
+        self.1[usize::from(!frame.text)].fetch_add(1, Ordering::Relaxed);
+        Ok(frame)
+    }
+    fn decode(&self, frame: Frame) -> Result<Message, CodecError> {
+        self.0.decode(frame)
+    }
+    fn offer(&self) -> Option<(&'static str, &'static str)> {
+        self.0.offer()
+    }
+    fn for_link(&self, peer: &Peer) -> Option<Arc<dyn Codec>> {
+        Some(Arc::new(Self(self.0.for_link(peer)?, self.1.clone())))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn peers_of_our_own_agree_in_the_compact_form_over_a_link_that_breaks() {
+    let frames = Arc::new([const { AtomicUsize::new(0) }; 2]);
+    let codec = Arc::new(Counting(Arc::new(Adaptive::default()), frames.clone()));
+    let world = World::start_with(3, codec).await;
+    nothing_lost_in(world, Faults { cut_after: Some(9), ..Faults::default() }).await;
+    let [text, compact] = [0, 1].map(|form| frames[form].load(Ordering::Relaxed));
+    // The first words of each link are for any cloud.
+    assert!(compact > 5 * text && text > 0, "{text} in Go's JSON, {compact} compact");
 }
 
 #[tokio::test(start_paused = true)]

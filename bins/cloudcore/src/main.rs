@@ -9,7 +9,7 @@ use embedded::Embedded;
 use kubeedge_bin::{EXIT_CODES, Flags, Program, Unusable, VERSION, shutdown_signal};
 use kubeedge_cloud::config::{self, CloudPlan};
 use kubeedge_core::config::{Host, PlanError, cloud::CloudCoreConfig};
-use kubeedge_transport::WebSocket;
+use kubeedge_transport::{Adaptive, WebSocket};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -53,7 +53,7 @@ impl Program for CloudCoreProgram {
             None => (None, config::cluster(&config).await.map_err(Unusable::new)?),
         };
         let cloud = tokio::select! {
-            cloud = plan.assemble(Arc::new(WebSocket::default()), cluster).build() => cloud?,
+            cloud = plan.assemble(Arc::new(WebSocket::default()), cluster).codec(Arc::new(Adaptive::default())).build() => cloud?,
             () = &mut shutdown => return Ok(()),
         };
         let status = cloud.status();

@@ -22,7 +22,7 @@ use kubeedge_edge::{
     meta::BUCKET,
 };
 use kubeedge_store::{SqliteOptions, SqliteStore};
-use kubeedge_transport::WebSocket;
+use kubeedge_transport::{Adaptive, WebSocket};
 use runtime::Runtime;
 
 const EXAMPLES: &str = "\
@@ -76,6 +76,7 @@ impl Program for EdgeCoreProgram {
         let runtime = self.runtime.open(&plan).await?;
         let edge = plan
             .assemble(Arc::new(WebSocket::default()), store.clone(), runtime)
+            .codec(Arc::new(Adaptive::default()))
             .mapper(Mapper::new(Modbus::new()))
             .mapper(Mapper::new(Simulated::new()));
         let ended = edge.build()?.run(shutdown).await;

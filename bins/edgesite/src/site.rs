@@ -33,7 +33,7 @@ use kubeedge_edge::{
     stream::EdgeStreamSettings,
 };
 use kubeedge_store::{SqliteOptions, SqliteStore};
-use kubeedge_transport::WebSocket;
+use kubeedge_transport::{Adaptive, WebSocket};
 use tokio::{
     net::TcpListener,
     task::{AbortHandle, JoinSet},
@@ -200,6 +200,7 @@ impl Site {
         settings.objects.address = self.settings.address.to_string();
         let tunnel = CloudStreamSettings { listen: listen(Port::Tunnel)?, ..Default::default() };
         let core = CloudCore::assemble(settings, transport(), cluster).tunnel(tunnel, transport());
+        let core = core.codec(Arc::new(Adaptive::default()));
         let core = core.build().await.map_err(|error| SiteError::Part("cloudcore", error.into()))?;
         let status = core.status();
         self.spawn("cloudcore", |stop| core.run(async move { stop.requested().await }));
@@ -237,8 +238,9 @@ impl Site {
         let settings = self.edge_settings(&folder, cloud).await?;
         let transport = Arc::new(WebSocket::default());
         let tunnel_to = EdgeStreamSettings { server: tunnel(cloud), ..EdgeStreamSettings::default() };
-        let core =
-            EdgeCore::assemble(settings, transport.clone(), store, runtime).tunnel(tunnel_to, transport);
+        let core = EdgeCore::assemble(settings, transport.clone(), store, runtime)
+            .tunnel(tunnel_to, transport)
+            .codec(Arc::new(Adaptive::default()));
         let core = more(core).build().map_err(|error| SiteError::Part("edgecore", error.into()))?;
         let status = core.status();
         self.spawn("edgecore", |stop| core.run(async move { stop.requested().await }));

@@ -302,7 +302,10 @@ impl Work {
         tracing::info!(%node, peer = ?link.peer.address, nodes = self.sessions.count() + 1, "node connected");
         self.sessions.enter(&node, handle.clone());
         self.tell(&node, Operation::of("connected"));
-        let shared = self.shared.clone();
+        let shared = match self.shared.codec.for_link(&link.peer) {
+            Some(codec) => Arc::new(Shared { codec, ..Shared::clone(&self.shared) }),
+            None => self.shared.clone(),
+        };
         self.served.spawn(async move {
             let end = session::serve(node.clone(), link, handle.clone(), shared).await;
             (node, handle, end)

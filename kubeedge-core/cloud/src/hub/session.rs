@@ -45,7 +45,7 @@ pub(super) enum End {
 }
 
 /// What sessions share.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Shared {
     pub(super) codec: Arc<dyn Codec>,
     pub(super) bus: Bus,

@@ -143,7 +143,8 @@ impl Connector {
         let mut who = credentials.clone();
         // Headers go out as written here; Go reads them without case.
         let claims = [("node_id", node), ("project_id", &settings.project), ("ConnectionUse", "msg")];
-        who.claims = claims.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        let claims = claims.into_iter().chain(self.codec.offer());
+        who.claims = claims.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         let dialled = tokio::time::timeout(settings.handshake, self.transport.dial(&to, &who)).await;
         dialled.map_err(|_| Failure::new(TransportKind::Timeout, "dialling").on(to.0))?
     }
@@ -177,6 +178,7 @@ impl Connector {
         self.connected.send_replace(true);
         self.state.send_modify(|state| (state.up, state.link) = (true, state.link + 1));
         let Self { settings, codec, outbox, backlogs, credentials, .. } = &mut *self;
+        let codec = &codec.for_link(&link.peer).unwrap_or_else(|| codec.clone());
         let session = Session { settings, codec, outbox, backlogs };
         let end = tokio::select! {
             end = session.run(link) => end,
