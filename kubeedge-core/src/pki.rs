@@ -14,7 +14,7 @@ use bytes::Bytes;
 pub use ca::{Authority, Usage};
 pub use key::Key;
 pub use leaf::{Leaf, Names, node_of, node_request, rotation_point};
-pub use token::{TokenError, sign_token, split_token, token_names_ca, verify_token};
+pub use token::{TokenError, sign_token, split_token, token_expiry, token_names_ca, verify_token};
 
 use crate::transport::Credentials;
 

@@ -193,6 +193,33 @@ fn only_binaries_choose_a_crypto_provider() {
     assert!(!found.is_empty() && wrong.is_empty(), "{found:#?}");
 }
 
+/// The two places where TLS does not verify by itself, and what verifies instead: the edge, which does not know the CA yet,
+/// verifies what it was shown once the CA is known by its hash; the cloud answers a foreign certificate with 401.
+#[test]
+fn tls_verification_is_never_skipped_but_where_it_is_made_up_for() {
+    let words = [
+        "dangerous()",
+        "CertVerified::assertion",
+        "SignatureValid::assertion",
+        "danger_accept_",
+        "accept_invalid_certs =",
+        "accept_invalid_hostnames",
+        "impl ServerCertVerifier for",
+        "impl ClientCertVerifier for",
+    ];
+    let known = ["kubeedge-core/edge/src/hub/https.rs", "kubeedge-core/cloud/src/certs/https.rs"];
+    let found = lines_where(|line| words.iter().any(|word| line.contains(word)));
+    let (made_up_for, wrong): (Vec<_>, Vec<_>) =
+        found.into_iter().partition(|line| known.iter().any(|path| line.contains(path)));
+    assert!(wrong.is_empty(), "verification is skipped: {wrong:#?}");
+    let count = |word: &str| made_up_for.iter().filter(|line| line.contains(word)).count();
+    // One verifier of servers, used once, and one of clients; signatures are verified by both.
+    let counts = ["dangerous()", "ServerCertVerified::assertion", "ClientCertVerified::assertion"].map(count);
+    assert_eq!((counts, count("SignatureValid::assertion")), ([1, 1, 1], 0), "{made_up_for:#?}");
+    let edge = fs::read_to_string(root().join(known[0])).unwrap();
+    assert!(edge.contains("token_names_ca(token, &ca)") && edge.contains("witness.confirm(&ca)"));
+}
+
 #[test]
 fn no_shell_is_started() {
     let shells = ["\"sh\"", "\"bash\"", "\"/bin/sh\"", "\"/bin/bash\""];

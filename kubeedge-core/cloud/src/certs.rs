@@ -1,36 +1,41 @@
 //! Certificates: the CA, the hub's own certificate, the join token, and the HTTPS service that edges join through.
 //!
 //! CA and server certificate come from local files, else from secrets in namespace `kubeedge`, else they are made; what
-//! was found is kept in the secrets. The join token is renewed every twelve hours and holds twice as long.
+//! was found is kept in the secrets, which Go's cloudcore reads and writes as well. The join token is renewed every twelve
+//! hours and holds twice as long.
 //!
-//! Where we differ from Go: a token signs a certificate only for the node the request is for (Go signs any name); the
-//! renewal of the token goes on after a failure; certificates are for client and server authentication only; there
-//! are `/healthz` and `/readyz`.
+//! Where we differ from Go: a token signs a certificate only for the node the request is for (Go signs any name), and
+//! none for cloudcore's own addresses; a certificate renews itself only if it names its node (Go takes `kubeedge.io` of
+//! edges before 1.18 for any node); a token that is still good is kept over restarts and shared by all cloudcores; its
+//! renewal goes on after a failure; certificates are for client and server authentication only; there are `/healthz`
+//! and `/readyz`.
 
 mod https;
+mod pair;
 mod secrets;
 mod service;
+mod signing;
+mod tokens;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use kube::core::Status;
 use kubeedge_core::{
+    clock::Clock,
     failure::BoxError,
     kernel::{Module, ModuleContext},
+    message::Millis,
     name::{Group, ModuleName},
-    pki::{self, Authority, Key, Names, PkiError},
+    pki::{self, Authority, Key, Leaf, Names, PkiError},
     transport::Credentials,
 };
 use rustls::pki_types::PrivateSec1KeyDer;
 use tokio::{net::TcpListener, sync::watch};
 
 pub use self::secrets::{CA_SECRET, NAMESPACE, SERVER_SECRET, TOKEN_SECRET};
-use self::{
-    secrets::Values,
-    service::{Refusals, Service},
-};
-use crate::cluster::Clients;
+use self::{pair::Pair, service::Service, tokens::Tokens};
+use crate::{cluster::Clients, denylist::Denylist, refusals::Refusals};
 
 /// The name of the module that runs the HTTPS service.
 pub const HTTPS: ModuleName = ModuleName::of("https");
@@ -50,6 +55,8 @@ pub struct CertSettings {
     pub node_certificate_days: u32,
     /// How often the join token is renewed; it holds twice as long. KubeEdge: 12 h.
     pub token_refresh: Duration,
+    /// The time of day, by which certificates and tokens are made and hold.
+    pub clock: Clock,
 }
 
 impl Default for CertSettings {
@@ -61,6 +68,7 @@ impl Default for CertSettings {
             listen: SocketAddr::from(([0, 0, 0, 0], 10002)),
             node_certificate_days: 365,
             token_refresh: Duration::from_secs(12 * 3600),
+            clock: Clock::wall(),
         }
     }
 }
@@ -116,13 +124,14 @@ impl Identity {
     /// Finds or makes CA and server certificate, and keeps them in the secrets.
     pub async fn prepare(settings: &CertSettings, clients: &Clients) -> Result<Self, PrepareError> {
         let client = clients.ours();
-        let cluster = |doing| move |source| PrepareError::Cluster { doing, source };
-        secrets::ensure_namespace(client).await.map_err(cluster("making namespace kubeedge"))?;
+        let now = || unix(settings.clock.now());
+        let cluster = |source| PrepareError::Cluster { doing: "making namespace kubeedge", source };
+        secrets::ensure_namespace(client).await.map_err(cluster)?;
         let ca = Pair { secret: CA_SECRET, keys: ["cadata", "cakeydata"], files: &settings.ca_files };
         let bad = |place: String| move |source| PrepareError::Certificate { place, source };
         let (certificate, key) = ca
             .find_or_make(client, || {
-                let made = Authority::kubeedge(unix_now())?;
+                let made = Authority::kubeedge(now())?;
                 Ok((made.certificate().to_vec(), made.key().sec1().to_vec()))
             })
             .await?;
@@ -135,11 +144,12 @@ impl Identity {
         };
         let (certificate, key) = server
             .find_or_make(client, || {
-                let made = authority.issue_server(&names(&settings.names), unix_now())?;
+                let made = authority.issue_server(&names(&settings.names), now())?;
                 Ok((made.certificate.to_vec(), made.key.sec1().to_vec()))
             })
             .await?;
         let key = Key::from_der(key).map_err(bad(server.place()))?;
+        advise(&certificate, &authority, &names(&settings.names), &server.place());
         let server =
             pki::Identity { ca: authority.certificate().clone(), certificate: certificate.into(), key };
         Ok(Self { authority: Arc::new(authority), server })
@@ -163,93 +173,33 @@ fn names(all: &[String]) -> Names {
     names
 }
 
+/// Says what will keep edges from trusting a server certificate that was made before. It is kept all the same: who put
+/// it there may know better.
+fn advise(certificate: &[u8], authority: &Authority, wanted: &Names, place: &str) {
+    if !Leaf::is_signed_by(certificate, authority.certificate()) {
+        return tracing::error!(
+            place,
+            "the server certificate is not by cloudcore's CA: no edge will trust it; put the CA it is by into the \
+             secret casecret, or delete the secret cloudcoresecret to have it made anew"
+        );
+    }
+    let has = Leaf::read(certificate).map(|leaf| leaf.names).unwrap_or_default();
+    let dns = wanted.dns.iter().filter(|name| !has.dns.contains(name)).cloned();
+    let ips = wanted.ips.iter().filter(|ip| !has.ips.contains(ip)).map(ToString::to_string);
+    let missing: Vec<_> = dns.chain(ips).collect();
+    if !missing.is_empty() {
+        tracing::warn!(
+            place,
+            ?missing,
+            "the server certificate lacks addresses that edges may dial; delete the secret cloudcoresecret to have it \
+             made anew"
+        );
+    }
+}
+
 /// Seconds since the Unix epoch.
-fn unix_now() -> i64 {
-    kubeedge_core::message::Millis::now().0 / 1000
-}
-
-/// A certificate with its key, and where it may be found.
-struct Pair<'a> {
-    secret: &'static str,
-    keys: [&'static str; 2],
-    files: &'a Option<(PathBuf, PathBuf)>,
-}
-
-type Der = (Vec<u8>, Vec<u8>);
-
-impl Pair<'_> {
-    fn place(&self) -> String {
-        match self.files {
-            Some((certificate, _)) => certificate.display().to_string(),
-            None => format!("secret {NAMESPACE}/{}", self.secret),
-        }
-    }
-
-    async fn find_or_make(
-        &self,
-        client: &kube::Client,
-        make: impl FnOnce() -> Result<Der, PkiError>,
-    ) -> Result<Der, PrepareError> {
-        let cluster = |doing| move |source| PrepareError::Cluster { doing, source };
-        if let Some((certificate, key)) = self.files {
-            let found = (self.file(certificate).await?, self.file(key).await?);
-            let written = secrets::write(client, self.secret, &self.values(&found)).await;
-            written.map_err(cluster("keeping a certificate"))?;
-            return Ok(found);
-        }
-        if let Some(found) = self.in_secret(client).await? {
-            return Ok(found);
-        }
-        let made = make().map_err(|source| PrepareError::Certificate { place: self.place(), source })?;
-        match secrets::create(client, self.secret, &self.values(&made)).await {
-            Ok(()) => Ok(made),
-            // Another cloudcore was faster: its certificate counts.
-            Err(status) if status.is_already_exists() => {
-                let theirs = self.in_secret(client).await?;
-                theirs.ok_or_else(|| PrepareError::Incomplete { place: self.place(), what: "its data" })
-            }
-            Err(source) => Err(PrepareError::Cluster { doing: "keeping a certificate", source }),
-        }
-    }
-
-    async fn in_secret(&self, client: &kube::Client) -> Result<Option<Der>, PrepareError> {
-        let found = secrets::read(client, self.secret).await;
-        let Some(mut values) =
-            found.map_err(|source| PrepareError::Cluster { doing: "reading a certificate", source })?
-        else {
-            return Ok(None);
-        };
-        let mut take = |what: &'static str| {
-            values.remove(what).ok_or_else(|| PrepareError::Incomplete { place: self.place(), what })
-        };
-        let [certificate, key] = self.keys;
-        Ok(Some((take(certificate)?, take(key)?)))
-    }
-
-    fn values(&self, (certificate, key): &Der) -> Values {
-        let [certificate_key, key_key] = self.keys.map(str::to_owned);
-        [(certificate_key, certificate.clone()), (key_key, key.clone())].into()
-    }
-
-    async fn file(&self, path: &PathBuf) -> Result<Vec<u8>, PrepareError> {
-        let bytes = tokio::fs::read(path)
-            .await
-            .map_err(|source| PrepareError::File { path: path.clone(), source })?;
-        der_of(&bytes).ok_or_else(|| PrepareError::Incomplete {
-            place: path.display().to_string(),
-            what: "a certificate or key in PEM or DER",
-        })
-    }
-}
-
-/// The DER in a PEM text, or the bytes themselves when they are DER.
-fn der_of(file: &[u8]) -> Option<Vec<u8>> {
-    if file.starts_with(&[0x30]) {
-        return Some(file.to_vec());
-    }
-    let text = std::str::from_utf8(file).ok()?;
-    let der = pki::from_pem(text, &["CERTIFICATE", "EC PRIVATE KEY", "PRIVATE KEY"]).ok()?;
-    Some(der.to_vec())
+fn unix(moment: Millis) -> i64 {
+    moment.0.div_euclid(1000)
 }
 
 /// The module that keeps the join token and serves HTTPS; see the module's documentation.
@@ -258,16 +208,41 @@ pub struct CertService {
     settings: CertSettings,
     identity: Identity,
     clients: Arc<Clients>,
+    tokens: Tokens,
+    denied: Denylist,
     token: watch::Sender<String>,
     bound: watch::Sender<Option<SocketAddr>>,
 }
 
+/// The longest pause between looks at the token: the clock may be set, and the secret changed.
+const LOOK: Duration = Duration::from_secs(600);
+
 impl CertService {
-    /// A service for this identity. The first token is there at once.
-    pub fn new(settings: CertSettings, identity: Identity, clients: &Arc<Clients>) -> Self {
-        let token = token(&identity.authority, settings.token_refresh);
+    /// A service for this identity. The first token is there at once: the one in the secret, if it is good for a while.
+    pub async fn new(
+        settings: CertSettings,
+        identity: Identity,
+        clients: &Arc<Clients>,
+    ) -> Result<Self, PrepareError> {
+        let tokens = Tokens {
+            authority: identity.authority.clone(),
+            clients: clients.clone(),
+            refresh: settings.token_refresh,
+            clock: settings.clock.clone(),
+        };
+        let found = tokens.find().await;
+        let (token, _) =
+            found.map_err(|source| PrepareError::Cluster { doing: "reading the join token", source })?;
         let (token, bound) = (watch::Sender::new(token), watch::Sender::new(None));
-        Self { settings, identity, clients: clients.clone(), token, bound }
+        let (clients, denied) = (clients.clone(), Denylist::default());
+        Ok(Self { settings, identity, clients, tokens, denied, token, bound })
+    }
+
+    /// Gives those on this list no certificate.
+    #[must_use]
+    pub fn denying(mut self, list: Denylist) -> Self {
+        self.denied = list;
+        self
     }
 
     /// The join token, now and later.
@@ -283,11 +258,12 @@ impl CertService {
     /// Keeps the token in its secret and renews it in time; a failure is tried again after a minute.
     async fn renew(&self) {
         loop {
-            let token = token(&self.identity.authority, self.settings.token_refresh);
-            let values = [("tokendata".to_owned(), token.clone().into_bytes())].into();
-            self.token.send_replace(token);
-            let pause = match secrets::write(self.clients.ours(), TOKEN_SECRET, &values).await {
-                Ok(()) => self.settings.token_refresh,
+            let pause = match self.tokens.keep().await {
+                Ok(token) => {
+                    let pause = self.tokens.rest(&token).clamp(Duration::from_secs(1), LOOK);
+                    self.publish(token.0);
+                    pause
+                }
                 Err(status) => {
                     tracing::error!(error = %status, "the join token was not kept");
                     Duration::from_secs(60).min(self.settings.token_refresh)
@@ -296,12 +272,24 @@ impl CertService {
             tokio::time::sleep(pause).await;
         }
     }
-}
 
-/// A token that outlives two renewals.
-fn token(authority: &Authority, refresh: Duration) -> String {
-    let valid_for = i64::try_from(refresh.saturating_mul(2).as_secs()).unwrap_or(i64::MAX / 2);
-    pki::sign_token(authority, unix_now().saturating_add(valid_for))
+    /// The names by which edges know cloudcore: no node gets a certificate for them.
+    fn reserved(&self) -> Names {
+        let mut reserved = names(&self.settings.names);
+        let leaf = Leaf::read(&self.identity.server.certificate);
+        let shown = leaf.map(|leaf| leaf.names).unwrap_or_default();
+        reserved.dns.extend(shown.dns);
+        reserved.ips.extend(shown.ips);
+        reserved
+    }
+
+    fn publish(&self, token: String) {
+        self.token.send_if_modified(|known| {
+            let is_new = *known != token;
+            *known = token;
+            is_new
+        });
+    }
 }
 
 #[async_trait]
@@ -315,6 +303,10 @@ impl Module for CertService {
     }
 
     async fn start(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
+        tokio::select! {
+            () = self.denied.ready() => {}
+            () = ctx.shutdown.requested() => return Ok(()),
+        }
         let server = &self.identity.server;
         let key = PrivateSec1KeyDer::from(server.key.sec1().to_vec()).into();
         let tls = https::acceptor(server.certificate.to_vec().into(), key)?;
@@ -329,6 +321,9 @@ impl Module for CertService {
             clients: self.clients.clone(),
             bus: ctx.bus.clone(),
             days: self.settings.node_certificate_days,
+            clock: self.settings.clock.clone(),
+            reserved: self.reserved(),
+            denied: self.denied.clone(),
             refusals: Refusals::default(),
         });
         tokio::select! {

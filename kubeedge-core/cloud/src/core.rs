@@ -29,6 +29,7 @@ use tokio::sync::watch;
 use crate::{
     certs::{self, CertService, CertSettings, Identity, PrepareError},
     cluster::Clients,
+    denylist::DenylistKeeper,
     devices::DeviceController,
     hub::{CloudHub, CloudHubSettings, Door, Sessions},
     informer::Informers,
@@ -211,10 +212,13 @@ impl CloudCoreBuilder {
             let credentials = identity.credentials();
             Door { transport, endpoint, credentials }
         });
+        let denylist = DenylistKeeper::new(&clients, &informers);
         let hub = CloudHub::new(hub, doors.collect(), self.codec, &clients, &informers);
-        let certs = CertService::new(certs, identity.clone(), &clients);
+        let hub = hub.denying(denylist.list());
+        let certs = CertService::new(certs, identity.clone(), &clients).await?.denying(denylist.list());
         let stream = self.tunnel.map(|(settings, transport)| {
-            CloudStream::new(settings, transport, identity.credentials(), &clients)
+            let stream = CloudStream::new(settings, transport, identity.credentials(), &clients);
+            stream.denying(denylist.list())
         });
         let status = CloudStatus {
             tunnels: stream.as_ref().map(CloudStream::tunnels).unwrap_or_default(),
@@ -228,6 +232,7 @@ impl CloudCoreBuilder {
         let parts = CloudParts { clients, informers, identity, sessions: hub.sessions() };
         let (clients, informers) = (&parts.clients, &parts.informers);
         let mut modules: Vec<Box<dyn Module>> = vec![
+            Box::new(denylist),
             Box::new(hub),
             Box::new(EdgeController::new(objects, clients, informers)),
             Box::new(DeviceController::new(clients, informers)),

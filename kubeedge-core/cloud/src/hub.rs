@@ -8,7 +8,7 @@
 //! processing what it sends); the certificate must always name the node; a reconnecting node does not count twice
 //! against the limit; several objects may be on their way to one edge at once, each confirmed by itself; messages for
 //! a node that is away are not piled up: its records are made, and the reconciliation after its return sends the
-//! newest versions.
+//! newest versions; what is on the [deny list](crate::denylist) is kept out and cut off.
 
 mod admission;
 mod pool;
@@ -35,14 +35,15 @@ use tokio::{
 };
 
 pub use self::admission::NodeIdentity;
-pub(crate) use self::admission::is_node_name;
+pub(crate) use self::admission::{Guest, Refusal, certified, is_node_name};
 use self::{
-    admission::{Refusal, identify},
+    admission::identify,
     pool::Offer,
     records::{Record, Records},
     rules::{Head, Mode},
     session::{End, Handle, Shared},
 };
+use crate::{denylist::Denylist, refusals::Refusals};
 
 /// The hub's clocks.
 #[derive(Clone, Copy, Debug)]
@@ -153,6 +154,7 @@ pub struct CloudHub {
     codec: Arc<dyn Codec>,
     records: Arc<Records>,
     sessions: Sessions,
+    denied: Denylist,
     bound: watch::Sender<Vec<Endpoint>>,
 }
 
@@ -167,7 +169,15 @@ impl CloudHub {
     ) -> Self {
         let records = Arc::new(Records::new(clients.clone(), informers));
         let bound = watch::Sender::new(Vec::new());
-        Self { settings, doors, codec, records, sessions: Sessions::default(), bound }
+        let (sessions, denied) = (Sessions::default(), Denylist::default());
+        Self { settings, doors, codec, records, sessions, denied, bound }
+    }
+
+    /// Keeps those on this list out, and cuts their links.
+    #[must_use]
+    pub fn denying(mut self, list: Denylist) -> Self {
+        self.denied = list;
+        self
     }
 
     /// The sessions, for status and metrics.
@@ -192,9 +202,9 @@ impl Module for CloudHub {
     }
 
     async fn start(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
-        // Without the records every object would be sent to every edge again.
+        // Without the records every object would be sent to every edge again, without the list those let in who are on it.
         tokio::select! {
-            () = self.records.ready() => {}
+            ((), ()) = async { tokio::join!(self.records.ready(), self.denied.ready()) } => {}
             () = ctx.shutdown.requested() => return Ok(()),
         }
         let mut listeners = Vec::new();
@@ -215,12 +225,13 @@ impl Module for CloudHub {
 }
 
 /// A node that was let in, and its link.
-type Arrival = (NodeName, Link);
+type Arrival = (Guest, Link);
 
 /// A running hub: everything it has started ends with it.
 struct Work {
     settings: CloudHubSettings,
     sessions: Sessions,
+    denied: Denylist,
     shared: Arc<Shared>,
     arrivals: (mpsc::Sender<Arrival>, mpsc::Receiver<Arrival>),
     doors: JoinSet<BoxError>,
@@ -239,6 +250,7 @@ impl Work {
             times: hub.settings.times,
             window: hub.settings.window.max(1),
             cluster_ca: hub.settings.cluster_ca.clone(),
+            refusals: Arc::default(),
         });
         let mut recorder = JoinSet::new();
         let records = hub.records.clone();
@@ -246,6 +258,7 @@ impl Work {
         Self {
             settings: hub.settings.clone(),
             sessions: hub.sessions.clone(),
+            denied: hub.denied.clone(),
             shared,
             arrivals: mpsc::channel(64),
             doors: JoinSet::new(),
@@ -261,6 +274,8 @@ impl Work {
             identity: self.settings.identity,
             limit: self.settings.node_limit,
             sessions: self.sessions.clone(),
+            denied: self.denied.clone(),
+            refusals: Refusals::default(),
             arrivals: self.arrivals.0.clone(),
         };
         self.doors.spawn(entrance.watch(listener));
@@ -270,7 +285,7 @@ impl Work {
         loop {
             tokio::select! {
                 () = self.shutdown.requested() => break,
-                Some((node, link)) = self.arrivals.1.recv() => self.arrived(node, link),
+                Some((guest, link)) = self.arrivals.1.recv() => self.arrived(guest, link),
                 Some(ended) = self.served.join_next() => self.ended(ended),
                 Some(failed) = self.doors.join_next() => {
                     return Err(failed.unwrap_or_else(|panic| panic.into()));
@@ -292,22 +307,33 @@ impl Work {
         Ok(())
     }
 
-    fn arrived(&mut self, node: NodeName, link: Link) {
+    fn arrived(&mut self, guest: Guest, link: Link) {
+        let node = guest.node.clone();
         if !self.sessions.fits(&node, self.settings.node_limit) {
             tracing::warn!(%node, limit = self.settings.node_limit, "no room for one more node");
             return;
         }
         self.generation += 1;
         let handle = Handle::new(self.generation);
-        tracing::info!(%node, peer = ?link.peer.address, nodes = self.sessions.count() + 1, "node connected");
+        let nodes = self.sessions.count() + 1;
+        tracing::info!(%node, peer = ?link.peer.address, serial = guest.serial(), nodes, "node connected");
         self.sessions.enter(&node, handle.clone());
         self.tell(&node, Operation::of("connected"));
         let shared = match self.shared.codec.for_link(&link.peer) {
             Some(codec) => Arc::new(Shared { codec, ..Shared::clone(&self.shared) }),
             None => self.shared.clone(),
         };
+        let denied = self.denied.clone();
         self.served.spawn(async move {
-            let end = session::serve(node.clone(), link, handle.clone(), shared).await;
+            let mut serving = std::pin::pin!(session::serve(node.clone(), link, handle.clone(), shared));
+            let end = tokio::select! {
+                end = &mut serving => end,
+                why = guest.denied(&denied) => {
+                    tracing::warn!(%node, serial = guest.serial(), why, "cut a link off");
+                    handle.end(why);
+                    serving.await
+                }
+            };
             (node, handle, end)
         });
     }
@@ -392,6 +418,8 @@ struct Entrance {
     identity: NodeIdentity,
     limit: usize,
     sessions: Sessions,
+    denied: Denylist,
+    refusals: Refusals,
     arrivals: mpsc::Sender<Arrival>,
 }
 
@@ -414,13 +442,21 @@ impl Entrance {
     }
 
     async fn admit(self: Arc<Self>, incoming: Box<dyn Incoming>) {
-        let admitted = identify(incoming.peer(), self.identity).and_then(|node| {
-            if self.sessions.fits(&node, self.limit) { Ok(node) } else { Err(Refusal::NoRoom(self.limit)) }
+        let admitted = identify(incoming.peer(), self.identity, &self.denied).and_then(|guest| {
+            if self.sessions.fits(&guest.node, self.limit) {
+                Ok(guest)
+            } else {
+                Err(Refusal::NoRoom(self.limit))
+            }
         });
-        let node = match admitted {
-            Ok(node) => node,
+        let guest = match admitted {
+            Ok(guest) => guest,
             Err(refusal) => {
-                tracing::warn!(peer = ?incoming.peer().address, why = %refusal, "refused a peer");
+                if let Some(unsaid) = self.refusals.tell() {
+                    let peer = incoming.peer();
+                    let node: String = peer.claim("node_id").unwrap_or_default().chars().take(253).collect();
+                    tracing::warn!(peer = ?peer.address, node, why = %refusal, unsaid, "refused a peer");
+                }
                 let refuse = incoming.refuse(refusal.to_string());
                 let _ = tokio::time::timeout(Duration::from_secs(10), refuse).await;
                 return;
@@ -428,9 +464,11 @@ impl Entrance {
         };
         match tokio::time::timeout(Duration::from_secs(30), incoming.accept()).await {
             // The hub is gone when nobody takes it.
-            Ok(Ok(link)) => drop(self.arrivals.send((node, link)).await),
-            Ok(Err(error)) => tracing::warn!(%node, error = %error, "a node did not finish to connect"),
-            Err(_) => tracing::warn!(%node, "a node did not finish to connect in time"),
+            Ok(Ok(link)) => drop(self.arrivals.send((guest, link)).await),
+            Ok(Err(error)) => {
+                tracing::warn!(node = %guest.node, error = %error, "a node did not finish to connect")
+            }
+            Err(_) => tracing::warn!(node = %guest.node, "a node did not finish to connect in time"),
         }
     }
 }

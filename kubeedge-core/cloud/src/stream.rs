@@ -23,7 +23,6 @@ use kubeedge_core::{
     kernel::{Module, ModuleContext},
     kinds,
     name::{Group, ModuleName, NodeName},
-    pki::{Leaf, node_of},
     transport::{Credentials, Endpoint, Incoming, Link, Listener, Peer, Transport},
     tunnel::{CLAIM_NODE, CONNECT_PATH, Connector, Duplex, FrameKind, GoUrl},
 };
@@ -37,7 +36,9 @@ use tokio::{
 use self::session::{Command, Handle};
 use crate::{
     cluster::{self, Clients, api_path},
-    hub::{NodeIdentity, is_node_name},
+    denylist::Denylist,
+    hub::{Guest, NodeIdentity, certified, is_node_name},
+    refusals::Refusals,
 };
 
 kinds! {
@@ -198,6 +199,7 @@ pub struct CloudStream {
     credentials: Credentials,
     clients: Arc<Clients>,
     tunnels: Tunnels,
+    denied: Denylist,
     bound: watch::Sender<Option<Endpoint>>,
 }
 
@@ -212,8 +214,15 @@ impl CloudStream {
         credentials: Credentials,
         clients: &Arc<Clients>,
     ) -> Self {
-        let (tunnels, bound) = (Tunnels::default(), watch::Sender::new(None));
-        Self { settings, transport, credentials, clients: clients.clone(), tunnels, bound }
+        let (tunnels, denied, bound) = (Tunnels::default(), Denylist::default(), watch::Sender::new(None));
+        Self { settings, transport, credentials, clients: clients.clone(), tunnels, denied, bound }
+    }
+
+    /// Keeps those on this list out, and cuts their tunnels.
+    #[must_use]
+    pub fn denying(mut self, list: Denylist) -> Self {
+        self.denied = list;
+        self
     }
 
     /// The tunnels, for whoever asks something of nodes.
@@ -238,6 +247,10 @@ impl Module for CloudStream {
     }
 
     async fn start(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
+        tokio::select! {
+            () = self.denied.ready() => {}
+            () = ctx.shutdown.requested() => return Ok(()),
+        }
         let listener = self.transport.listen(&self.settings.listen, &self.credentials).await?;
         let local = listener.local();
         tracing::info!(endpoint = %local, "CloudStream listens");
@@ -258,19 +271,25 @@ const ENTERING: usize = 64;
 impl CloudStream {
     async fn serve(&self, mut listener: Box<dyn Listener>) -> BoxError {
         let (mut entering, mut served) = (JoinSet::new(), JoinSet::new());
+        let refusals = Arc::<Refusals>::default();
         let mut generation = 0;
         loop {
             tokio::select! {
                 incoming = listener.next(), if entering.len() < ENTERING => match incoming {
                     Ok(incoming) => {
                         let room = self.tunnels.0.lock().len() < self.settings.node_limit;
-                        entering.spawn(admit(incoming, self.settings.identity, room));
+                        let admitted = if room {
+                            identify(incoming.peer(), self.settings.identity, &self.denied)
+                        } else {
+                            Err("this cloud holds as many tunnels as it may".to_owned())
+                        };
+                        entering.spawn(admit(incoming, admitted, refusals.clone()));
                     }
                     Err(error) => return error.into(),
                 },
-                Some(entered) = entering.join_next() => if let Ok(Some((node, link))) = entered {
+                Some(entered) = entering.join_next() => if let Ok(Some((guest, link))) = entered {
                     generation += 1;
-                    served.spawn(self.tunnel(node, link, generation));
+                    served.spawn(self.tunnel(guest, link, generation));
                 },
                 Some(ended) = served.join_next() => if let Err(error) = ended {
                     tracing::error!(error = %error, "a tunnel failed");
@@ -279,18 +298,15 @@ impl CloudStream {
         }
     }
 
-    fn tunnel(
-        &self,
-        node: NodeName,
-        link: Link,
-        generation: u64,
-    ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    fn tunnel(&self, guest: Guest, link: Link, generation: u64) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         let (commands, receiver) = mpsc::channel(64);
         let handle = Handle { commands, end: Default::default(), generation };
         let (tunnels, clients, port) =
             (self.tunnels.clone(), self.clients.clone(), self.settings.kubelet_port);
+        let denied = self.denied.clone();
         Box::pin(async move {
-            tracing::info!(%node, peer = ?link.peer.address, "tunnel connected");
+            let node = guest.node.clone();
+            tracing::info!(%node, peer = ?link.peer.address, serial = guest.serial(), "tunnel connected");
             tunnels.enter(&node, handle.clone());
             let end = handle.end.clone();
             drop(handle);
@@ -299,6 +315,10 @@ impl CloudStream {
             let why = tokio::select! {
                 why = serve => why,
                 () = end.cancelled() => "the node has dialled a newer tunnel".to_owned(),
+                why = guest.denied(&denied) => {
+                    tracing::warn!(%node, serial = guest.serial(), why, "cut a tunnel off");
+                    why.to_owned()
+                }
             };
             tunnels.leave(&node, generation);
             tracing::info!(%node, why, "tunnel ended");
@@ -320,29 +340,31 @@ async fn announce(clients: &Clients, node: &NodeName, port: Option<u16>) {
     }
 }
 
-async fn admit(incoming: Box<dyn Incoming>, identity: NodeIdentity, room: bool) -> Option<(NodeName, Link)> {
-    let admitted = match identify(incoming.peer(), identity) {
-        Ok(_) if !room => Err("this cloud holds as many tunnels as it may".to_owned()),
-        admitted => admitted,
-    };
+async fn admit(
+    incoming: Box<dyn Incoming>,
+    admitted: Result<Guest, String>,
+    refusals: Arc<Refusals>,
+) -> Option<(Guest, Link)> {
     match admitted {
-        Ok(node) => match tokio::time::timeout(Duration::from_secs(30), incoming.accept()).await {
-            Ok(Ok(link)) => Some((node, link)),
+        Ok(guest) => match tokio::time::timeout(Duration::from_secs(30), incoming.accept()).await {
+            Ok(Ok(link)) => Some((guest, link)),
             Ok(Err(error)) => {
-                tracing::warn!(%node, error = %error, "a tunnel did not finish to connect");
+                tracing::warn!(node = %guest.node, error = %error, "a tunnel did not finish to connect");
                 None
             }
             Err(_) => None,
         },
         Err(why) => {
-            tracing::warn!(peer = ?incoming.peer().address, why, "refused a tunnel");
+            if let Some(unsaid) = refusals.tell() {
+                tracing::warn!(peer = ?incoming.peer().address, why, unsaid, "refused a tunnel");
+            }
             let _ = tokio::time::timeout(Duration::from_secs(10), incoming.refuse(why)).await;
             None
         }
     }
 }
 
-fn identify(peer: &Peer, identity: NodeIdentity) -> Result<NodeName, String> {
+fn identify(peer: &Peer, identity: NodeIdentity, list: &Denylist) -> Result<Guest, String> {
     // Memory transports know no paths.
     let path = peer.path.split('?').next().unwrap_or_default().trim_end_matches('/');
     if !matches!(path, "" | CONNECT_PATH) {
@@ -352,14 +374,7 @@ fn identify(peer: &Peer, identity: NodeIdentity) -> Result<NodeName, String> {
     if !is_node_name(node) || node.parse::<IpAddr>().is_ok() {
         return Err(format!("the header {CLAIM_NODE} names no node"));
     }
-    if identity == NodeIdentity::Certificate {
-        let leaf = peer.certificates.first().ok_or("no client certificate provided")?;
-        let name = Leaf::read(leaf).map(|leaf| leaf.common_name).unwrap_or_default();
-        if node_of(&name) != Some(node) {
-            return Err(format!("the certificate names {name:?}, not \"system:node:{node}\""));
-        }
-    }
-    Ok(node.into())
+    certified(peer, node.into(), identity, list).map_err(|refusal| refusal.to_string())
 }
 
 #[cfg(test)]
@@ -384,6 +399,8 @@ mod tests {
             path: path.to_owned(),
             ..Peer::default()
         };
+        let identify =
+            |peer: &Peer, identity| identify(peer, identity, &Denylist::default()).map(|guest| guest.node);
         assert_eq!(identify(&peer("n", CONNECT_PATH), NodeIdentity::Claim).unwrap(), "n");
         assert!(identify(&peer("n", "/other"), NodeIdentity::Claim).is_err());
         assert!(identify(&peer("", CONNECT_PATH), NodeIdentity::Claim).is_err());

@@ -31,6 +31,7 @@ mod dispatch;
 mod files;
 mod https;
 mod identity;
+mod keeper;
 mod outbox;
 mod session;
 
@@ -45,6 +46,7 @@ use std::{
 use async_trait::async_trait;
 use kubeedge_core::{
     bus::Bus,
+    clock::Clock,
     failure::BoxError,
     kernel::{Module, ModuleContext},
     name::{Group, ModuleName, NodeName},
@@ -57,7 +59,7 @@ pub use self::identity::{IdentitySource, JoinError, JoinSettings};
 use self::{
     connect::{Announcer, Connector, LinkState},
     dispatch::Backlogs,
-    identity::Keeper,
+    keeper::Keeper,
     outbox::Outbox,
 };
 
@@ -89,6 +91,8 @@ pub struct EdgeHubSettings {
     pub reconnect: Duration,
     /// Where certificates come from.
     pub identity: IdentitySource,
+    /// The time of day, by which certificates hold and are due.
+    pub clock: Clock,
     /// Where random numbers start: pauses and the moment of rotation.
     pub seed: u64,
 }
@@ -107,6 +111,7 @@ impl Default for EdgeHubSettings {
             silence: Duration::from_secs(90),
             reconnect: Duration::from_secs(1),
             identity: IdentitySource::Fixed(Credentials::default()),
+            clock: Clock::wall(),
             seed: 0,
         }
     }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 use rcgen::{CertificateParams, DistinguishedName, DnType};
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use super::{Key, PkiError};
 
@@ -15,8 +15,10 @@ pub struct Leaf {
     pub common_name: String,
     /// The subject's organizations.
     pub organizations: Vec<String>,
-    /// The serial number in lower-case hexadecimal.
+    /// The serial number in lower-case hexadecimal without leading zeros.
     pub serial: String,
+    /// Host names and addresses it stands for.
+    pub names: Names,
     /// Valid from, in seconds since the Unix epoch.
     pub not_before: i64,
     /// Valid to, in seconds since the Unix epoch.
@@ -42,10 +44,12 @@ impl Leaf {
         let text =
             |value: &x509_parser::x509::AttributeTypeAndValue<'_>| value.as_str().map(str::to_owned).ok();
         let validity = certificate.validity();
+        let serial: String = certificate.raw_serial().iter().map(|byte| format!("{byte:02x}")).collect();
         Ok(Self {
             common_name: subject.iter_common_name().find_map(text).unwrap_or_default(),
             organizations: subject.iter_organization().filter_map(text).collect(),
-            serial: certificate.raw_serial().iter().map(|byte| format!("{byte:02x}")).collect(),
+            serial: serial.trim_start_matches('0').to_owned(),
+            names: names(&certificate),
             not_before: validity.not_before.timestamp(),
             not_after: validity.not_after.timestamp(),
             is_ca: certificate.is_ca(),
@@ -60,15 +64,42 @@ impl Leaf {
     /// Whether `ca` signed this certificate, it is valid at `now`, and may be used by a client.
     pub fn is_client_of(der: &[u8], ca: &[u8], now: i64) -> bool {
         let check = || -> Result<bool, PkiError> {
-            let (certificate, authority) = (parse(der)?, parse(ca)?);
-            let signed = certificate.verify_signature(Some(authority.public_key())).is_ok();
-            let issued = certificate.issuer() == authority.subject();
+            let certificate = parse(der)?;
             let usage = certificate.extended_key_usage().ok().flatten();
             let client = usage.is_none_or(|usage| usage.value.client_auth || usage.value.any);
-            Ok(signed && issued && client && Self::read(der)?.is_valid_at(now))
+            Ok(client && Self::read(der)?.is_valid_at(now))
+        };
+        Self::is_signed_by(der, ca) && check().unwrap_or(false)
+    }
+
+    /// Whether `ca` signed this certificate.
+    pub fn is_signed_by(der: &[u8], ca: &[u8]) -> bool {
+        let check = || -> Result<bool, PkiError> {
+            let (certificate, authority) = (parse(der)?, parse(ca)?);
+            let signed = certificate.verify_signature(Some(authority.public_key())).is_ok();
+            Ok(signed && certificate.issuer() == authority.subject())
         };
         check().unwrap_or(false)
     }
+}
+
+/// The host names and addresses of a certificate; empty names, which Go writes, are left out.
+fn names(certificate: &X509Certificate<'_>) -> Names {
+    let mut names = Names::default();
+    let extension = certificate.subject_alternative_name().ok().flatten();
+    for name in extension.iter().flat_map(|extension| &extension.value.general_names) {
+        match name {
+            GeneralName::DNSName(name) if !name.is_empty() => names.dns.push((*name).to_owned()),
+            GeneralName::IPAddress(bytes) => names.ips.extend(address(bytes)),
+            _ => {}
+        }
+    }
+    names
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    let four = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    four.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
 }
 
 fn parse(der: &[u8]) -> Result<X509Certificate<'_>, PkiError> {

@@ -72,6 +72,9 @@ fn every_way_a_token_can_be_wrong_is_told_apart() {
     assert_eq!(token_names_ca(&token, ca.certificate()), Ok(()));
     assert_eq!(token_names_ca(&token, other.certificate()), Err(TokenError::OtherAuthority));
     assert_eq!(verify_token(&ca, jwt, NOW), Ok(()));
+    assert_eq!(token_expiry(&ca, &token, NOW), Ok(NOW + 60));
+    assert_eq!(token_expiry(&other, &token, NOW), Err(TokenError::OtherAuthority));
+    assert_eq!(token_expiry(&ca, &token, NOW + 61), Err(TokenError::Expired));
     assert_eq!(verify_token(&ca, jwt, NOW + 61), Err(TokenError::Expired));
     assert_eq!(verify_token(&other, jwt, NOW), Err(TokenError::Signature));
     for bad in ["", "a.b", "a.b.c.d.e", "x.y.z"] {
@@ -82,11 +85,26 @@ fn every_way_a_token_can_be_wrong_is_told_apart() {
 }
 
 #[test]
+fn a_certificate_tells_its_names_and_its_serial() {
+    let names =
+        Names { dns: vec!["cloud.example".into()], ips: vec![[10, 0, 0, 1].into(), [1_u16; 8].into()] };
+    let ca = ca();
+    assert_eq!(Leaf::read(ca.certificate()).unwrap().serial, "400");
+    let server = ca.issue_server(&names, NOW).unwrap();
+    let leaf = Leaf::read(&server.certificate).unwrap();
+    assert_eq!(leaf.names, names);
+    assert!(leaf.serial.len() <= 16 && !leaf.serial.starts_with('0'), "{}", leaf.serial);
+    assert!(Leaf::is_signed_by(&server.certificate, ca.certificate()));
+    assert!(!Leaf::is_signed_by(&server.certificate, Authority::kubeedge(NOW).unwrap().certificate()));
+}
+
+#[test]
 fn rotation_falls_between_70_and_90_percent_of_the_life() {
     let leaf = Leaf {
         common_name: String::new(),
         organizations: vec![],
         serial: String::new(),
+        names: Names::default(),
         not_before: 0,
         not_after: 1000,
         is_ca: false,

@@ -59,6 +59,16 @@ pub fn token_names_ca(token: &str, certificate: &[u8]) -> Result<(), TokenError>
 
 /// Checks the JWT part of a token, as the cloud gets it.
 pub fn verify_token(authority: &Authority, jwt: &str, now: i64) -> Result<(), TokenError> {
+    expiry(authority, jwt, now).map(|_| ())
+}
+
+/// When a whole token expires (seconds since the Unix epoch), if it is this authority's and good now.
+pub fn token_expiry(authority: &Authority, token: &str, now: i64) -> Result<i64, TokenError> {
+    token_names_ca(token, authority.certificate())?;
+    expiry(authority, split_token(token)?.1, now)
+}
+
+fn expiry(authority: &Authority, jwt: &str, now: i64) -> Result<i64, TokenError> {
     let (signed, signature) = jwt.rsplit_once('.').ok_or(TokenError::Malformed)?;
     let (head, claims) = signed.split_once('.').ok_or(TokenError::Malformed)?;
     let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenError::Malformed);
@@ -72,7 +82,7 @@ pub fn verify_token(authority: &Authority, jwt: &str, now: i64) -> Result<(), To
     let key = hmac::Key::new(algorithm, authority.key().sec1());
     hmac::verify(&key, signed.as_bytes(), &decode(signature)?).map_err(|_| TokenError::Signature)?;
     let claims: Claims = serde_json::from_slice(&decode(claims)?).map_err(|_| TokenError::Malformed)?;
-    if claims.exp > now as f64 { Ok(()) } else { Err(TokenError::Expired) }
+    if claims.exp > now as f64 { Ok(claims.exp as i64) } else { Err(TokenError::Expired) }
 }
 
 fn fingerprint(certificate: &[u8]) -> String {

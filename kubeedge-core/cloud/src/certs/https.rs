@@ -80,6 +80,9 @@ pub(super) fn acceptor(
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(Arc::new(Shown { provider }))
         .with_single_cert(vec![certificate], key)?;
+    // A session taken up again shows the certificate of then.
+    config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
 }

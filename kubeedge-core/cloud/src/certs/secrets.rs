@@ -60,7 +60,7 @@ pub(super) async fn read(client: &kube::Client, name: &str) -> Result<Option<Val
 }
 
 /// Makes the secret, or sets these values in the one there is. Read and replaced, not patched: KubeEdge's chart grants
-/// cloudcore no patches of secrets.
+/// cloudcore no patches of secrets. Fails with a conflict when somebody else writes it meanwhile.
 pub(super) async fn write(client: &kube::Client, name: &str, values: &Values) -> Result<(), Box<Status>> {
     match create(client, name, values).await {
         Err(status) if status.is_already_exists() => {}
@@ -74,7 +74,12 @@ pub(super) async fn write(client: &kube::Client, name: &str, values: &Values) ->
     let mut secret: Map<String, Value> =
         serde_json::from_slice(&there).map_err(|error| unreadable(&error))?;
     let data = secret.entry("data").or_insert_with(|| json!({}));
-    data.as_object_mut().ok_or_else(|| unreadable(&"data is no object"))?.extend(encoded(values));
+    let data = data.as_object_mut().ok_or_else(|| unreadable(&"data is no object"))?;
+    let wanted = encoded(values);
+    if wanted.iter().all(|(key, value)| data.get(key) == Some(value)) {
+        return Ok(());
+    }
+    data.extend(wanted);
     let body = Value::Object(secret).to_string();
     cluster::call(client, Method::PUT, &path, Media::Json, body).await.map(drop)
 }

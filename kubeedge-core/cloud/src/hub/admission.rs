@@ -6,6 +6,8 @@ use kubeedge_core::{
     transport::Peer,
 };
 
+use crate::denylist::{Denylist, Mark};
+
 /// How a node proves to be the one it says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NodeIdentity {
@@ -19,33 +21,83 @@ pub enum NodeIdentity {
 
 /// Why a peer was turned away; the text reaches it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Refusal {
+pub(crate) enum Refusal {
     #[error("the request names no node: header node_id is missing")]
     Nameless,
     #[error("{0:?} is not a node name: lower-case letters, digits, '-' and '.' are, 253 at most")]
     BadName(String),
     #[error("no client certificate provided")]
     NoCertificate,
+    #[error("intermediate certificates are not supported: show the node's certificate alone")]
+    Chain,
     #[error("the certificate names {found:?}, not \"system:node:{node}\"")]
     OtherName { node: NodeName, found: String },
     #[error("this cloud serves {0} nodes, as many as it may")]
     NoRoom(usize),
+    #[error("{0}")]
+    Denied(&'static str),
+}
+
+/// A node that may come in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Guest {
+    pub(crate) node: NodeName,
+    /// Of the certificate it shows; none where nodes are believed without.
+    pub(crate) mark: Option<Mark>,
+}
+
+impl Guest {
+    /// The serial number of its certificate, for logs.
+    pub(crate) fn serial(&self) -> &str {
+        self.mark.as_ref().map(Mark::serial).unwrap_or_default()
+    }
+
+    /// Completes when the guest is on the deny list.
+    pub(crate) async fn denied(&self, list: &Denylist) -> &'static str {
+        list.clone().denied(self.node.as_str(), self.mark.as_ref()).await
+    }
 }
 
 /// The node a peer is, if it may be it.
-pub(super) fn identify(peer: &Peer, identity: NodeIdentity) -> Result<NodeName, Refusal> {
+pub(super) fn identify(peer: &Peer, identity: NodeIdentity, list: &Denylist) -> Result<Guest, Refusal> {
     let name = peer.claim("node_id").filter(|name| !name.is_empty()).ok_or(Refusal::Nameless)?;
     if !is_node_name(name) {
         return Err(Refusal::BadName(name.chars().take(253).collect()));
     }
-    let node = NodeName::from(name);
-    if identity == NodeIdentity::Claim {
-        return Ok(node);
-    }
-    let leaf = peer.certificates.first().ok_or(Refusal::NoCertificate)?;
+    certified(peer, name.into(), identity, list)
+}
+
+/// The peer as this node, if its certificate says so and nobody denies it.
+pub(crate) fn certified(
+    peer: &Peer,
+    node: NodeName,
+    identity: NodeIdentity,
+    list: &Denylist,
+) -> Result<Guest, Refusal> {
     // Verified by the transport; only the name is left to read.
-    let found = Leaf::read(leaf).map(|leaf| leaf.common_name).unwrap_or_default();
-    if node_of(&found) == Some(name) { Ok(node) } else { Err(Refusal::OtherName { node, found }) }
+    let mark = match (identity, peer.certificates.as_slice()) {
+        (NodeIdentity::Claim, []) => None,
+        (NodeIdentity::Claim, [leaf, ..]) => Leaf::read(leaf).ok().as_ref().map(Mark::from),
+        (NodeIdentity::Certificate, []) => return Err(Refusal::NoCertificate),
+        (NodeIdentity::Certificate, [leaf]) => Some(named(leaf, &node)?),
+        (NodeIdentity::Certificate, _) => return Err(Refusal::Chain),
+    };
+    match list.why(node.as_str(), mark.as_ref()) {
+        Some(why) => Err(Refusal::Denied(why)),
+        None => Ok(Guest { node, mark }),
+    }
+}
+
+/// The mark of a certificate that names this node.
+fn named(der: &[u8], node: &NodeName) -> Result<Mark, Refusal> {
+    let leaf = Leaf::read(der);
+    match leaf {
+        Ok(leaf) if node_of(&leaf.common_name) == Some(node.as_str()) => Ok(Mark::from(&leaf)),
+        other => {
+            let found = other.map(|leaf| leaf.common_name).unwrap_or_default();
+            Err(Refusal::OtherName { node: node.clone(), found })
+        }
+    }
 }
 
 /// A DNS-1123 subdomain, as names of nodes are.
@@ -60,11 +112,17 @@ pub(crate) fn is_node_name(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use kubeedge_core::pki::{Authority, Names, Usage};
+
     use super::*;
 
     fn peer(node: Option<&str>) -> Peer {
         let claims = node.map(|node| ("node_id".to_owned(), node.to_owned()));
         Peer { claims: claims.into_iter().collect(), ..Peer::default() }
+    }
+
+    fn identify(peer: &Peer, identity: NodeIdentity) -> Result<NodeName, Refusal> {
+        super::identify(peer, identity, &Denylist::default()).map(|guest| guest.node)
     }
 
     #[test]
@@ -87,5 +145,26 @@ mod tests {
         peer.certificates = vec![bytes::Bytes::from_static(b"not a certificate")];
         let refused = identify(&peer, NodeIdentity::Certificate).unwrap_err();
         assert_eq!(refused.to_string(), r#"the certificate names "", not "system:node:edge-1""#);
+    }
+
+    #[test]
+    fn one_certificate_alone_that_names_the_node_makes_it_the_node() {
+        let authority = Authority::kubeedge(0).unwrap();
+        let certificate = |name: &str| {
+            let names = Names::default();
+            authority.issue(name, &["system:nodes"], &names, Usage::Client, 0, 36_500).unwrap().certificate
+        };
+        let shown = |certificates: &[&bytes::Bytes]| {
+            let certificates = certificates.iter().map(|der| (*der).clone()).collect();
+            identify(&Peer { certificates, ..peer(Some("edge-1")) }, NodeIdentity::Certificate)
+        };
+        let ours = certificate("system:node:edge-1");
+        assert_eq!(shown(&[&ours]).unwrap(), "edge-1");
+        assert_eq!(shown(&[&ours, authority.certificate()]), Err(Refusal::Chain));
+        for other in ["system:node:edge-10", "system:node:Edge-1", "edge-1", "kubeedge.io", "system:node:"] {
+            let refused = shown(&[&certificate(other)]);
+            assert!(matches!(refused, Err(Refusal::OtherName { .. })), "{other}: {refused:?}");
+        }
+        assert!(matches!(shown(&[authority.certificate()]), Err(Refusal::OtherName { .. })));
     }
 }

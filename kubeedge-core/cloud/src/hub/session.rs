@@ -23,6 +23,7 @@ use super::{
     records::{Known, Records},
     upstream::{self, Upstream},
 };
+use crate::refusals::Refusals;
 
 /// Messages of one edge that modules may be working on at a time; the edge is not read further meanwhile.
 const OUTSTANDING: usize = 32;
@@ -53,6 +54,7 @@ pub(super) struct Shared {
     pub(super) times: HubTimes,
     pub(super) window: usize,
     pub(super) cluster_ca: Arc<str>,
+    pub(super) refusals: Arc<Refusals>,
 }
 
 /// The handle by which the hub reaches a session.
@@ -159,6 +161,12 @@ impl Reader<'_> {
             Upstream::ClusterCa => self.plain(cluster_ca(&message, &self.shared.cluster_ca)),
             Upstream::Ignored(what) => {
                 tracing::debug!(%node, resource = %message.route.resource, what, "ignored a message");
+            }
+            Upstream::OfAnother(named) => {
+                if let Some(unsaid) = self.shared.refusals.tell() {
+                    let named: String = named.chars().take(253).collect();
+                    tracing::warn!(%node, named, unsaid, "refused a message of a node that names another");
+                }
             }
             Upstream::Tasks(message) => {
                 self.shared.bus.publish(&Group::TASK_MANAGER, message).await;

@@ -27,6 +27,8 @@ pub(super) enum Upstream {
     ClusterCa,
     /// A question of the link itself, answered at once.
     Control,
+    /// It is in the name of another node, or says of which node only by this name.
+    OfAnother(String),
     /// For nobody.
     Ignored(&'static str),
 }
@@ -41,6 +43,9 @@ pub(super) fn route(node: &NodeName, message: Message) -> Upstream {
         _ => {}
     }
     let text = message.route.resource.as_str();
+    if let Some(other) = prefix_of_another(node, text) {
+        return Upstream::OfAnother(other.to_owned());
+    }
     if rules::is_volume(text) {
         return Upstream::Ignored("answers to volume requests, of which this cloud makes none");
     }
@@ -48,7 +53,7 @@ pub(super) fn route(node: &NodeName, message: Message) -> Upstream {
         "response" => return Upstream::Ack,
         "error" => return Upstream::EdgeError,
         "upload" if message.route.group == Group::USER => return for_module(ROUTER, node, message),
-        "prepull" | "upgrade" | "UpdateNodeActionStatus" => return Upstream::Tasks(message),
+        "prepull" | "upgrade" | "UpdateNodeActionStatus" => return task(node, message),
         _ => {}
     }
     if text == "k8s/ca.crt" {
@@ -59,6 +64,24 @@ pub(super) fn route(node: &NodeName, message: Message) -> Upstream {
         "twin" => for_module(ModuleName::DEVICE_CONTROLLER, node, message),
         source if is_cloud_module(source) => Upstream::Ignored("messages in the name of a cloud module"),
         _ => for_module(ModuleName::EDGE_CONTROLLER, node, message),
+    }
+}
+
+/// A report of a task names its node itself: `…/node/<node>`.
+fn task(node: &NodeName, message: Message) -> Upstream {
+    match resource::target_node(&message.route.resource) {
+        Some(named) if named == *node => Upstream::Tasks(message),
+        named => Upstream::OfAnother(named.unwrap_or_default().as_str().to_owned()),
+    }
+}
+
+/// The node in `node/<node>/<namespace>/<type>…`, the form within the cloud, if it is not this one. Objects of a namespace
+/// that is called `node` have three elements at most.
+fn prefix_of_another<'a>(node: &NodeName, text: &'a str) -> Option<&'a str> {
+    let parts: Vec<_> = text.splitn(4, '/').collect();
+    match parts.as_slice() {
+        ["node", named, _, _] if *named != node.as_str() => Some(named),
+        _ => None,
     }
 }
 
@@ -127,10 +150,32 @@ mod tests {
         assert_eq!(to("x", "resource", "ping", "x"), Upstream::Control);
         assert!(matches!(to("x", "resource", "response", "default/volume/v"), Upstream::Ignored(_)));
         assert!(matches!(to("edgecontroller", "resource", "update", "default/pod/p"), Upstream::Ignored(_)));
-        let tasks =
-            to("taskmanager", "taskmanager", "UpdateNodeActionStatus", "operations.kubeedge.io/v1alpha2/x/j");
-        assert!(
-            matches!(tasks, Upstream::Tasks(m) if m.route.resource == "operations.kubeedge.io/v1alpha2/x/j")
-        );
+        let path = "operations.kubeedge.io/v1alpha2/nodeupgradejob/j/node/n";
+        let tasks = to("taskmanager", "taskmanager", "UpdateNodeActionStatus", path);
+        assert!(matches!(tasks, Upstream::Tasks(m) if m.route.resource == path));
+    }
+
+    #[test]
+    fn a_message_in_the_name_of_another_node_goes_nowhere() {
+        for (source, operation, text, named) in [
+            ("edged", "update", "node/other/default/podstatus", "other"),
+            ("twin", "update", "node/other/device/default/d/twin/edge_updated", "other"),
+            ("metaserver", "query", "node/other/default/pod/p", "other"),
+            ("eventbus", "upload", "node/other/rest/topic", "other"),
+            ("edged", "response", "node/other/default/pod/p", "other"),
+            (
+                "websocket",
+                "UpdateNodeActionStatus",
+                "operations.kubeedge.io/v1alpha2/x/j/node/other",
+                "other",
+            ),
+            ("websocket", "upgrade", "task/t/node/other", "other"),
+            ("websocket", "prepull", "task/t", ""),
+        ] {
+            assert_eq!(to(source, "user", operation, text), Upstream::OfAnother(named.to_owned()), "{text}");
+        }
+        assert!(matches!(to("websocket", "hub", "upgrade", "task/t/node/n"), Upstream::Tasks(_)));
+        // An object in a namespace of that name is no other node.
+        assert!(matches!(to("metamanager", "meta", "query", "node/configmap/c"), Upstream::Module(..)));
     }
 }

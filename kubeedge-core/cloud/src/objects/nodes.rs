@@ -140,7 +140,8 @@ fn answered_when_done(ask: &Ask<'_>, done: Answered) -> Option<Message> {
     }
 }
 
-fn own_node(ask: &Ask<'_>) -> Result<(), Box<kube::core::Status>> {
+/// A node reads and writes no Node but its own.
+pub(super) fn own_node(ask: &Ask<'_>) -> Result<(), Box<kube::core::Status>> {
     if ask.name == ask.node.as_str() { Ok(()) } else { Err(not_yours("node", ask)) }
 }
 

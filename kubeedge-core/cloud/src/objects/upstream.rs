@@ -15,6 +15,7 @@ use super::{
     access::Access,
     answer::{self, Answered},
     locations::Referent,
+    nodes::own_node,
 };
 use crate::{
     cluster::{self, Clients, Media, api_path, failure, namespaced},
@@ -95,7 +96,7 @@ impl Upstream {
                 answer::unversioned(answer::object_response(question, self.register(ask).await, NO_NODE))
             }
             ("node", "update") => return self.update_node(ask).await,
-            ("node", "query") => answer::bare(question, self.cached(&self.caches.nodes, "nodes", ask).await),
+            ("node", "query") => answer::bare(question, self.own(ask).await),
             ("nodepatch", "patch") => {
                 answer::object_response(question, self.patch_node_status(ask).await, NO_NODE)
             }
@@ -144,6 +145,11 @@ impl Upstream {
             }
         };
         Some(answer::bare(ask.message, cluster::get(&ask.client, &path).await))
+    }
+
+    async fn own(&self, ask: &Ask<'_>) -> Answered {
+        own_node(ask)?;
+        self.cached(&self.caches.nodes, "nodes", ask).await
     }
 
     async fn referred(&self, referent: Referent, ask: &Ask<'_>) -> Answered {

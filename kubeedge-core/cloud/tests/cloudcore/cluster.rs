@@ -153,6 +153,16 @@ impl FakeCluster {
             return Ok(self.put(&mut state, key, "ADDED", body));
         }
         let current = state.objects.get(&key).cloned().ok_or_else(|| missing(&path.name))?;
+        let read = &body["metadata"]["resourceVersion"];
+        if *method == Method::PUT
+            && plural == "secrets"
+            && !read.is_null()
+            && *read != current["metadata"]["resourceVersion"]
+        {
+            let text =
+                "the object has been modified; please apply your changes to the latest version".to_owned();
+            return Err((StatusCode::CONFLICT, "Conflict", text));
+        }
         match *method {
             Method::PUT | Method::PATCH => {
                 let mut next = current;
@@ -215,7 +225,7 @@ impl FakeCluster {
         BodyExt::boxed_unsync(StreamBody::new(stream.boxed()))
     }
 
-    async fn serve(self, request: Request<Body>) -> Result<Response<Body>, BoxError> {
+    pub(crate) async fn serve(self, request: Request<Body>) -> Result<Response<Body>, BoxError> {
         let (parts, body) = request.into_parts();
         let path = Path::parse(parts.uri.path());
         let query: BTreeMap<String, String> = parts

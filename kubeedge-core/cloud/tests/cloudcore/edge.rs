@@ -9,6 +9,7 @@ use kubeedge_cloud::{
     stream::CloudStreamSettings,
 };
 use kubeedge_core::{
+    cluster::ClusterApi,
     kernel::Shutdown,
     message::{Content, Message},
     name::Operation,
@@ -25,6 +26,8 @@ const WAIT: Duration = Duration::from_secs(60);
 pub(crate) struct Cloud {
     pub(crate) cluster: FakeCluster,
     pub(crate) network: Arc<Network>,
+    /// Where tunnels are dialled.
+    pub(crate) tunnels: Arc<Network>,
     pub(crate) status: CloudStatus,
     shutdown: Shutdown,
     running: tokio::task::JoinHandle<()>,
@@ -47,9 +50,19 @@ impl Cloud {
     }
 
     pub(crate) async fn start_on(cluster: FakeCluster, settings: CloudCoreSettings) -> Self {
-        let network = Arc::new(Network::default());
-        let assembly = CloudCore::assemble(settings, network.clone(), Arc::new(cluster.clone()));
-        let assembly = assembly.tunnel(CloudStreamSettings::default(), Arc::new(Network::default()));
+        let api = Arc::new(cluster.clone());
+        Self::start_over(cluster, api, settings).await
+    }
+
+    /// On a cluster that is reached in a way of its own.
+    pub(crate) async fn start_over(
+        cluster: FakeCluster,
+        api: Arc<dyn ClusterApi>,
+        settings: CloudCoreSettings,
+    ) -> Self {
+        let (network, tunnels) = (Arc::<Network>::default(), Arc::<Network>::default());
+        let assembly = CloudCore::assemble(settings, network.clone(), api);
+        let assembly = assembly.tunnel(CloudStreamSettings::default(), tunnels.clone());
         let core = assembly.build().await.unwrap();
         let (status, shutdown) = (core.status(), Shutdown::new());
         let until = shutdown.clone();
@@ -57,7 +70,7 @@ impl Cloud {
             core.run(async move { until.requested().await }).await.unwrap();
         });
         tokio::time::timeout(WAIT, status.ready()).await.expect("the cloud is ready in time");
-        Self { cluster, network, status, shutdown, running }
+        Self { cluster, network, tunnels, status, shutdown, running }
     }
 
     pub(crate) async fn stop(self) -> FakeCluster {

@@ -2,10 +2,13 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod cluster;
+mod denylist;
 mod edge;
 mod join;
+mod names;
 mod network;
 mod replay;
+mod takeover;
 mod tunnel;
 
 use kubeedge_core::{name::NodeName, pki, transport::Credentials};

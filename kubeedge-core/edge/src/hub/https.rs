@@ -1,15 +1,17 @@
 //! The two questions a node asks cloudcore's HTTPS service: which CA, and a certificate please.
 
-use std::{error::Error, io, sync::Arc, time::Duration};
+use std::{error::Error, fmt, io, sync::Arc, time::Duration};
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use kubeedge_core::{
+    clock::Clock,
     failure::BoxError,
-    pki::{Identity, token_names_ca},
+    pki::{Identity, TokenError, token_names_ca},
 };
 use parking_lot::Mutex;
 use rustls::{
@@ -20,6 +22,7 @@ use rustls::{
     },
     crypto::CryptoProvider,
     pki_types::{CertificateDer, PrivateSec1KeyDer, ServerName, UnixTime},
+    time_provider::TimeProvider,
 };
 
 use super::identity::JoinError;
@@ -47,50 +50,98 @@ pub(super) fn authority(setting: &str) -> Result<String, JoinError> {
     if plain { Ok(text.to_owned()) } else { Err(bad()) }
 }
 
-/// The CA certificate in DER, if it is the one the token names and the server that gave it has a certificate by it.
-pub(super) async fn fetch_ca(host: &str, token: &str) -> Result<Bytes, JoinError> {
-    let witness = Arc::new(Witness { provider: provider(), shown: Mutex::default() });
-    let tls = ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .map_err(|error| untrusted(host, error))?
-        .dangerous()
-        .with_custom_certificate_verifier(witness.clone())
-        .with_no_client_auth();
-    let request = Request::get(format!("https://{host}/ca.crt")).body(Full::default());
-    let ca = exchange(host, tls, request).await?;
-    token_names_ca(token, &ca).map_err(|error| match error {
-        kubeedge_core::pki::TokenError::OtherAuthority => JoinError::OtherAuthority { host: host.to_owned() },
-        error => error.into(),
-    })?;
-    witness.confirm(&ca).map_err(|error| untrusted(host, error))?;
-    Ok(ca)
+/// Whom a node asks for the CA and for certificates: cloudcore, or a stand-in for it in a test of time.
+#[async_trait]
+pub(super) trait Registrar: fmt::Debug + Send + Sync {
+    /// The CA certificate in DER, if it is the one the token names and the server that gave it has a certificate by it.
+    async fn ca(&self, host: &str, token: &str) -> Result<Bytes, JoinError>;
+
+    /// A certificate in DER for a request in DER. The server is verified by this CA.
+    async fn certify(
+        &self,
+        host: &str,
+        ca: &Bytes,
+        node: &str,
+        csr: Bytes,
+        proof: Proof<'_>,
+    ) -> Result<Bytes, JoinError>;
 }
 
-/// A certificate in DER for a request in DER. The server is verified by this CA.
-pub(super) async fn certify(
-    host: &str,
-    ca: &Bytes,
-    node: &str,
-    csr: Bytes,
-    proof: Proof<'_>,
-) -> Result<Bytes, JoinError> {
-    let failed = |error: rustls::Error| untrusted(host, error);
-    let tls = ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .map_err(failed)?
-        .with_root_certificates(roots(ca).map_err(failed)?);
-    let request = Request::get(format!("https://{host}/edge.crt")).header("NodeName", node);
-    let (tls, request) = match proof {
-        Proof::Token(jwt) => {
-            (tls.with_no_client_auth(), request.header(header::AUTHORIZATION, format!("Bearer {jwt}")))
-        }
-        Proof::Certificate(identity) => {
-            let chain = vec![CertificateDer::from(identity.certificate.to_vec())];
-            let key = PrivateSec1KeyDer::from(identity.key.sec1().to_vec());
-            (tls.with_client_auth_cert(chain, key.into()).map_err(failed)?, request)
-        }
-    };
-    exchange(host, tls, request.body(Full::from(csr))).await
+/// Cloudcore's HTTPS service.
+#[derive(Clone, Debug)]
+pub(super) struct Https {
+    clock: Clock,
+}
+
+impl Https {
+    /// Certificates are verified by this clock.
+    pub(super) fn new(clock: Clock) -> Self {
+        Self { clock }
+    }
+
+    fn tls(
+        &self,
+        host: &str,
+    ) -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>, JoinError> {
+        ClientConfig::builder_with_details(provider(), Arc::new(Time(self.clock.clone())))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| untrusted(host, error))
+    }
+}
+
+#[async_trait]
+impl Registrar for Https {
+    async fn ca(&self, host: &str, token: &str) -> Result<Bytes, JoinError> {
+        let witness = Arc::new(Witness { provider: provider(), shown: Mutex::default() });
+        let tls = self
+            .tls(host)?
+            .dangerous()
+            .with_custom_certificate_verifier(witness.clone())
+            .with_no_client_auth();
+        let request = Request::get(format!("https://{host}/ca.crt")).body(Full::default());
+        let ca = exchange(host, tls, request).await?;
+        token_names_ca(token, &ca).map_err(|error| match error {
+            TokenError::OtherAuthority => JoinError::OtherAuthority { host: host.to_owned() },
+            error => error.into(),
+        })?;
+        witness.confirm(&ca).map_err(|error| untrusted(host, error))?;
+        Ok(ca)
+    }
+
+    async fn certify(
+        &self,
+        host: &str,
+        ca: &Bytes,
+        node: &str,
+        csr: Bytes,
+        proof: Proof<'_>,
+    ) -> Result<Bytes, JoinError> {
+        let failed = |error: rustls::Error| untrusted(host, error);
+        let tls = self.tls(host)?.with_root_certificates(roots(ca).map_err(failed)?);
+        let request = Request::get(format!("https://{host}/edge.crt")).header("NodeName", node);
+        let (tls, request) = match proof {
+            Proof::Token(jwt) => {
+                (tls.with_no_client_auth(), request.header(header::AUTHORIZATION, format!("Bearer {jwt}")))
+            }
+            Proof::Certificate(identity) => {
+                let chain = vec![CertificateDer::from(identity.certificate.to_vec())];
+                let key = PrivateSec1KeyDer::from(identity.key.sec1().to_vec());
+                (tls.with_client_auth_cert(chain, key.into()).map_err(failed)?, request)
+            }
+        };
+        exchange(host, tls, request.body(Full::from(csr))).await
+    }
+}
+
+/// The clock by which certificates are valid.
+#[derive(Debug)]
+struct Time(Clock);
+
+impl TimeProvider for Time {
+    fn current_time(&self) -> Option<UnixTime> {
+        let millis = u64::try_from(self.0.now().0).ok()?;
+        Some(UnixTime::since_unix_epoch(Duration::from_millis(millis)))
+    }
 }
 
 fn provider() -> Arc<CryptoProvider> {

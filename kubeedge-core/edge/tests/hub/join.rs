@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Bytes, service::service_fn};
@@ -334,6 +335,32 @@ async fn stored_certificates_that_do_not_fit_this_node_are_not_used() {
     let joining = Joining::start(&https, Some(https.token()), folder).await;
     assert_eq!(joining.credentials().await.chain[0], good.certificate);
     assert_eq!(https.asked().len(), before);
+}
+
+#[tokio::test]
+async fn the_files_of_a_go_edge_are_taken_as_they_are() {
+    let https = Https::honest().await;
+    // Made by Go's libraries: kubeedge-core/cloud/tests/data/go-pki.
+    let go: serde_json::Value =
+        serde_json::from_str(include_str!("../../../cloud/tests/data/go-secrets.json")).unwrap();
+    let text = |key: &str| go[key].as_str().unwrap().to_owned();
+    let ca = STANDARD.decode(text("cadata")).unwrap();
+    let key = text("edgeKey");
+    assert!(key.starts_with("-----BEGIN EC PRIVATE KEY-----"));
+    for key in [key.clone(), key.replace("EC PRIVATE KEY", "PRIVATE KEY")] {
+        let folder = temp();
+        for part in ["ca", "certs"] {
+            std::fs::create_dir_all(folder.path().join(part)).unwrap();
+        }
+        std::fs::write(folder.path().join("ca/rootCA.crt"), pki::to_pem("CERTIFICATE", &ca)).unwrap();
+        std::fs::write(folder.path().join("certs/server.crt"), text("edgeCert")).unwrap();
+        std::fs::write(folder.path().join("certs/server.key"), &key).unwrap();
+        let joining = Joining::start(&https, None, folder).await;
+        let credentials = joining.credentials().await;
+        assert_eq!(credentials.roots, [ca.clone()]);
+        assert_eq!(Leaf::read(&credentials.chain[0]).unwrap().common_name, "system:node:edge-1");
+    }
+    assert!(https.asked().is_empty(), "it has a certificate and asked for another");
 }
 
 #[tokio::test]
