@@ -146,19 +146,15 @@ fn there_are_no_globals() {
 }
 
 /// Where the machine's own clock and entropy may be read, and why.
-const OF_THE_MACHINE: [(&str, &str); 17] = [
+const OF_THE_MACHINE: [(&str, &str); 13] = [
     ("/bins/", "a binary is where the machine's clock is chosen"),
     ("/kubeedge-core/src/message.rs", "Millis::now is Clock::wall; a message's stamp, on which nothing acts"),
     ("/kubeedge-core/src/clock.rs", "Clock::wall"),
     ("/kubeedge-core/src/name.rs", "ids of messages are identities, not choices"),
     ("/kubeedge-core/src/pki/", "serials and keys must not be foreseen"),
-    ("/kubeedge-core/edge/src/hub/identity.rs", "certificates hold by the time of the world"),
-    ("/kubeedge-core/edge/src/hub/files.rs", "certificates hold by the time of the world"),
     ("/kubeedge-core/edge/src/runtime/process", "processes of this machine go by its clock"),
     ("/kubeedge-core/edge/src/runtime/cri/", "containers of this machine go by its clock"),
     ("/kubeedge-core/edge/src/edged/events.rs", "names of events are identities"),
-    ("/kubeedge-core/cloud/src/certs", "certificates hold by the time of the world"),
-    ("/kubeedge-core/cloud/src/hub/", "certificates hold by the time of the world"),
     ("/kubeedge-core/cloud/src/apiserver/registry.rs", "uids and generated names are identities"),
     ("/kubeedge-core/cloud/src/apiserver/local.rs", "the secret that signs tokens must not be foreseen"),
     ("/kubeedge-core/cloud/src/devices/downstream.rs", "ids of events are identities"),

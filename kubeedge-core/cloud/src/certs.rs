@@ -2,7 +2,7 @@
 //!
 //! CA and server certificate come from local files, else from secrets in namespace `kubeedge`, else they are made; what
 //! was found is kept in the secrets, which Go's cloudcore reads and writes as well. The join token is renewed every twelve
-//! hours and holds twice as long.
+//! hours and holds twice as long. All of it goes by the clock of the [`Clients`].
 //!
 //! Where we differ from Go: a token signs a certificate only for the node the request is for (Go signs any name), and
 //! none for cloudcore's own addresses; a certificate renews itself only if it names its node (Go takes `kubeedge.io` of
@@ -22,7 +22,6 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use kube::core::Status;
 use kubeedge_core::{
-    clock::Clock,
     failure::BoxError,
     kernel::{Module, ModuleContext},
     message::Millis,
@@ -55,8 +54,6 @@ pub struct CertSettings {
     pub node_certificate_days: u32,
     /// How often the join token is renewed; it holds twice as long. KubeEdge: 12 h.
     pub token_refresh: Duration,
-    /// The time of day, by which certificates and tokens are made and hold.
-    pub clock: Clock,
 }
 
 impl Default for CertSettings {
@@ -68,7 +65,6 @@ impl Default for CertSettings {
             listen: SocketAddr::from(([0, 0, 0, 0], 10002)),
             node_certificate_days: 365,
             token_refresh: Duration::from_secs(12 * 3600),
-            clock: Clock::wall(),
         }
     }
 }
@@ -124,7 +120,7 @@ impl Identity {
     /// Finds or makes CA and server certificate, and keeps them in the secrets.
     pub async fn prepare(settings: &CertSettings, clients: &Clients) -> Result<Self, PrepareError> {
         let client = clients.ours();
-        let now = || unix(settings.clock.now());
+        let now = || unix(clients.clock().now());
         let cluster = |source| PrepareError::Cluster { doing: "making namespace kubeedge", source };
         secrets::ensure_namespace(client).await.map_err(cluster)?;
         let ca = Pair { secret: CA_SECRET, keys: ["cadata", "cakeydata"], files: &settings.ca_files };
@@ -228,7 +224,6 @@ impl CertService {
             authority: identity.authority.clone(),
             clients: clients.clone(),
             refresh: settings.token_refresh,
-            clock: settings.clock.clone(),
         };
         let found = tokens.find().await;
         let (token, _) =
@@ -321,7 +316,6 @@ impl Module for CertService {
             clients: self.clients.clone(),
             bus: ctx.bus.clone(),
             days: self.settings.node_certificate_days,
-            clock: self.settings.clock.clone(),
             reserved: self.reserved(),
             denied: self.denied.clone(),
             refusals: Refusals::default(),

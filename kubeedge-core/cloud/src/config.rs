@@ -157,7 +157,6 @@ fn settings(hub: &CloudHub) -> Result<CloudCoreSettings, PlanError> {
             listen,
             node_certificate_days: hub.edge_cert_signing_duration,
             token_refresh: seconds(hub.token_refresh_duration) * 3600,
-            ..CertSettings::default()
         },
         objects: EdgeControllerSettings {
             address: hub.advertise_address.first().cloned().unwrap_or_default(),

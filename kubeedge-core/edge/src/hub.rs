@@ -91,8 +91,6 @@ pub struct EdgeHubSettings {
     pub reconnect: Duration,
     /// Where certificates come from.
     pub identity: IdentitySource,
-    /// The time of day, by which certificates hold and are due.
-    pub clock: Clock,
     /// Where random numbers start: pauses and the moment of rotation.
     pub seed: u64,
 }
@@ -111,7 +109,6 @@ impl Default for EdgeHubSettings {
             silence: Duration::from_secs(90),
             reconnect: Duration::from_secs(1),
             identity: IdentitySource::Fixed(Credentials::default()),
-            clock: Clock::wall(),
             seed: 0,
         }
     }
@@ -139,6 +136,7 @@ pub struct EdgeHub {
     settings: EdgeHubSettings,
     transport: Arc<dyn Transport>,
     codec: Arc<dyn Codec>,
+    clock: Clock,
     connected: watch::Sender<bool>,
     credentials: watch::Sender<Option<Arc<Credentials>>>,
     /// Whether one of the clones has worked before, so that modules may believe that the link is up.
@@ -149,13 +147,21 @@ impl EdgeHub {
     /// A hub that speaks Go's JSON over this transport.
     pub fn new(settings: EdgeHubSettings, transport: Arc<dyn Transport>) -> Self {
         let (connected, credentials) = (watch::Sender::new(false), watch::Sender::new(None));
-        Self { settings, transport, codec: Arc::new(GoJson), connected, credentials, worked: Arc::default() }
+        let (codec, clock, worked) = (Arc::new(GoJson), Clock::wall(), Arc::default());
+        Self { settings, transport, codec, clock, connected, credentials, worked }
     }
 
     /// Speaks another codec; the cloud must speak it too.
     #[must_use]
     pub fn codec(mut self, codec: Arc<dyn Codec>) -> Self {
         self.codec = codec;
+        self
+    }
+
+    /// Tells by this clock whether certificates hold and are due.
+    #[must_use]
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
         self
     }
 
@@ -197,7 +203,7 @@ impl EdgeHub {
             let announcer = Announcer { group, bus: bus.clone(), told };
             tasks.spawn(announcer.run(state.subscribe()));
         }
-        let (keeper, doubt) = Keeper::new(&self.settings, self.credentials.clone());
+        let (keeper, doubt) = Keeper::new(&self.settings, &self.clock, self.credentials.clone());
         tasks.spawn(keeper.run());
         Connector {
             settings: self.settings.clone(),

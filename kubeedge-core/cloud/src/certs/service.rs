@@ -7,7 +7,6 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use kubeedge_core::{
     bus::Bus,
-    clock::Clock,
     failure::BoxError,
     message::{Content, Message},
     name::{Group, ModuleName, Operation},
@@ -39,7 +38,6 @@ pub(super) struct Service {
     pub(super) clients: Arc<Clients>,
     pub(super) bus: Bus,
     pub(super) days: u32,
-    pub(super) clock: Clock,
     /// Names that no node gets a certificate for.
     pub(super) reserved: Names,
     pub(super) denied: Denylist,

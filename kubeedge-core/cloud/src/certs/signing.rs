@@ -51,7 +51,7 @@ impl Service {
             Some(self.certified(caller, node)?)
         } else {
             let authorization = header_text(headers, header::AUTHORIZATION.as_str());
-            check_token(&self.authority, authorization, unix(self.clock.now()))
+            check_token(&self.authority, authorization, unix(self.clients.clock().now()))
                 .map_err(|why| (StatusCode::UNAUTHORIZED, why))?;
             None
         };
@@ -76,7 +76,7 @@ impl Service {
             (StatusCode::UNAUTHORIZED, text)
         };
         let shown = caller.certificate.as_ref().ok_or_else(|| wrong("none is shown"))?;
-        if !Leaf::is_client_of(shown, self.authority.certificate(), unix(self.clock.now())) {
+        if !Leaf::is_client_of(shown, self.authority.certificate(), unix(self.clients.clock().now())) {
             return Err(wrong("it is not of this CA, not for clients, or not valid now"));
         }
         let leaf = Leaf::read(shown).map_err(|error| wrong(&error.to_string()))?;
@@ -101,7 +101,7 @@ impl Service {
         failed: impl Fn(String) -> Refused,
     ) -> Result<Vec<u8>, Refused> {
         let bad = |why: String| (StatusCode::BAD_REQUEST, why);
-        let now = unix(self.clock.now());
+        let now = unix(self.clients.clock().now());
         let signed = self.authority.sign(csr, usage, now, self.days.into());
         let signed = signed.map_err(|error| failed(format!("fail to signCerts, err: {error}")))?;
         let leaf = Leaf::read(&signed).map_err(|error| failed(error.to_string()))?;

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use kube::core::Status;
-use kubeedge_core::{clock::Clock, pki, pki::Authority};
+use kubeedge_core::{pki, pki::Authority};
 
 use super::{
     secrets::{self, TOKEN_SECRET},
@@ -24,7 +24,6 @@ pub(super) struct Tokens {
     pub(super) authority: Arc<Authority>,
     pub(super) clients: Arc<Clients>,
     pub(super) refresh: Duration,
-    pub(super) clock: Clock,
 }
 
 impl Tokens {
@@ -50,7 +49,7 @@ impl Tokens {
 
     /// How long the token need not be looked after: at least `refresh` is left of it when it is renewed, as in Go.
     pub(super) fn rest(&self, (_, expires): &Token) -> Duration {
-        let left = expires - self.seconds() - unix(self.clock.now());
+        let left = expires - self.seconds() - unix(self.clients.clock().now());
         Duration::from_secs(u64::try_from(left).unwrap_or_default())
     }
 
@@ -58,7 +57,7 @@ impl Tokens {
         let values = secrets::read(self.clients.ours(), TOKEN_SECRET).await?.unwrap_or_default();
         let text = values.get(KEY).map(|text| String::from_utf8_lossy(text).trim().to_owned());
         Ok(text.and_then(|text| {
-            let now = unix(self.clock.now());
+            let now = unix(self.clients.clock().now());
             let expires = pki::token_expiry(&self.authority, &text, now).ok()?;
             // One that holds longer than ours would is from before the pause between renewals was shortened.
             let kept =
@@ -76,7 +75,7 @@ impl Tokens {
 
     /// A token that outlives two renewals.
     fn make(&self) -> Token {
-        let expires = unix(self.clock.now()).saturating_add(self.seconds().saturating_mul(2));
+        let expires = unix(self.clients.clock().now()).saturating_add(self.seconds().saturating_mul(2));
         (pki::sign_token(&self.authority, expires), expires)
     }
 

@@ -65,7 +65,7 @@ fn later(go: &Value, hours: i64) -> kubeedge_cloud::core::CloudCoreSettings {
     let mut settings = settings();
     settings.hub.identity = Default::default();
     let made = go["madeAt"].as_i64().unwrap();
-    settings.certs.clock = Clock::simulated(Millis((made + hours * 3600) * 1000));
+    settings.clock = Clock::simulated(Millis((made + hours * 3600) * 1000));
     settings
 }
 
@@ -175,7 +175,7 @@ async fn cloudcores_that_start_at_once_end_with_one_ca_and_one_certificate() {
 async fn cloudcores_of_one_cluster_share_one_join_token() {
     let first = Cloud::start(settings()).await;
     let mut late = settings();
-    late.certs.clock = Clock::simulated(Millis(Millis::now().0 + 5000));
+    late.clock = Clock::simulated(Millis(Millis::now().0 + 5000));
     let second = Cloud::start_on(first.cluster.clone(), late).await;
     let secret = first.cluster.until(&format!("{SECRETS}/tokensecret"), |_| true).await;
     let kept = String::from_utf8(decoded(&secret["data"]["tokendata"])).unwrap();

@@ -47,14 +47,15 @@ impl Keeper {
     /// A keeper, and the way to make it look again.
     pub(super) fn new(
         settings: &EdgeHubSettings,
+        clock: &Clock,
         publish: watch::Sender<Option<Arc<Credentials>>>,
     ) -> (Self, Arc<Notify>) {
         let doubt = Arc::<Notify>::default();
         let keeper = Self {
             source: settings.identity.clone(),
             node: settings.node.clone(),
-            clock: settings.clock.clone(),
-            registrar: Arc::new(Https::new(settings.clock.clone())),
+            clock: clock.clone(),
+            registrar: Arc::new(Https::new(clock.clone())),
             publish,
             doubt: doubt.clone(),
             random: SmallRng::seed_from_u64(settings.seed),

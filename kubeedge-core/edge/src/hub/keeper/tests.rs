@@ -114,12 +114,11 @@ impl Node {
         let settings = EdgeHubSettings {
             node: "edge-1".into(),
             identity: IdentitySource::Join(join),
-            clock: cloud.clock.clone(),
             seed,
             ..EdgeHubSettings::default()
         };
         let (publish, credentials) = watch::channel(None);
-        let (mut keeper, _) = Keeper::new(&settings, publish);
+        let (mut keeper, _) = Keeper::new(&settings, &cloud.clock, publish);
         keeper.registrar = cloud.clone();
         let mut running = JoinSet::new();
         running.spawn(keeper.run());
