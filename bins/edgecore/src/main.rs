@@ -66,7 +66,7 @@ impl Program for EdgeCoreProgram {
 
     async fn run(self, _: EdgeCoreConfig, mut plan: EdgePlan) -> anyhow::Result<()> {
         let shutdown = pin!(shutdown_signal());
-        plan.bootstrap(Path::new(BOOTSTRAP_FILE)).context(BOOTSTRAP_FILE)?;
+        plan.bootstrap(Path::new(BOOTSTRAP_FILE));
         if let Some(folder) = &self.data_dir {
             std::fs::create_dir_all(folder).with_context(|| format!("--data-dir {}", folder.display()))?;
             plan.keep_in(&folder.canonicalize()?);

@@ -16,9 +16,7 @@
 
 use std::{
     collections::hash_map::DefaultHasher,
-    fs::File,
     hash::{Hash, Hasher},
-    io::{self, Read},
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -53,9 +51,6 @@ use crate::{
 
 /// Where `keadm join` leaves the join token.
 pub const BOOTSTRAP_FILE: &str = "/etc/kubeedge/bootstrap-edgecore.conf";
-
-/// The largest such file that is read, in bytes.
-const MAX_TOKEN: u64 = 16 << 10;
 
 /// The keys that [`EdgePlan`] makes use of; a path stands for all below it.
 pub const ACTED_ON: &[&str] = &[
@@ -192,21 +187,11 @@ impl EdgePlan {
         })
     }
 
-    /// Takes the join token from a file such as [`BOOTSTRAP_FILE`], over the configuration's. No file, no change.
-    pub fn bootstrap(&mut self, file: &Path) -> io::Result<()> {
-        let opened = match File::open(file) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            opened => opened?,
-        };
-        let mut text = String::new();
-        opened.take(MAX_TOKEN).read_to_string(&mut text)?;
-        let found = text.trim();
-        if let IdentitySource::Join(join) = &mut self.settings.hub.identity
-            && !found.is_empty()
-        {
-            join.token = Some(found.to_owned());
+    /// Takes the join token from a file such as [`BOOTSTRAP_FILE`], over the configuration's, now or when it will be there.
+    pub fn bootstrap(&mut self, file: &Path) {
+        if let IdentitySource::Join(join) = &mut self.settings.hub.identity {
+            join.token_file = Some(file.to_owned());
         }
-        Ok(())
     }
 
     /// Keeps everything in one folder, whatever paths the configuration names: store, certificates, volumes and logs.
@@ -269,6 +254,7 @@ fn hub(hub: &edge::EdgeHub, node: NodeName) -> EdgeHubSettings {
         identity: IdentitySource::Join(JoinSettings {
             https: hub.http_server.clone(),
             token: Some(hub.token.trim().to_owned()).filter(|token| !token.is_empty()),
+            token_file: None,
             ca_file: PathBuf::from(&hub.tls_ca_file),
             cert_file: PathBuf::from(&hub.tls_cert_file),
             key_file: PathBuf::from(&hub.tls_private_key_file),

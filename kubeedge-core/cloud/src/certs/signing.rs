@@ -62,7 +62,7 @@ impl Service {
                 format!("failed to sign certs for edgenode {node}, err: {why}"),
             )
         };
-        let usage = usage(headers, &failed)?;
+        let usage = usage(headers, failed)?;
         let csr = read(body, MAX_CSR)
             .await
             .map_err(|why| failed(format!("fail to read file when signing the cert, err: {why}")))?;

@@ -125,6 +125,42 @@ async fn a_token_of_go_that_is_due_is_renewed_and_good_for_those_who_have_it() {
     cloud.stop().await;
 }
 
+#[tokio::test]
+async fn files_go_before_secrets_and_secrets_before_what_is_made() {
+    let (go, cluster, folder) = (by_go(), FakeCluster::new(), tempfile::tempdir().unwrap());
+    let clients = Clients::new(Arc::new(cluster.clone()));
+    let file = |name: &str, label: &str, key: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, pki::to_pem(label, &decoded(&go[key]))).unwrap();
+        path
+    };
+    let files = CertSettings {
+        // As Go's cloudcore labels a key in SEC1.
+        ca_files: Some((file("ca.crt", "CERTIFICATE", "cadata"), file("ca.key", "PRIVATE KEY", "cakeydata"))),
+        server_files: Some((
+            file("server.crt", "CERTIFICATE", "cloudcoredata"),
+            file("server.key", "EC PRIVATE KEY", "cloudcorekeydata"),
+        )),
+        ..CertSettings::default()
+    };
+    let prepare = async |settings: &CertSettings| {
+        let found = Identity::prepare(settings, &clients).await.unwrap();
+        (found.authority.certificate().clone(), found.server.certificate)
+    };
+    let made = prepare(&CertSettings::default()).await;
+    assert_eq!(prepare(&CertSettings::default()).await, made, "made once");
+    let gos = (decoded(&go["cadata"]).into(), decoded(&go["cloudcoredata"]).into());
+    assert_eq!(prepare(&files).await, gos);
+    for (name, keys) in KEPT.iter().take(2) {
+        let secret = cluster.get(&format!("{SECRETS}/{name}")).unwrap();
+        assert!(keys.iter().all(|key| secret["data"][key] == go[key]), "{name}");
+    }
+    assert_eq!(prepare(&CertSettings::default()).await, gos, "the secrets hold what the files held");
+    std::fs::remove_file(folder.path().join("ca.key")).unwrap();
+    let error = Identity::prepare(&files, &clients).await.unwrap_err().to_string();
+    assert!(error.contains("ca.key"), "{error}");
+}
+
 /// A cluster that lets nobody go on who has asked for the CA until all have.
 #[derive(Clone, Debug)]
 struct AtOnce {

@@ -40,6 +40,42 @@ pub(super) async fn save(join: &Arc<JoinSettings>, identity: &Identity) -> Resul
     blocking(move || save_now(&join, &identity)).await
 }
 
+/// The largest join token that is read.
+const MAX_TOKEN: u64 = 16 << 10;
+
+/// The join token there is now: the one in the file, else the configured one.
+pub(super) async fn token(join: &Arc<JoinSettings>) -> Option<String> {
+    let text = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
+    let configured = || join.token.as_deref().and_then(text);
+    let Some(file) = join.token_file.clone() else { return configured() };
+    let read = blocking(move || {
+        let mut content = String::new();
+        let opened = File::open(&file).map_err(JoinError::file(&file))?;
+        opened.take(MAX_TOKEN).read_to_string(&mut content).map_err(JoinError::file(&file))?;
+        Ok(content)
+    });
+    match read.await {
+        Ok(content) => text(&content).or_else(configured),
+        Err(error) => {
+            if !matches!(&error, JoinError::File { source, .. } if source.kind() == io::ErrorKind::NotFound) {
+                tracing::warn!(%error, "the join token was not read");
+            }
+            configured()
+        }
+    }
+}
+
+/// Removes the file of a join token that is of no more use.
+pub(super) async fn token_has_served(join: &Arc<JoinSettings>) {
+    let Some(file) = join.token_file.clone() else { return };
+    match tokio::fs::remove_file(&file).await {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(file = %file.display(), %error, "the join token has served and its file was not removed");
+        }
+        _ => {}
+    }
+}
+
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, JoinError> + Send + 'static,
 ) -> Result<T, JoinError> {

@@ -43,6 +43,10 @@ pub struct JoinSettings {
     pub https: String,
     /// The join token, whole; without one only stored certificates are used.
     pub token: Option<String>,
+    /// A file whose content, if it is there, goes before [`Self::token`]. It is looked at each time a token is wanted, so that a
+    /// fresh one can be put there while edgecore runs, and removed once it has served. KubeEdge:
+    /// `/etc/kubeedge/bootstrap-edgecore.conf`.
+    pub token_file: Option<PathBuf>,
     /// The CA certificate, PEM. KubeEdge: `/etc/kubeedge/ca/rootCA.crt`.
     pub ca_file: PathBuf,
     /// The node's certificate, PEM. KubeEdge: `/etc/kubeedge/certs/server.crt`.
@@ -58,6 +62,7 @@ impl Default for JoinSettings {
         Self {
             https: String::new(),
             token: None,
+            token_file: None,
             ca_file: "/etc/kubeedge/ca/rootCA.crt".into(),
             cert_file: "/etc/kubeedge/certs/server.crt".into(),
             key_file: "/etc/kubeedge/certs/server.key".into(),
@@ -71,6 +76,7 @@ impl fmt::Debug for JoinSettings {
         f.debug_struct("JoinSettings")
             .field("https", &self.https)
             .field("token", &self.token.as_ref().map(|_| "…"))
+            .field("token_file", &self.token_file)
             .field("ca_file", &self.ca_file)
             .field("cert_file", &self.cert_file)
             .field("key_file", &self.key_file)
@@ -85,7 +91,7 @@ impl fmt::Debug for JoinSettings {
 pub enum JoinError {
     /// Stored certificates cannot be used, and there is no token to get others.
     #[error(
-        "no usable certificate ({why}) and no join token: set modules.edgeHub.token to the output of keadm gettoken and restart edgecore"
+        "no usable certificate ({why}) and no join token: put the output of keadm gettoken into /etc/kubeedge/bootstrap-edgecore.conf, or into modules.edgeHub.token and restart edgecore"
     )]
     NoToken {
         /// What is wrong with the stored certificates.

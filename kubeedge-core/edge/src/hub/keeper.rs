@@ -111,22 +111,24 @@ impl Keeper {
     /// The stored certificates, or new ones.
     async fn obtain(&self, join: &Arc<JoinSettings>, doubted: bool) -> Result<(Identity, Leaf), JoinError> {
         let why = match files::load(join, &self.node, self.now()).await {
-            Ok(found) if !(doubted && is_outdated(join, &found.0)) => return Ok(found),
+            Ok(found) if !doubted => return Ok(found),
+            Ok(found) if !is_outdated(files::token(join).await.as_deref(), &found.0) => return Ok(found),
             Ok(_) => JoinError::Unfit {
                 path: join.ca_file.clone(),
                 why: "cloudcore refused the certificate, and the join token is of a newer CA".to_owned(),
             },
             Err(why) => why,
         };
-        let Some(token) = join.token.as_deref().filter(|token| !token.trim().is_empty()) else {
+        let Some(token) = files::token(join).await else {
             return Err(JoinError::NoToken { why: Box::new(why) });
         };
         tracing::info!(why = %why, "asking cloudcore for a certificate");
-        let (_, jwt) = pki::split_token(token)?;
+        let (_, jwt) = pki::split_token(&token)?;
         let host = https::authority(&join.https)?;
-        let ca = self.registrar.ca(&host, token).await?;
+        let ca = self.registrar.ca(&host, &token).await?;
         let found = self.ask(&host, ca, Proof::Token(jwt)).await?;
         files::save(join, &found.0).await?;
+        files::token_has_served(join).await;
         tracing::info!("this node has its certificate");
         Ok(found)
     }
@@ -208,8 +210,7 @@ impl Keeper {
 }
 
 /// Whether there is a token, and of another CA than the stored one.
-fn is_outdated(join: &JoinSettings, stored: &Identity) -> bool {
-    let token = join.token.as_deref();
+fn is_outdated(token: Option<&str>, stored: &Identity) -> bool {
     token.is_some_and(|token| pki::token_names_ca(token, &stored.ca) == Err(TokenError::OtherAuthority))
 }
 

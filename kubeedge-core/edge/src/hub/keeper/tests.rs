@@ -106,6 +106,7 @@ impl Node {
         let join = JoinSettings {
             https: "cloud:10002".to_owned(),
             token,
+            token_file: Some(folder.join("bootstrap.conf")),
             ca_file: folder.join("ca.crt"),
             cert_file: folder.join("server.crt"),
             key_file: folder.join("server.key"),
@@ -239,4 +240,21 @@ async fn a_node_that_comes_back_with_the_token_it_once_joined_with_asks_once_a_m
     assert!(asked.iter().all(|(_, proof)| *proof == "token"), "{asked:?}");
     assert!(asked.windows(2).all(|two| (59..=61).contains(&(two[1].0 - two[0].0))), "{asked:?}");
     assert!(node.credentials.borrow().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fresh_token_in_the_bootstrap_file_is_found_while_edgecore_runs_and_removed_once_it_has_served() {
+    let cloud = Cloud::new();
+    let folder = stored(&cloud);
+    let file = folder.path().join("bootstrap.conf");
+    let stale = pki::sign_token(&cloud.authority, cloud.now() + DAY);
+    days(LIFE + 1).await;
+    let mut node = Node::start(&cloud, folder.path(), Some(stale), 7);
+    cloud.until_asked(2).await;
+    assert!(node.credentials.borrow().is_none());
+    std::fs::write(&file, pki::sign_token(&cloud.authority, cloud.now() + DAY) + "\n").unwrap();
+    let put = cloud.now();
+    node.certificate().await;
+    assert!(cloud.now() - put <= 60, "{} s later", cloud.now() - put);
+    assert!(!file.exists());
 }
