@@ -253,7 +253,8 @@ impl CertService {
     /// Keeps the token in its secret and renews it in time; a failure is tried again after a minute.
     async fn renew(&self) {
         loop {
-            let pause = match self.tokens.keep().await {
+            let known = self.token.borrow().clone();
+            let pause = match self.tokens.keep(&known).await {
                 Ok(token) => {
                     let pause = self.tokens.rest(&token).clamp(Duration::from_secs(1), LOOK);
                     self.publish(token.0);

@@ -32,19 +32,19 @@ impl Tokens {
         Ok(self.stored().await?.unwrap_or_else(|| self.make()))
     }
 
-    /// The token in the secret; a new one is put there if the one there is not of this CA, or due. Whoever is faster
-    /// than we are makes the token for all.
-    pub(super) async fn keep(&self) -> Result<Token, Box<Status>> {
+    /// The token in the secret. If the one there is not of this CA, or due, `known` is put there, or a new one if that is
+    /// due as well. Whoever is faster than we are makes the token for all.
+    pub(super) async fn keep(&self, known: &str) -> Result<Token, Box<Status>> {
         for _ in 1..ATTEMPTS {
             if let Some(stored) = self.stored().await? {
                 return Ok(stored);
             }
-            match self.store().await {
+            match self.store(known).await {
                 Err(status) if status.is_conflict() || status.is_already_exists() => {}
                 done => return done,
             }
         }
-        self.store().await
+        self.store(known).await
     }
 
     /// How long the token need not be looked after: at least `refresh` is left of it when it is renewed, as in Go.
@@ -55,22 +55,23 @@ impl Tokens {
 
     async fn stored(&self) -> Result<Option<Token>, Box<Status>> {
         let values = secrets::read(self.clients.ours(), TOKEN_SECRET).await?.unwrap_or_default();
-        let text = values.get(KEY).map(|text| String::from_utf8_lossy(text).trim().to_owned());
-        Ok(text.and_then(|text| {
-            let now = unix(self.clients.clock().now());
-            let expires = pki::token_expiry(&self.authority, &text, now).ok()?;
-            // One that holds longer than ours would is from before the pause between renewals was shortened.
-            let kept =
-                (self.seconds() + 1..=self.seconds().saturating_mul(2) + 60).contains(&(expires - now));
-            kept.then_some((text, expires))
-        }))
+        Ok(values.get(KEY).and_then(|text| self.good(&String::from_utf8_lossy(text))))
     }
 
-    async fn store(&self) -> Result<Token, Box<Status>> {
-        let made = self.make();
-        let values = [(KEY.to_owned(), made.0.clone().into_bytes())].into();
+    /// The token, if it is of this CA and not due.
+    fn good(&self, text: &str) -> Option<Token> {
+        let (text, now) = (text.trim(), unix(self.clients.clock().now()));
+        let expires = pki::token_expiry(&self.authority, text, now).ok()?;
+        // One that holds longer than ours would is from before the pause between renewals was shortened.
+        let kept = (self.seconds() + 1..=self.seconds().saturating_mul(2) + 60).contains(&(expires - now));
+        kept.then(|| (text.to_owned(), expires))
+    }
+
+    async fn store(&self, known: &str) -> Result<Token, Box<Status>> {
+        let token = self.good(known).unwrap_or_else(|| self.make());
+        let values = [(KEY.to_owned(), token.0.clone().into_bytes())].into();
         secrets::write(self.clients.ours(), TOKEN_SECRET, &values).await?;
-        Ok(made)
+        Ok(token)
     }
 
     /// A token that outlives two renewals.

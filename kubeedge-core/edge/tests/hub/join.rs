@@ -357,7 +357,7 @@ async fn the_files_of_a_go_edge_are_taken_as_they_are() {
         std::fs::write(folder.path().join("certs/server.key"), &key).unwrap();
         let joining = Joining::start(&https, None, folder).await;
         let credentials = joining.credentials().await;
-        assert_eq!(credentials.roots, [ca.clone()]);
+        assert_eq!(credentials.roots[0], ca);
         assert_eq!(Leaf::read(&credentials.chain[0]).unwrap().common_name, "system:node:edge-1");
     }
     assert!(https.asked().is_empty(), "it has a certificate and asked for another");
