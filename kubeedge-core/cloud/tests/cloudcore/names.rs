@@ -79,7 +79,7 @@ async fn a_node_asks_for_and_writes_nothing_in_the_name_of_another() {
         ("query", "kube-node-lease/lease/edge-2", Value::Null),
     ] {
         let answer = edge.ask(operation, path, content).await;
-        let text = String::from_utf8_lossy(&answer.content.as_json()).into_owned();
+        let text = String::from_utf8_lossy(answer.content.as_json()).into_owned();
         assert!(text.contains("is not of node"), "{operation} {path}: {text}");
     }
     // Not answered, and not done.
