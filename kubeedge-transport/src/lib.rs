@@ -1,5 +1,6 @@
-//! Transports: WebSocket over TLS (feature `ws`), QUIC (feature `quic`), memory, and a wrapper that injects faults; and
-//! [`Adaptive`], the codec that speaks a compact form with our own peers (feature `compact`).
+//! Transports: WebSocket over TLS (feature `ws`), QUIC (feature `quic`), memory; wrappers: one that falls back from one
+//! transport to another, and one that injects faults; and [`Adaptive`], the codec that speaks a compact form with our own
+//! peers (feature `compact`).
 //!
 //! All of them pass `kubeedge_core::transport_conformance!`.
 //!
@@ -29,6 +30,7 @@
 
 #[cfg(feature = "compact")]
 mod compact;
+mod fallback;
 mod faulty;
 mod memory;
 #[cfg(any(feature = "ws", feature = "quic"))]
@@ -42,6 +44,7 @@ mod ws;
 
 #[cfg(feature = "compact")]
 pub use compact::Adaptive;
+pub use fallback::{Fallback, FallbackSettings};
 pub use faulty::{Faults, Faulty};
 pub use memory::Memory;
 #[cfg(feature = "quic")]

@@ -38,6 +38,7 @@ use kubeedge_core::{
         Credentials, Endpoint, Lane, Limits, Link, Listener, Transport, TransportError, TransportKind,
     },
 };
+use parking_lot::Mutex;
 use quinn::{ConnectionError, EndpointConfig, TokioRuntime, TransportConfig, VarInt};
 use rustls::crypto::CryptoProvider;
 
@@ -77,6 +78,9 @@ pub struct QuicSettings {
     pub window: u32,
     /// How many streams a peer may open, the control stream included; lanes that get none share it.
     pub streams: u32,
+    /// Whether all links this transport dials share one socket, for programs with thousands of them; all in one tokio
+    /// runtime. Otherwise each has its own, and with it another port, which a broken path may need.
+    pub shared_socket: bool,
 }
 
 impl Default for QuicSettings {
@@ -91,6 +95,7 @@ impl Default for QuicSettings {
             keep_alive: Duration::from_secs(20),
             window: 256 << 10,
             streams: 3,
+            shared_socket: false,
         }
     }
 }
@@ -100,12 +105,14 @@ impl Default for QuicSettings {
 pub struct Quic {
     settings: QuicSettings,
     tls: Tls,
+    /// The sockets that are shared: of IPv4 and IPv6.
+    shared: Arc<Mutex<[Option<quinn::Endpoint>; 2]>>,
 }
 
 impl Quic {
     /// With these settings.
     pub fn new(settings: QuicSettings) -> Self {
-        Self { settings, tls: Tls::default() }
+        Self { settings, ..Self::default() }
     }
 
     /// Does its cryptography with another provider than ring; it must have the suite TLS13_AES_128_GCM_SHA256.
@@ -120,6 +127,20 @@ impl Quic {
     pub fn with_clock(mut self, clock: Clock) -> Self {
         self.tls = self.tls.with_clock(clock);
         self
+    }
+
+    /// The socket that dials this address.
+    fn socket(&self, to: SocketAddr) -> std::io::Result<quinn::Endpoint> {
+        if !self.settings.shared_socket {
+            return dialling_endpoint(to);
+        }
+        let mut shared = self.shared.lock();
+        let [four, six] = &mut *shared;
+        let place = if to.is_ipv4() { four } else { six };
+        if let Some(socket) = place {
+            return Ok(socket.clone());
+        }
+        Ok(place.insert(dialling_endpoint(to)?).clone())
     }
 
     fn client_config(&self, who: &Credentials) -> Result<quinn::ClientConfig, TransportError> {
@@ -193,7 +214,6 @@ fn endpoint(
     quinn::Endpoint::new(EndpointConfig::default(), server, socket, Arc::new(TokioRuntime))
 }
 
-/// A socket of its own for each link: the next dial takes another port, which a broken path may need.
 fn dialling_endpoint(to: SocketAddr) -> std::io::Result<quinn::Endpoint> {
     let any = if to.is_ipv4() { SocketAddr::from(([0; 4], 0)) } else { SocketAddr::from(([0; 16], 0)) };
     endpoint(std::net::UdpSocket::bind(any)?, None)

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     kubectl::Kubectl,
-    peers::free_port,
+    peers::{free_port, free_udp_port},
     process::{Background, binary},
 };
 
@@ -18,6 +18,7 @@ pub struct Cloud {
     hub: u16,
     https: u16,
     tunnel: u16,
+    quic: u16,
     args: Vec<String>,
     running: Option<Background>,
 }
@@ -39,7 +40,8 @@ impl Cloud {
     fn with(folder: &Path, kubeconfig: &Path, args: Vec<String>) -> Self {
         let folder = folder.join("cloudcore");
         std::fs::create_dir_all(&folder).unwrap();
-        let (hub, https, tunnel) = (free_port(), free_port(), free_port());
+        let [hub, https, tunnel] = std::array::from_fn(|_| free_port());
+        let quic = free_udp_port();
         let config = format!(
             r#"
 apiVersion: cloudcore.config.kubeedge.io/v1alpha1
@@ -53,6 +55,7 @@ modules:
     dnsNames: [localhost]
     nodeLimit: 10
     websocket: {{enable: true, address: 127.0.0.1, port: {hub}}}
+    quic: {{enable: true, address: 127.0.0.1, port: {quic}}}
     https: {{enable: true, address: 127.0.0.1, port: {https}}}
     tlsCAFile: {dir}/absent.crt
     tlsCAKeyFile: {dir}/absent.key
@@ -65,9 +68,14 @@ modules:
             dir = folder.display(),
         );
         std::fs::write(folder.join("cloudcore.yaml"), config).unwrap();
-        let mut cloud = Self { folder, hub, https, tunnel, args, running: None };
+        let mut cloud = Self { folder, hub, https, tunnel, quic, args, running: None };
         cloud.start_again();
         cloud
+    }
+
+    /// The ports where edges connect over WebSocket and over QUIC.
+    pub fn links(&self) -> (u16, u16) {
+        (self.hub, self.quic)
     }
 
     /// Starts it again, on the same ports.
@@ -103,6 +111,11 @@ impl Edge {
     /// Joins a cloud as a node of this name with the join token of the site's cluster; `modules` are further lines of
     /// its configuration, indented by two.
     pub fn join(site: &Kubectl, cloud: &Cloud, node: &str, modules: &str) -> Self {
+        Self::join_over(site, cloud, node, "", modules)
+    }
+
+    /// The same; `links` are further lines of edgeHub, indented by four.
+    pub fn join_over(site: &Kubectl, cloud: &Cloud, node: &str, links: &str, modules: &str) -> Self {
         let folder = site.folder().join(node);
         std::fs::create_dir_all(&folder).unwrap();
         let token = site.join_token();
@@ -118,6 +131,7 @@ modules:
     httpServer: https://127.0.0.1:{https}
     token: {token}
     websocket: {{enable: true, server: "127.0.0.1:{hub}", handshakeTimeout: 30, writeDeadline: 15}}
+{links}
   edgeStream: {{enable: true, server: "127.0.0.1:{tunnel}"}}
   edged:
     hostnameOverride: {node}

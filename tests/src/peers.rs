@@ -1,7 +1,7 @@
 //! Peers from elsewhere: mosquitto's clients, pymodbus.
 
 use std::{
-    net::{SocketAddr, TcpListener},
+    net::{SocketAddr, TcpListener, UdpSocket},
     path::PathBuf,
     process::{Command, Stdio},
     time::Duration,
@@ -21,6 +21,11 @@ pub fn old_kubectl() -> Option<PathBuf> {
 /// A port nobody listens on just now.
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// The same for UDP.
+pub(crate) fn free_udp_port() -> u16 {
+    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// Subscribes with mosquitto_sub.

@@ -7,9 +7,12 @@ use std::{pin::pin, process::ExitCode, sync::Arc};
 use clap::Parser;
 use embedded::Embedded;
 use kubeedge_bin::{EXIT_CODES, Flags, Program, Unusable, VERSION, shutdown_signal};
-use kubeedge_cloud::config::{self, CloudPlan};
+use kubeedge_cloud::{
+    config::{self, CloudPlan, ConfiguredCluster},
+    core::CloudCoreBuilder,
+};
 use kubeedge_core::config::{Host, PlanError, cloud::CloudCoreConfig};
-use kubeedge_transport::{Adaptive, WebSocket};
+use kubeedge_transport::{Adaptive, Quic, QuicSettings, WebSocket};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -53,7 +56,7 @@ impl Program for CloudCoreProgram {
             None => (None, config::cluster(&config).await.map_err(Unusable::new)?),
         };
         let cloud = tokio::select! {
-            cloud = plan.assemble(Arc::new(WebSocket::default()), cluster).codec(Arc::new(Adaptive::default())).build() => cloud?,
+            cloud = assemble(plan, cluster).build() => cloud?,
             () = &mut shutdown => return Ok(()),
         };
         let status = cloud.status();
@@ -75,6 +78,15 @@ impl Program for CloudCoreProgram {
         }
         Ok(ended?)
     }
+}
+
+/// Puts a cloudcore together, with the doors the plan wants.
+fn assemble(plan: CloudPlan, cluster: ConfiguredCluster) -> CloudCoreBuilder {
+    let quic = plan.quic.clone();
+    let builder = plan.assemble(Arc::new(WebSocket::default()), cluster).codec(Arc::new(Adaptive::default()));
+    let Some(door) = quic else { return builder };
+    let quic = Arc::new(Quic::new(QuicSettings { streams: door.streams, ..QuicSettings::default() }));
+    if door.alone { builder.only_door(quic, door.listen) } else { builder.door(quic, door.listen) }
 }
 
 fn main() -> ExitCode {

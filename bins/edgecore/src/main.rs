@@ -1,5 +1,6 @@
 //! Edgecore: the edge side of KubeEdge, on one node.
 
+mod link;
 mod runtime;
 
 use std::{
@@ -74,8 +75,13 @@ impl Program for EdgeCoreProgram {
         let options = SqliteOptions { adopt: Some(BUCKET), ..SqliteOptions::default() };
         let store = Arc::new(SqliteStore::open(&plan.database, options).await?);
         let runtime = self.runtime.open(&plan).await?;
-        let edge = plan
-            .assemble(Arc::new(WebSocket::default()), store.clone(), runtime)
+        let link = link::over_quic(&plan);
+        let edge = plan.assemble(Arc::new(WebSocket::default()), store.clone(), runtime);
+        let edge = match link {
+            Some(link) => edge.link(link),
+            None => edge,
+        };
+        let edge = edge
             .codec(Arc::new(Adaptive::default()))
             .mapper(Mapper::new(Modbus::new()))
             .mapper(Mapper::new(Simulated::new()));

@@ -51,6 +51,7 @@ pub const ACTED_ON: &[&str] = &[
     "modules.cloudHub.https.port",
     "modules.cloudHub.keepaliveInterval",
     "modules.cloudHub.nodeLimit",
+    "modules.cloudHub.quic",
     "modules.cloudHub.tlsCAFile",
     "modules.cloudHub.tlsCAKeyFile",
     "modules.cloudHub.tlsCertFile",
@@ -70,11 +71,25 @@ pub fn not_acted_on(config: &CloudCoreConfig, host: &Host) -> Vec<String> {
     kubeedge_core::config::not_acted_on(config, host, ACTED_ON)
 }
 
+/// The door for links over QUIC that a configuration asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuicDoor {
+    /// Where it listens.
+    pub listen: Endpoint,
+    /// How many streams one edge may open.
+    pub streams: u32,
+    /// Whether it is the only one: no edge can connect over WebSocket.
+    pub alone: bool,
+}
+
 /// What a configuration asks for.
 #[derive(Clone, Debug)]
 pub struct CloudPlan {
     /// How cloudcore works.
     pub settings: CloudCoreSettings,
+    /// The door for links over QUIC, if it is on. Whoever puts things together makes the transport and hands it to
+    /// [`CloudCoreBuilder::door`] or [`CloudCoreBuilder::only_door`].
+    pub quic: Option<QuicDoor>,
     /// How CloudStream works; `None` when it is off.
     pub tunnel: Option<CloudStreamSettings>,
     /// The modules that are off.
@@ -82,14 +97,10 @@ pub struct CloudPlan {
 }
 
 impl CloudPlan {
-    /// Fails for what the rules of the file allow and ours is not able to: links over QUIC alone.
+    /// Fails for what the rules of the file allow and ours is not able to: listening on a name for the HTTPS service.
     pub fn new(config: &CloudCoreConfig) -> Result<Self, PlanError> {
         let modules = &config.modules;
         let hub = &modules.cloud_hub;
-        if hub.enable && !hub.websocket.enable {
-            let what = "is false, and QUIC is not served yet: set it to true";
-            return Err(PlanError::new("modules.cloudHub.websocket.enable", what));
-        }
         let switches = [
             (hub.enable, ModuleName::CLOUD_HUB),
             (hub.enable, HTTPS),
@@ -103,7 +114,12 @@ impl CloudPlan {
             node_limit: count(hub.node_limit),
             ..CloudStreamSettings::default()
         });
-        Ok(Self { settings: settings(hub)?, tunnel, without: off.collect() })
+        let quic = hub.quic.enable.then(|| QuicDoor {
+            listen: endpoint(&hub.quic.address, hub.quic.port),
+            streams: hub.quic.max_incoming_streams,
+            alone: !hub.websocket.enable,
+        });
+        Ok(Self { settings: settings(hub)?, quic, tunnel, without: off.collect() })
     }
 
     /// Puts everything together but what only a vendor knows.

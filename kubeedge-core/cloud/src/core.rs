@@ -168,6 +168,13 @@ impl CloudCoreBuilder {
         self
     }
 
+    /// The only way in, instead of the first transport.
+    #[must_use]
+    pub fn only_door(mut self, transport: Arc<dyn Transport>, listen: Endpoint) -> Self {
+        self.doors = vec![(transport, listen)];
+        self
+    }
+
     /// Another codec than Go's JSON.
     #[must_use]
     pub fn codec(mut self, codec: Arc<dyn Codec>) -> Self {

@@ -62,6 +62,10 @@ pub const ACTED_ON: &[&str] = &[
     "modules.edgeHub.messageBurst",
     "modules.edgeHub.messageQPS",
     "modules.edgeHub.projectID",
+    "modules.edgeHub.quic.enable",
+    "modules.edgeHub.quic.handshakeTimeout",
+    "modules.edgeHub.quic.server",
+    "modules.edgeHub.quic.writeDeadline",
     "modules.edgeHub.rotateCertificates",
     "modules.edgeHub.tlsCaFile",
     "modules.edgeHub.tlsCertFile",
@@ -124,11 +128,25 @@ pub struct RuntimeEndpoint {
     pub timeout: Duration,
 }
 
+/// The link over QUIC that a configuration asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuicLink {
+    /// Where cloudcore listens for it, `host:port`.
+    pub server: String,
+    /// How long its handshakes may take.
+    pub handshake: Duration,
+    /// Whether the link falls back to WebSocket, at the hub's servers. Otherwise those are the one above.
+    pub falls_back: bool,
+}
+
 /// What a configuration asks for.
 #[derive(Clone, Debug)]
 pub struct EdgePlan {
     /// How edgecore works.
     pub settings: EdgeCoreSettings,
+    /// The link over QUIC, if it is on. Whoever puts things together makes the transport and hands it to
+    /// [`EdgeCoreBuilder::link`].
+    pub quic: Option<QuicLink>,
     /// The tunnel for logs and commands, if it is on.
     pub tunnel: Option<EdgeStreamSettings>,
     /// The container runtime.
@@ -140,7 +158,7 @@ pub struct EdgePlan {
 }
 
 impl EdgePlan {
-    /// Fails for what the rules of the file allow and ours is not able to: a link over QUIC, MQTT over TLS.
+    /// Fails for what the rules of the file allow and ours is not able to: MQTT over TLS.
     pub fn new(config: &EdgeCoreConfig, host: &Host) -> Result<Self, PlanError> {
         let modules = &config.modules;
         refuse(modules)?;
@@ -159,6 +177,7 @@ impl EdgePlan {
         let other_images = !images.is_empty() && *images != kubelet.container_runtime_endpoint;
         let edged = edged(&modules.edged, host);
         Ok(Self {
+            quic: quic(&modules.edge_hub),
             tunnel: modules.edge_stream.enable.then(|| stream(&modules.edge_stream, &node)),
             settings: EdgeCoreSettings {
                 hub: hub(&modules.edge_hub, node.clone()),
@@ -217,10 +236,6 @@ impl EdgePlan {
 }
 
 fn refuse(modules: &edge::Modules) -> Result<(), PlanError> {
-    if modules.edge_hub.enable && !modules.edge_hub.websocket.enable {
-        let what = "is false, and QUIC is not spoken yet: set it to true and quic.enable to false";
-        return Err(PlanError::new("modules.edgeHub.websocket.enable", what));
-    }
     if modules.event_bus.enable && modules.event_bus.event_bus_tls.enable {
         let what =
             "is true, and MQTT over TLS is not spoken yet: set it to false, with a broker on this host";
@@ -240,17 +255,37 @@ fn seed(node: &NodeName) -> u64 {
     hasher.finish()
 }
 
+fn quic(hub: &edge::EdgeHub) -> Option<QuicLink> {
+    let quic = &hub.quic;
+    quic.enable.then(|| QuicLink {
+        server: quic.server.clone(),
+        handshake: seconds(quic.handshake_timeout),
+        falls_back: hub.websocket.enable,
+    })
+}
+
 fn hub(hub: &edge::EdgeHub, node: NodeName) -> EdgeHubSettings {
+    let (websocket, quic) = (&hub.websocket, &hub.quic);
+    let (server, handshake, write) = match (websocket.enable, quic.enable) {
+        (false, true) => (&quic.server, quic.handshake_timeout, quic.write_deadline),
+        // One dial may try both.
+        (true, true) => (
+            &websocket.server,
+            websocket.handshake_timeout.saturating_add(quic.handshake_timeout),
+            websocket.write_deadline.max(quic.write_deadline),
+        ),
+        (_, false) => (&websocket.server, websocket.handshake_timeout, websocket.write_deadline),
+    };
     EdgeHubSettings {
         seed: seed(&node),
         node,
         project: hub.project_id.clone(),
-        servers: vec![hub.websocket.server.clone()],
+        servers: vec![server.clone()],
         heartbeat: seconds(hub.heartbeat),
         qps: hub.message_qps,
         burst: hub.message_burst,
-        handshake: seconds(hub.websocket.handshake_timeout),
-        write: seconds(hub.websocket.write_deadline),
+        handshake: seconds(handshake),
+        write: seconds(write),
         identity: IdentitySource::Join(JoinSettings {
             https: hub.http_server.clone(),
             token: Some(hub.token.trim().to_owned()).filter(|token| !token.is_empty()),

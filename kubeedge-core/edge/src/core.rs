@@ -159,6 +159,13 @@ impl EdgeCoreBuilder {
         self
     }
 
+    /// Another transport for the link to the cloud than [`EdgeCore::assemble`] was given.
+    #[must_use]
+    pub fn link(mut self, transport: Arc<dyn Transport>) -> Self {
+        self.transport = transport;
+        self
+    }
+
     /// Adds a mapper that runs in this process. The last one of a protocol counts.
     #[must_use]
     pub fn mapper(mut self, mapper: impl DeviceMapper) -> Self {

@@ -299,7 +299,11 @@ fn every_rule_of_edgecore_is_kept() {
 #[test]
 fn rules_of_edgecore_that_take_more_than_one_key_are_kept() {
     for (yaml, path) in [
-        ("{modules: {edgeHub: {quic: {enable: true}}}}", "modules.edgeHub.websocket.enable"),
+        ("{modules: {edgeHub: {websocket: {enable: false}}}}", "modules.edgeHub.websocket.enable"),
+        (
+            "{modules: {edgeHub: {quic: {enable: true, handshakeTimeout: 0}}}}",
+            "modules.edgeHub.quic.handshakeTimeout",
+        ),
         (
             "{modules: {edgeHub: {websocket: {enable: false}, quic: {enable: true, server: x}}}}",
             "modules.edgeHub.quic.server",

@@ -10,7 +10,7 @@ use kubeedge_core::{
 };
 use quinn::Connection;
 
-use super::{DONE, Quic, QuicSettings, certificates, dialling_endpoint, hello, kind_of, link};
+use super::{DONE, Quic, QuicSettings, certificates, hello, kind_of, link};
 use crate::tls;
 
 /// How many addresses of one name are tried.
@@ -34,7 +34,7 @@ pub(super) async fn dial(quic: &Quic, to: &Endpoint, who: &Credentials) -> Resul
         let config = config.clone();
         Box::pin(async move {
             tokio::time::sleep(HEAD_START * before).await;
-            let endpoint = dialling_endpoint(address).map_err(|e| fail(TransportKind::Unreachable, to, e))?;
+            let endpoint = quic.socket(address).map_err(|e| fail(TransportKind::Unreachable, to, e))?;
             shake(settings, &endpoint, config, address, to).await
         })
     });

@@ -41,6 +41,13 @@ mod kit {
     kubeedge_core::transport_conformance!(super::harness(super::Quic::default()));
 }
 
+mod kit_with_one_socket_for_all_links {
+    fn shared() -> super::Quic {
+        super::Quic::new(super::QuicSettings { shared_socket: true, ..super::QuicSettings::default() })
+    }
+    kubeedge_core::transport_conformance!(super::harness(shared()));
+}
+
 /// A peer that allows no stream beside the control stream.
 mod kit_with_one_stream_for_all_lanes {
     fn narrow() -> super::Quic {

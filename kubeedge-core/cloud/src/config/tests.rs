@@ -63,11 +63,16 @@ fn an_ipv6_address_can_be_listened_on() {
 }
 
 #[test]
-fn quic_alone_is_refused_with_the_key() {
-    let yaml = "{modules: {cloudHub: {websocket: {enable: false}, quic: {enable: true}}}}";
-    let error = CloudPlan::new(&read(yaml)).unwrap_err();
-    assert_eq!(error.path, "modules.cloudHub.websocket.enable");
-    assert!(error.to_string().contains("QUIC is not served yet"), "{error}");
+fn quic_is_served_beside_websocket_or_alone_as_the_switches_say() {
+    let of = |websocket: bool, quic: bool| {
+        let yaml = format!(
+            "{{modules: {{cloudHub: {{websocket: {{enable: {websocket}}}, quic: {{enable: {quic}, port: 7}}}}}}}}"
+        );
+        CloudPlan::new(&read(&yaml)).unwrap().quic
+    };
+    let door = |alone| QuicDoor { listen: Endpoint::from("0.0.0.0:7"), streams: 10_000, alone };
+    assert_eq!(of(true, false), None);
+    assert_eq!((of(true, true), of(false, true)), (Some(door(false)), Some(door(true))));
 }
 
 /// What becomes of a configuration, all in one text.
@@ -82,7 +87,8 @@ async fn outcome(config: &CloudCoreConfig) -> String {
 async fn exactly_the_keys_said_to_be_acted_on_change_something() {
     // Some keys count only beside others.
     let base = read(
-        "{modules: {cloudStream: {enable: true}, cloudHub: {authorization: {enable: true, debug: false}}}}",
+        "{modules: {cloudStream: {enable: true}, \
+         cloudHub: {quic: {enable: true}, authorization: {enable: true, debug: false}}}}",
     );
     let changes = variations(&base, concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"));
     assert!(changes.len() > 100, "{}", changes.len());

@@ -89,15 +89,25 @@ fn everything_can_be_kept_in_one_folder() {
 
 #[test]
 fn what_cannot_be_done_safely_is_refused_with_the_key() {
-    for (yaml, path) in [
-        (
-            "{modules: {edgeHub: {websocket: {enable: false}, quic: {enable: true}}}}",
-            "modules.edgeHub.websocket.enable",
-        ),
-        ("{modules: {eventBus: {eventBusTLS: {enable: true}}}}", "modules.eventBus.eventBusTLS.enable"),
-    ] {
-        assert_eq!(EdgePlan::new(&read(yaml), &host()).unwrap_err().path, path);
-    }
+    let yaml = "{modules: {eventBus: {eventBusTLS: {enable: true}}}}";
+    let path = "modules.eventBus.eventBusTLS.enable";
+    assert_eq!(EdgePlan::new(&read(yaml), &host()).unwrap_err().path, path);
+}
+
+#[test]
+fn quic_is_dialled_alone_or_before_websocket_as_the_switches_say() {
+    let of = |websocket: bool, quic: bool| {
+        let yaml = format!(
+            "{{modules: {{edgeHub: {{websocket: {{enable: {websocket}, writeDeadline: 1}}, quic: {{enable: {quic}}}}}}}}}"
+        );
+        let plan = EdgePlan::new(&read(&yaml), &host()).unwrap();
+        let hub = &plan.settings.hub;
+        let servers = hub.servers.join(" ");
+        (servers, hub.handshake.as_secs(), hub.write.as_secs(), plan.quic.map(|quic| quic.falls_back))
+    };
+    assert_eq!(of(true, false), ("192.0.2.2:10000".to_owned(), 30, 1, None));
+    assert_eq!(of(true, true), ("192.0.2.2:10000".to_owned(), 60, 15, Some(true)));
+    assert_eq!(of(false, true), ("192.0.2.2:10001".to_owned(), 30, 15, Some(false)));
 }
 
 /// What becomes of a configuration, all in one text, with the secrets that are not printed for debugging.
@@ -116,7 +126,7 @@ fn outcome(config: &EdgeCoreConfig) -> String {
 async fn exactly_the_keys_said_to_be_acted_on_change_something() {
     // Keys without a default are not varied: here they have one. One more than mode 2 would be no mode.
     let base = read(
-        "{modules: {eventBus: {mqttMode: 1}, edgeStream: {enable: true}, edged: {nodeIP: 192.0.2.9, nodeLabels: {a: b}, \
+        "{modules: {eventBus: {mqttMode: 1}, edgeHub: {quic: {enable: true}}, edgeStream: {enable: true}, edged: {nodeIP: 192.0.2.9, nodeLabels: {a: b}, \
          tailoredKubeletConfig: {clusterDNS: [192.0.2.10], registerWithTaints: [{key: a, effect: NoExecute}]}}}}",
     );
     let changes = variations(&base, "/another/file");

@@ -33,7 +33,7 @@ section! {
         token_refresh_duration: u32 = 12,
         /// Links over WebSocket.
         websocket: CloudHubWebSocket = CloudHubWebSocket::default(),
-        /// Links over QUIC.
+        /// Links over QUIC as in RFC 9000, which Go's edgecore does not speak.
         quic: CloudHubQuic = CloudHubQuic::default(),
         /// The service through which edges join.
         https: CloudHubHttps = CloudHubHttps::default(),
@@ -57,7 +57,7 @@ section! {
 }
 
 section! {
-    /// Links over QUIC.
+    /// Links over QUIC as in RFC 9000. What Go calls QUIC is Google's of 2018, another protocol: Go edges use WebSocket.
     CloudHubQuic {
         /// Whether edges can connect so.
         enable: bool = false,
@@ -65,7 +65,7 @@ section! {
         address: String = "0.0.0.0".to_owned(),
         /// The port it listens on.
         port: u32 = 10001,
-        /// How many streams one edge may open.
+        /// How many streams one edge may open; it needs three, and with fewer its lanes share them.
         max_incoming_streams: u32 = 10000,
     }
 }

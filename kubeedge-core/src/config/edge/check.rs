@@ -48,10 +48,9 @@ fn hub(hub: &EdgeHub, checks: &mut Checks) {
     if let Some(server) = server {
         checks.endpoint(&key("httpServer"), server.trim_end_matches('/'));
     }
-    let links = [("websocket", hub.websocket.enable), ("quic", hub.quic.enable)];
-    checks.must(links.iter().filter(|(_, on)| *on).count() == 1, &key("websocket.enable"), || {
-        let both = if hub.quic.enable { "true" } else { "false" };
-        format!("is {both}, and so is quic.enable; one of them must be true and the other false")
+    checks.must(hub.websocket.enable || hub.quic.enable, &key("websocket.enable"), || {
+        "is false, and so is quic.enable; one of them must be true, or both for QUIC that falls back to WebSocket"
+            .to_owned()
     });
     if hub.websocket.enable {
         checks.endpoint(&key("websocket.server"), &hub.websocket.server);
@@ -60,6 +59,8 @@ fn hub(hub: &EdgeHub, checks: &mut Checks) {
     }
     if hub.quic.enable {
         checks.endpoint(&key("quic.server"), &hub.quic.server);
+        checks.positive(&key("quic.handshakeTimeout"), hub.quic.handshake_timeout);
+        checks.positive(&key("quic.writeDeadline"), hub.quic.write_deadline);
     }
 }
 

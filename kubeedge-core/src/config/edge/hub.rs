@@ -29,9 +29,9 @@ section! {
         token: String = String::new(),
         /// Whether the certificate is renewed before it ends.
         rotate_certificates: bool = true,
-        /// The link over WebSocket.
+        /// The link over WebSocket. With QUIC on too, the way that is taken where QUIC leads nowhere; Go refuses both.
         websocket: EdgeHubWebSocket = EdgeHubWebSocket::default(),
-        /// The link over QUIC.
+        /// The link over QUIC as in RFC 9000, which Go's cloudcore does not speak.
         quic: EdgeHubQuic = EdgeHubQuic::default(),
     }
 }
@@ -53,7 +53,8 @@ section! {
 }
 
 section! {
-    /// The link over QUIC.
+    /// The link over QUIC as in RFC 9000. What Go calls QUIC is Google's of 2018, another protocol: a Go cloudcore is dialled
+    /// over WebSocket.
     EdgeHubQuic {
         /// Whether it is used.
         enable: bool = false,
