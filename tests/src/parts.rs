@@ -24,20 +24,20 @@ pub struct Cloud {
 }
 
 impl Cloud {
-    /// Starts one with a cluster of its own.
-    pub fn embedded(folder: &Path) -> (Self, Kubectl) {
+    /// Starts one with a cluster of its own, for so many nodes.
+    pub fn embedded(folder: &Path, limit: u32) -> (Self, Kubectl) {
         let (data, api) = (folder.join("cluster"), format!("127.0.0.1:{}", free_port()));
         let kubectl = Kubectl::new(folder, &data.join("kubeconfig"));
         let args = ["--embedded", &data.display().to_string(), "--api-address", &api].map(str::to_owned);
-        (Self::with(folder, Path::new("\"\""), args.to_vec()), kubectl)
+        (Self::with(folder, Path::new("\"\""), limit, args.to_vec()), kubectl)
     }
 
     /// Starts one on the cluster of this kubeconfig.
     pub fn start(folder: &Path, kubeconfig: &Path) -> Self {
-        Self::with(folder, kubeconfig, Vec::new())
+        Self::with(folder, kubeconfig, 10, Vec::new())
     }
 
-    fn with(folder: &Path, kubeconfig: &Path, args: Vec<String>) -> Self {
+    fn with(folder: &Path, kubeconfig: &Path, limit: u32, args: Vec<String>) -> Self {
         let folder = folder.join("cloudcore");
         std::fs::create_dir_all(&folder).unwrap();
         let [hub, https, tunnel] = std::array::from_fn(|_| free_port());
@@ -53,7 +53,7 @@ modules:
   cloudHub:
     advertiseAddress: [127.0.0.1]
     dnsNames: [localhost]
-    nodeLimit: 10
+    nodeLimit: {limit}
     websocket: {{enable: true, address: 127.0.0.1, port: {hub}}}
     quic: {{enable: true, address: 127.0.0.1, port: {quic}}}
     https: {{enable: true, address: 127.0.0.1, port: {https}}}
@@ -97,6 +97,16 @@ modules:
     /// What it has said so far.
     pub fn said(&self) -> String {
         self.running.as_ref().map(Background::said).unwrap_or_default()
+    }
+
+    /// Its process; 0 when it does not run.
+    pub fn id(&self) -> u32 {
+        self.running.as_ref().map_or(0, Background::id)
+    }
+
+    /// The ports of the hub and of the service that gives certificates.
+    pub fn ports(&self) -> (u16, u16) {
+        (self.hub, self.https)
     }
 }
 

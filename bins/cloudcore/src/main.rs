@@ -51,6 +51,12 @@ impl Program for CloudCoreProgram {
 
     async fn run(self, config: CloudCoreConfig, plan: CloudPlan) -> anyhow::Result<()> {
         let mut shutdown = pin!(shutdown_signal());
+        let limit = kubeedge_bin::raise_descriptors();
+        // A node has two connections: its link, and its tunnel.
+        let connections = 2 * u64::from(config.modules.cloud_hub.node_limit);
+        if let Err(error) = kubeedge_bin::enough_descriptors(limit, connections) {
+            tracing::warn!("modules.cloudHub.nodeLimit: {error}");
+        }
         let (local, cluster) = match self.embedded.start().await? {
             Some((local, cluster)) => (Some(local), cluster),
             None => (None, config::cluster(&config).await.map_err(Unusable::new)?),

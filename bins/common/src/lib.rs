@@ -1,6 +1,7 @@
 //! What the binaries share: logs, the crypto provider, signals, exit codes, shell completion, tables, and for components
 //! with a configuration file the whole way from flags to exit code ([`main`]).
 
+mod descriptors;
 mod program;
 mod table;
 
@@ -13,6 +14,7 @@ use std::{
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
+pub use descriptors::{TooFewDescriptors, enough_descriptors, raise_descriptors};
 pub use program::{EXIT_CODES, Flags, Program, VERSION, main};
 pub use table::Table;
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};

@@ -31,6 +31,7 @@ mod dispatch;
 mod files;
 mod https;
 mod identity;
+mod join;
 mod keeper;
 mod outbox;
 mod session;
@@ -55,12 +56,15 @@ use kubeedge_core::{
 };
 use tokio::{sync::watch, task::JoinSet};
 
-pub use self::identity::{IdentitySource, JoinError, JoinSettings};
 use self::{
     connect::{Announcer, Connector, LinkState},
     dispatch::Backlogs,
     keeper::Keeper,
     outbox::Outbox,
+};
+pub use self::{
+    identity::{IdentitySource, JoinError, JoinSettings},
+    join::Joiner,
 };
 
 /// KubeEdge's project id, which nothing reads but everybody sends.

@@ -135,13 +135,7 @@ impl Keeper {
 
     /// Has a new key certified.
     async fn ask(&self, host: &str, ca: Bytes, proof: Proof<'_>) -> Result<(Identity, Leaf), JoinError> {
-        let key = Key::generate()?;
-        let request = pki::node_request(self.node.as_str(), &key)?;
-        let certificate = self.registrar.certify(host, &ca, self.node.as_str(), request, proof).await?;
-        let identity = Identity { ca, certificate, key };
-        let bad = |why| JoinError::BadAnswer { host: host.to_owned(), why };
-        let leaf = fits(&identity, &self.node, self.now()).map_err(bad)?;
-        Ok((identity, leaf))
+        join::certified(&*self.registrar, &self.clock, host, ca, &self.node, proof).await
     }
 
     /// Waits until the certificate is due and renews it; returns when new files are there.
