@@ -5,6 +5,7 @@
 //! run, and reports twins of devices that are not there.
 
 mod certificates;
+mod cluster;
 mod edge;
 mod histogram;
 mod modes;
@@ -28,6 +29,7 @@ Examples:
   edgemark run --cloud 10.0.0.1 --token TOKEN --nodes 1000 --mode hold --duration 10m --report hold.json
   edgemark run --cloud 10.0.0.1 --token-file token --nodes 5000 --mode storm --bystanders 500
   edgemark run --cloud 10.0.0.1 --token-file token --nodes 100 --mode flood --direction up --message-size 1024
+  edgemark run --cloud 10.0.0.1 --token-file token --nodes 100 --mode flood --direction down --kubeconfig admin.conf
   edgemark run … --certs ./certs --pid $(pidof cloudcore)   keeps certificates, and watches cloudcore's memory
   edgemark completion bash > /etc/bash_completion.d/edgemark
 

@@ -92,7 +92,7 @@ impl Run {
         match self.plan().mode {
             Mode::Hold => self.hold().await,
             Mode::Storm => self.storm().await,
-            Mode::Flood => self.flood().await,
+            Mode::Flood => self.flood().await?,
         }
         self.watched();
         Ok(())

@@ -25,6 +25,8 @@ pub(crate) enum Direction {
     Up,
     /// Renewals of leases, answered by way of the cluster
     Lease,
+    /// ConfigMaps that change in the cluster (--kubeconfig), confirmed by every edge
+    Down,
 }
 
 /// How edges and cloud are linked.
@@ -121,6 +123,10 @@ struct Flood {
     /// Which way messages flow
     #[arg(long, value_enum, default_value_t = Direction::Up)]
     direction: Direction,
+    /// The cluster behind the cloud, for --direction down: pods and ConfigMaps are made in its namespace default, and
+    /// removed at the end
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
     /// Bytes of content of a message
     #[arg(long, value_name = "BYTES", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     message_size: u32,
@@ -154,6 +160,7 @@ pub(crate) struct Plan {
     pub(crate) twins: Option<Duration>,
     pub(crate) bystanders: u32,
     pub(crate) direction: Direction,
+    pub(crate) kubeconfig: Option<PathBuf>,
     pub(crate) message_size: usize,
     pub(crate) window: usize,
     pub(crate) qps: u32,
@@ -182,6 +189,16 @@ impl RunOptions {
         if life.links_only && self.mode == Mode::Flood && flood.direction == Direction::Lease {
             return Err("--direction lease: edges with --links-only have no lease".to_owned());
         }
+        if self.mode == Mode::Flood && flood.direction == Direction::Down {
+            if flood.kubeconfig.is_none() {
+                return Err(
+                    "--direction down: needs --kubeconfig, to change something in the cluster".to_owned()
+                );
+            }
+            if life.links_only {
+                return Err("--direction down: edges with --links-only have no pods".to_owned());
+            }
+        }
         let first = self.cloud.first().map(String::as_str).unwrap_or_default();
         let Wire::Websocket = self.transport;
         let plan = Plan {
@@ -204,6 +221,7 @@ impl RunOptions {
             twins: Some(life.twins).filter(|every| !every.is_zero()),
             bystanders: storm.bystanders,
             direction: flood.direction,
+            kubeconfig: flood.kubeconfig,
             message_size: usize::try_from(flood.message_size).unwrap_or(usize::MAX),
             window: usize::from(flood.window),
             qps: flood.qps,

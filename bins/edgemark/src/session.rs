@@ -246,6 +246,7 @@ impl<'a> Session<'a> {
         }
         if !self.memory.pods.contains_key(&pod.metadata.uid) {
             self.ask(Question::Report, &wire::pod_running(&pod)).await?;
+            self.shared.stats.pods.up();
             self.memory.pods.insert(pod.metadata.uid.clone(), pod);
         }
         Ok(())

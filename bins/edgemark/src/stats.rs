@@ -54,6 +54,8 @@ pub(crate) struct Stats {
     pub(crate) confirmed: Count,
     /// Messages of a flood that were answered.
     pub(crate) answered: Count,
+    /// Pods that are said to run.
+    pub(crate) pods: Count,
     /// Renewals of leases.
     pub(crate) renewals: Count,
     /// Leases that ran out before they were renewed.

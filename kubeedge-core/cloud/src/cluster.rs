@@ -3,26 +3,25 @@
 //! Everything goes through the [`ClusterApi`] seam, so a real API server, the embedded one and a test's script are
 //! alike. Requests made for a node act as that node (user `system:node:<name>`), all others as cloudcore.
 
-use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+use std::{fmt, future::poll_fn, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Method, Request, header::CONTENT_TYPE};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Full, Limited};
 use kube::core::{Status, response::StatusSummary};
 use kubeedge_core::{
     clock::Clock,
-    cluster::{Actor, ClusterApi},
+    cluster::{Actor, ClusterApi, KubeService},
     name::NodeName,
 };
-use parking_lot::Mutex;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
-use tower::ServiceExt;
+use tower::{Service, ServiceExt};
 
 /// How long one request may take before it counts as failed.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Above this many nodes' clients the cache starts over; a client is cheap to make again.
-const CACHED_CLIENTS: usize = 2048;
+/// The largest answer that is read; a list of everything may be large.
+const MOST: usize = 64 << 20;
 
 /// A `kube` client on a cluster, for an actor.
 pub fn client(cluster: &dyn ClusterApi, acting_as: &Actor) -> kube::Client {
@@ -33,11 +32,10 @@ pub fn client(cluster: &dyn ClusterApi, acting_as: &Actor) -> kube::Client {
     kube::Client::new(service, "default")
 }
 
-/// The clients of one cluster: ours, and one for each node that asks for something.
+/// The clients of one cluster: ours, and one for any node that asks for something.
 pub struct Clients {
     cluster: Arc<dyn ClusterApi>,
     ours: kube::Client,
-    nodes: Mutex<HashMap<NodeName, kube::Client>>,
     clock: Clock,
 }
 
@@ -51,7 +49,7 @@ impl Clients {
     /// Clients on this cluster. Must be called within a tokio runtime.
     pub fn new(cluster: Arc<dyn ClusterApi>) -> Self {
         let ours = client(&*cluster, &Actor::Ourselves);
-        Self { cluster, ours, nodes: Mutex::default(), clock: Clock::wall() }
+        Self { cluster, ours, clock: Clock::wall() }
     }
 
     /// Stamps with this clock instead of the machine's.
@@ -71,14 +69,62 @@ impl Clients {
         &self.ours
     }
 
-    /// The client that acts as a node.
-    pub fn of(&self, node: &NodeName) -> kube::Client {
-        let mut nodes = self.nodes.lock();
-        if nodes.len() >= CACHED_CLIENTS {
-            nodes.clear();
+    /// What acts as a node. Made anew each time: a `kube::Client` for each of thousands of nodes would be a task each.
+    pub(crate) fn of(&self, node: &NodeName) -> Acting {
+        Acting(self.cluster.service(&Actor::Node(node.clone())))
+    }
+}
+
+/// Makes requests for an actor.
+#[derive(Clone, Debug)]
+pub(crate) struct Acting(KubeService);
+
+impl Acting {
+    async fn ask(&self, request: Request<Vec<u8>>) -> Result<Bytes, Box<Status>> {
+        let request = request.map(|body| Full::from(body).map_err(|never| match never {}).boxed_unsync());
+        let mut service = self.0.clone();
+        poll_fn(|cx| service.poll_ready(cx)).await.map_err(|error| unavailable(&*error))?;
+        let response = service.call(request).await.map_err(|error| unavailable(&*error))?;
+        let (head, body) = response.into_parts();
+        let body = Limited::new(body, MOST).collect().await.map_err(|error| unavailable(&*error))?.to_bytes();
+        if !head.status.is_client_error() && !head.status.is_server_error() {
+            return Ok(body);
         }
-        let make = || client(&*self.cluster, &Actor::Node(node.clone()));
-        nodes.entry(node.clone()).or_insert_with(make).clone()
+        let told = serde_json::from_slice::<Status>(&body).map(Status::boxed);
+        let text = || String::from_utf8_lossy(&body).trim().to_owned();
+        Err(told.unwrap_or_else(|_| failure(head.status.as_u16(), "InternalError", text())))
+    }
+}
+
+/// Who makes a request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum By<'a> {
+    Ourselves(&'a kube::Client),
+    Node(&'a Acting),
+}
+
+impl<'a> From<&'a kube::Client> for By<'a> {
+    fn from(client: &'a kube::Client) -> Self {
+        Self::Ourselves(client)
+    }
+}
+
+impl<'a> From<&'a Acting> for By<'a> {
+    fn from(node: &'a Acting) -> Self {
+        Self::Node(node)
+    }
+}
+
+impl By<'_> {
+    async fn ask(self, request: Request<Vec<u8>>) -> Result<Bytes, Box<Status>> {
+        match self {
+            Self::Node(node) => node.ask(request).await,
+            Self::Ourselves(client) => match client.request_text(request).await {
+                Ok(text) => Ok(text.into()),
+                Err(kube::Error::Api(status)) => Err(status),
+                Err(error) => Err(unavailable(&error)),
+            },
+        }
     }
 }
 
@@ -102,44 +148,55 @@ impl Media {
 
 /// Makes one request; the answer is the body as it came. Every failure is a Kubernetes status with reason and code,
 /// also where the API server was not reached at all.
-pub(crate) async fn call(
-    client: &kube::Client,
+pub(crate) fn call<'a>(
+    client: impl Into<By<'a>>,
+    method: Method,
+    path: &'a str,
+    media: Media,
+    body: impl Into<Vec<u8>>,
+) -> impl Future<Output = Result<Bytes, Box<Status>>> {
+    call_by(client.into(), method, path, media, body.into())
+}
+
+async fn call_by(
+    client: By<'_>,
     method: Method,
     path: &str,
     media: Media,
-    body: impl Into<Vec<u8>>,
+    body: Vec<u8>,
 ) -> Result<Bytes, Box<Status>> {
     let request = Request::builder().method(method).uri(path).header(CONTENT_TYPE, media.as_str());
-    let request = request.body(body.into()).map_err(|error| unavailable(&error))?;
-    match tokio::time::timeout(REQUEST_TIMEOUT, client.request_text(request)).await {
-        Ok(Ok(text)) => Ok(text.into()),
-        Ok(Err(kube::Error::Api(status))) => Err(complete(status)),
-        Ok(Err(error)) => Err(unavailable(&error)),
+    let request = request.body(body).map_err(|error| unavailable(&error))?;
+    match tokio::time::timeout(REQUEST_TIMEOUT, client.ask(request)).await {
+        Ok(answer) => answer.map_err(complete),
         Err(_) => Err(failure(504, "Timeout", format!("no answer from the API server to {path}"))),
     }
 }
 
 /// `GET`.
-pub(crate) async fn get(client: &kube::Client, path: &str) -> Result<Bytes, Box<Status>> {
-    call(client, Method::GET, path, Media::Json, Vec::new()).await
+pub(crate) fn get<'a>(
+    client: impl Into<By<'a>>,
+    path: &'a str,
+) -> impl Future<Output = Result<Bytes, Box<Status>>> {
+    call(client, Method::GET, path, Media::Json, Vec::new())
 }
 
 /// `POST` of an object.
-pub(crate) async fn post(
-    client: &kube::Client,
-    path: &str,
+pub(crate) fn post<'a>(
+    client: impl Into<By<'a>>,
+    path: &'a str,
     body: impl Into<Vec<u8>>,
-) -> Result<Bytes, Box<Status>> {
-    call(client, Method::POST, path, Media::Json, body).await
+) -> impl Future<Output = Result<Bytes, Box<Status>>> {
+    call(client, Method::POST, path, Media::Json, body)
 }
 
 /// A JSON merge patch (RFC 7386).
-pub(crate) async fn merge(
-    client: &kube::Client,
-    path: &str,
+pub(crate) fn merge<'a>(
+    client: impl Into<By<'a>>,
+    path: &'a str,
     patch: &serde_json::Value,
-) -> Result<Bytes, Box<Status>> {
-    call(client, Method::PATCH, path, Media::MergePatch, patch.to_string()).await
+) -> impl Future<Output = Result<Bytes, Box<Status>>> {
+    call(client, Method::PATCH, path, Media::MergePatch, patch.to_string())
 }
 
 /// A status for a failure of our own making.

@@ -255,6 +255,8 @@ impl Work {
         let mut recorder = JoinSet::new();
         let records = hub.records.clone();
         recorder.spawn(async move { records.make_remembered().await });
+        let records = hub.records.clone();
+        recorder.spawn(async move { records.save_confirmed().await });
         Self {
             settings: hub.settings.clone(),
             sessions: hub.sessions.clone(),
@@ -304,6 +306,8 @@ impl Work {
         while let Some(ended) = self.served.join_next().await {
             self.ended(ended);
         }
+        // What is not saved is sent once more later, which an edge takes in its stride.
+        let _ = tokio::time::timeout(SAVING, self.shared.records.saved()).await;
         Ok(())
     }
 
@@ -423,6 +427,9 @@ struct Entrance {
     arrivals: mpsc::Sender<Arrival>,
 }
 
+/// How long confirmations may still be saved at the end.
+const SAVING: Duration = Duration::from_secs(2);
+
 /// Peers that may be in the middle of being let in, per door.
 const ENTERING: usize = 256;
 
@@ -499,6 +506,6 @@ impl Delivery {
         (record.api_version, record.kind, record.object) = (head.api_version, head.kind, name.to_owned());
         let uid = head.metadata.uid;
         let key = if uid.is_empty() { message.route.resource.as_str().to_owned() } else { uid };
-        Self::Acked(Box::new(Offer { key, message, gone, record }))
+        Self::Acked(Box::new(Offer { key, message, gone, record: Arc::new(record) }))
     }
 }

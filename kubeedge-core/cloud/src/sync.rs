@@ -7,7 +7,11 @@
 
 mod plural;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use kube::core::ApiResource;
@@ -23,7 +27,7 @@ use serde_json::json;
 use crate::{
     cluster::Clients,
     hub::records::{self, Record, RecordBody, Records},
-    informer::{Informer, Informers, Object, ObjectKey},
+    informer::{Change, Informer, Informers, Object, ObjectKey},
 };
 
 /// How the controller works.
@@ -48,6 +52,7 @@ pub struct SyncController {
     nodes: Arc<Informer>,
     namespaced: Arc<Informer>,
     cluster: Arc<Informer>,
+    of_nodes: HashMap<NodeName, HashSet<ObjectKey>>,
     kinds: HashMap<(String, String), ApiResource>,
 }
 
@@ -65,22 +70,50 @@ impl SyncController {
             nodes: crate::objects::edge_nodes(informers),
             namespaced,
             cluster,
+            of_nodes: HashMap::new(),
             kinds: HashMap::new(),
         }
     }
 
-    /// Compares the records of all nodes, or of one, with the cluster.
-    async fn pass(&mut self, only: Option<&NodeName>, bus: &Bus) -> Result<(), SendError> {
-        for record in self.namespaced.list().into_iter().chain(self.cluster.list()) {
-            let Some((node, uid)) = records::split_name(&record.key.name) else { continue };
-            if only.is_some_and(|only| *only != node) {
-                continue;
-            }
-            if let Some(message) = self.difference(&node, uid, &record) {
-                bus.send(&ModuleName::CLOUD_HUB, message).await?;
+    /// Notes whose a record is, so that a node that connects costs its own records, not everybody's.
+    fn note(&mut self, change: &Change) {
+        let Some(record) = change.new.as_ref().or(change.old.as_ref()) else { return };
+        let Some((node, _)) = records::split_name(&record.key.name) else { return };
+        if change.new.is_some() {
+            self.of_nodes.entry(node).or_default().insert(record.key.clone());
+        } else if let Some(records) = self.of_nodes.get_mut(&node) {
+            records.remove(&record.key);
+            if records.is_empty() {
+                self.of_nodes.remove(&node);
             }
         }
+    }
+
+    /// Compares the records of all nodes with the cluster.
+    async fn pass(&mut self, bus: &Bus) -> Result<(), SendError> {
+        for record in self.namespaced.list().into_iter().chain(self.cluster.list()) {
+            self.compare(&record, bus).await?;
+        }
         Ok(())
+    }
+
+    /// Compares the records of one node with the cluster.
+    async fn pass_node(&mut self, node: &NodeName, bus: &Bus) -> Result<(), SendError> {
+        let Some(records) = self.of_nodes.get(node) else { return Ok(()) };
+        let of = |key: &ObjectKey| if key.namespace.is_empty() { &self.cluster } else { &self.namespaced };
+        let records: Vec<_> = records.iter().filter_map(|key| of(key).get(key)).collect();
+        for record in records {
+            self.compare(&record, bus).await?;
+        }
+        Ok(())
+    }
+
+    async fn compare(&mut self, record: &Object, bus: &Bus) -> Result<(), SendError> {
+        let Some((node, uid)) = records::split_name(&record.key.name) else { return Ok(()) };
+        match self.difference(&node, uid, record) {
+            Some(message) => bus.send(&ModuleName::CLOUD_HUB, message).await,
+            None => Ok(()),
+        }
     }
 
     /// The message that brings the edge nearer to the cluster, if one is needed.
@@ -100,14 +133,14 @@ impl SyncController {
         let path = resource::for_node(node, &path);
         let found = informer.get(&key).filter(|object| object.uid == uid);
         let Some(object) = found else { return Some(gone(path, &key, uid)) };
-        if moved(node, &object) {
-            return Some(gone(path, &key, uid));
-        }
         // A record without version was never confirmed; Go leaves such an object unsent for good.
         let confirmed = body.status.object_resource_version;
         let confirmed = if confirmed.is_empty() { 0 } else { confirmed.number()? };
         if object.version.number()? <= confirmed {
             return None;
+        }
+        if moved(node, &object) {
+            return Some(gone(path, &key, uid));
         }
         let update = Message::new(ModuleName::EDGE_CONTROLLER, Operation::UPDATE, path);
         let update = update.in_group(Group::RESOURCE).at_version(object.version.clone());
@@ -131,15 +164,26 @@ impl SyncController {
     /// Removes the records of nodes that are gone.
     async fn collect(&self) {
         for record in self.namespaced.list().into_iter().chain(self.cluster.list()) {
-            let Some((node, uid)) = records::split_name(&record.key.name) else { continue };
-            if self.nodes.get(&ObjectKey::new("", node.as_str())).is_some() {
-                continue;
-            }
-            let namespace =
-                if record.key.namespace.is_empty() { resource::NO_NAMESPACE } else { &record.key.namespace };
-            if let Err(status) = self.records.remove(&Record::new(&node, namespace, uid)).await {
-                tracing::warn!(record = %record.key.name, error = %status, "a sync record was not removed");
-            }
+            self.collect_one(&record.key).await;
+        }
+    }
+
+    /// Removes the records of one node, if it is gone.
+    async fn collect_node(&self, node: &NodeName) {
+        let records: Vec<_> = self.of_nodes.get(node).into_iter().flatten().cloned().collect();
+        for record in records {
+            self.collect_one(&record).await;
+        }
+    }
+
+    async fn collect_one(&self, record: &ObjectKey) {
+        let Some((node, uid)) = records::split_name(&record.name) else { return };
+        if self.nodes.get(&ObjectKey::new("", node.as_str())).is_some() {
+            return;
+        }
+        let namespace = if record.namespace.is_empty() { resource::NO_NAMESPACE } else { &record.namespace };
+        if let Err(status) = self.records.remove(&Record::new(&node, namespace, uid)).await {
+            tracing::warn!(record = %record.name, error = %status, "a sync record was not removed");
         }
     }
 }
@@ -192,16 +236,21 @@ impl Module for SyncController {
             () = ctx.shutdown.requested() => return Ok(()),
         }
         let mut nodes = self.nodes.subscribe();
+        let (mut namespaced, mut cluster) = (self.namespaced.subscribe(), self.cluster.subscribe());
         self.collect().await;
         let mut tick = tokio::time::interval(self.settings.every);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                // In this order: what a node has is noted before it is compared.
+                biased;
                 () = ctx.shutdown.requested() => return Ok(()),
-                _ = tick.tick() => self.pass(None, &ctx.bus).await?,
+                change = namespaced.next() => self.note(&change),
+                change = cluster.next() => self.note(&change),
+                _ = tick.tick() => self.pass(&ctx.bus).await?,
                 change = nodes.next() => {
-                    if change.new.is_none() {
-                        self.collect().await;
+                    if let (None, Some(gone)) = (&change.new, &change.old) {
+                        self.collect_node(&gone.key.name.as_str().into()).await;
                     }
                 }
                 envelope = ctx.inbox.next() => {
@@ -210,7 +259,7 @@ impl Module for SyncController {
                     if route.operation == "connected"
                         && let Some(node) = resource::target_node(&route.resource)
                     {
-                        self.pass(Some(&node), &ctx.bus).await?;
+                        self.pass_node(&node, &ctx.bus).await?;
                     }
                 }
             }

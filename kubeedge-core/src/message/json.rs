@@ -4,7 +4,7 @@
 //! the end. Reading: keys in any case and order, unknown keys ignored, header and route strictly typed; the
 //! content is not parsed but sliced out of the frame, so a carried object costs no copy.
 
-use std::{fmt, io};
+use std::{borrow::Cow, fmt, io};
 
 use bytes::Bytes;
 use serde::{
@@ -29,12 +29,18 @@ pub enum JsonError {
     Malformed(#[from] serde_json::Error),
 }
 
-/// Writes a message as Go does, newline included.
+/// Writes a message as Go does, newline included. The content goes out as it is, neither read nor copied twice.
 pub fn encode(message: &Message) -> Bytes {
-    let mut out = Vec::with_capacity(256 + message.content.as_json().len());
+    let content = message.content.as_json().trim_ascii();
+    let mut out = Vec::with_capacity(384 + content.len());
+    out.extend_from_slice(br#"{"header":"#);
     // Writing into memory cannot fail, and every field is text or number.
-    let _ = serialize(&Wire(message), &mut out);
-    out.push(b'\n');
+    let _ = serialize(&WireHeader(&message.header), &mut out);
+    out.extend_from_slice(br#","route":"#);
+    let _ = serialize(&WireRoute(&message.route), &mut out);
+    out.extend_from_slice(br#","content":"#);
+    out.extend_from_slice(content);
+    out.extend_from_slice(b"}\n");
     out.into()
 }
 
@@ -87,21 +93,8 @@ impl serde_json::ser::Formatter for GoFormatter {
     }
 }
 
-struct Wire<'a>(&'a Message);
 struct WireHeader<'a>(&'a Header);
 struct WireRoute<'a>(&'a Route);
-
-impl Serialize for Wire<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut out = serializer.serialize_struct("Message", 3)?;
-        out.serialize_field("header", &WireHeader(&self.0.header))?;
-        out.serialize_field("route", &WireRoute(&self.0.route))?;
-        let raw: &RawValue =
-            serde_json::from_slice(self.0.content.as_json()).map_err(serde::ser::Error::custom)?;
-        out.serialize_field("content", raw)?;
-        out.end()
-    }
-}
 
 impl Serialize for WireHeader<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -175,6 +168,29 @@ impl WireIn {
     }
 }
 
+/// A key in lower case; copied only where it was not.
+struct LowerCase<'a>(Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for LowerCase<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Key;
+        impl<'de> Visitor<'de> for Key {
+            type Value = LowerCase<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a key")
+            }
+            fn visit_borrowed_str<E: de::Error>(self, key: &'de str) -> Result<Self::Value, E> {
+                let is_lower = !key.bytes().any(|byte| byte.is_ascii_uppercase());
+                if is_lower { Ok(LowerCase(key.into())) } else { self.visit_str(key) }
+            }
+            fn visit_str<E: de::Error>(self, key: &str) -> Result<Self::Value, E> {
+                Ok(LowerCase(key.to_ascii_lowercase().into()))
+            }
+        }
+        deserializer.deserialize_str(Key)
+    }
+}
+
 /// A visitor over an object whose keys are matched in any case, as Go's decoder does.
 macro_rules! any_case_object {
     ($visitor:ident<$lt:lifetime> -> $value:ty, $what:literal, |$key:ident, $map:ident, $into:ident| $body:expr, $start:expr) => {
@@ -189,8 +205,7 @@ macro_rules! any_case_object {
             }
             fn visit_map<A: MapAccess<$lt>>(self, mut $map: A) -> Result<Self::Value, A::Error> {
                 let mut $into: $value = $start;
-                while let Some($key) = $map.next_key::<String>()? {
-                    let $key = $key.to_ascii_lowercase();
+                while let Some(LowerCase($key)) = $map.next_key()? {
                     $body
                 }
                 Ok($into)
@@ -199,7 +214,7 @@ macro_rules! any_case_object {
     };
 }
 
-any_case_object!(HeaderVisitor<'de> -> WireIn, "a message header", |key, map, into| match key.as_str() {
+any_case_object!(HeaderVisitor<'de> -> WireIn, "a message header", |key, map, into| match &*key {
     "msg_id" => into.id = text(&mut map)?,
     "parent_msg_id" => into.parent = text(&mut map)?,
     "timestamp" => into.timestamp = map.next_value::<Option<i64>>()?.unwrap_or_default(),
@@ -209,7 +224,7 @@ any_case_object!(HeaderVisitor<'de> -> WireIn, "a message header", |key, map, in
     _ => drop(map.next_value::<IgnoredAny>()?),
 }, WireIn::default());
 
-any_case_object!(RouteVisitor<'de> -> Route, "a message route", |key, map, into| match key.as_str() {
+any_case_object!(RouteVisitor<'de> -> Route, "a message route", |key, map, into| match &*key {
     "source" => into.source = text(&mut map)?.into(),
     "destination" => into.destination = text(&mut map)?,
     "group" => into.group = text(&mut map)?.into(),
@@ -218,7 +233,7 @@ any_case_object!(RouteVisitor<'de> -> Route, "a message route", |key, map, into|
     _ => drop(map.next_value::<IgnoredAny>()?),
 }, Route::default());
 
-any_case_object!(PartsVisitor<'de> -> Parts<'de>, "a KubeEdge message", |key, map, into| match key.as_str() {
+any_case_object!(PartsVisitor<'de> -> Parts<'de>, "a KubeEdge message", |key, map, into| match &*key {
     "header" => into.header = map.next_value::<WireIn>()?,
     "route" => into.route = map.next_value::<RouteIn>()?.0,
     "content" => into.content = Some(map.next_value::<&RawValue>()?),

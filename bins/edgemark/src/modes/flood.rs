@@ -1,41 +1,110 @@
 //! Messages as fast as they are answered.
 
+use std::sync::Arc;
+
+use futures::{StreamExt, stream};
+
 use super::Run;
-use crate::{edge::Phase, process, report::Flood};
+use crate::{
+    cluster::{Cluster, MAPS},
+    edge::{Phase, Shared},
+    options::Direction,
+    process::{self, Usage},
+    report::Flood,
+};
 
 impl Run {
-    pub(super) async fn flood(&mut self) {
+    pub(super) async fn flood(&mut self) -> anyhow::Result<()> {
+        if self.plan().direction != Direction::Down {
+            self.measure_flood(None).await;
+            return Ok(());
+        }
+        let plan = Arc::new(self.plan().clone());
+        let Some(kubeconfig) = &plan.kubeconfig else { return Ok(()) };
+        let cluster = Cluster::new(kubeconfig, plan.clone()).await?;
+        cluster.furnish().await?;
         let shared = self.shared.clone();
-        let stats = &shared.stats;
-        let ours = || process::usage(std::process::id());
-        let clouds = || shared.plan.pid.and_then(process::usage);
-        let (answered, lost) = (stats.answered.get(), stats.lost.get());
-        let before = (ours(), clouds());
-        self.others.send_replace(Phase::Flooding);
-        let seconds = self.pass("flooding").await.as_secs_f64();
-        let after = (ours(), clouds());
-        let answered = stats.answered.get().saturating_sub(answered);
-        self.others.send_replace(Phase::There);
-        let each = |before: Option<process::Usage>, after: Option<process::Usage>| {
+        let pods = u64::from(plan.nodes);
+        let running = self.until(pods, &shared.stats.pods, "pods run").await;
+        if running.is_none() {
+            self.report.fallen.push(format!("the pods did not run on all {pods} edges"));
+        }
+        self.measure_flood(Some(&cluster)).await;
+        cluster.clear().await;
+        Ok(())
+    }
+
+    async fn measure_flood(&mut self, cluster: Option<&Cluster>) {
+        let shared = self.shared.clone();
+        let (before, lost) = (Moment::now(&shared), shared.stats.lost.get());
+        let seconds = match cluster {
+            Some(cluster) => tokio::select! {
+                seconds = self.pass("flooding") => seconds,
+                () = change(cluster) => shared.plan.duration,
+            },
+            None => {
+                self.others.send_replace(Phase::Flooding);
+                let seconds = self.pass("flooding").await;
+                self.others.send_replace(Phase::There);
+                seconds
+            }
+        };
+        let flood = before.until_now(&shared, seconds.as_secs_f64());
+        self.report.flood = Some(flood);
+        if flood.answered == 0 {
+            self.report.fallen.push("no message was answered".to_owned());
+        }
+        let lost = shared.stats.lost.get().saturating_sub(lost);
+        if lost > 0 {
+            self.report.fallen.push(format!("{lost} sessions were lost in the flood"));
+        }
+    }
+}
+
+/// Changes all ConfigMaps, again and again; ends with the cluster.
+async fn change(cluster: &Cluster) {
+    let one = |map| async move {
+        let mut round = 0;
+        while cluster.change(map, round).await.is_ok() {
+            round += 1;
+        }
+    };
+    stream::iter(0..MAPS).map(one).buffer_unordered(MAPS).for_each(|()| async {}).await;
+}
+
+/// What was counted and used up to a moment.
+struct Moment {
+    answered: u64,
+    ours: Option<Usage>,
+    clouds: Option<Usage>,
+}
+
+impl Moment {
+    fn now(shared: &Shared) -> Self {
+        let answered = match shared.plan.direction {
+            Direction::Down => &shared.stats.confirmed,
+            Direction::Up | Direction::Lease => &shared.stats.answered,
+        };
+        let clouds = shared.plan.pid.and_then(process::usage);
+        Self { answered: answered.get(), ours: process::usage(std::process::id()), clouds }
+    }
+
+    fn until_now(self, shared: &Shared, seconds: f64) -> Flood {
+        let now = Self::now(shared);
+        let answered = now.answered.saturating_sub(self.answered);
+        let each = |before: Option<Usage>, after: Option<Usage>| {
             let (before, after) = before.zip(after)?;
             Some((after.cpu_seconds - before.cpu_seconds) * 1e6 / (answered.max(1) as f64))
         };
-        self.report.flood = Some(Flood {
+        Flood {
             direction: shared.plan.direction,
             message_size: shared.plan.message_size,
             window: shared.plan.window,
             seconds,
             answered,
             per_second: answered as f64 / seconds,
-            cloud_cpu_us_per_message: each(before.1, after.1),
-            edgemark_cpu_us_per_message: each(before.0, after.0),
-        });
-        let lost = stats.lost.get().saturating_sub(lost);
-        if answered == 0 {
-            self.report.fallen.push("no message was answered".to_owned());
-        }
-        if lost > 0 {
-            self.report.fallen.push(format!("{lost} sessions were lost in the flood"));
+            cloud_cpu_us_per_message: each(self.clouds, now.clouds),
+            edgemark_cpu_us_per_message: each(self.ours, now.ours),
         }
     }
 }

@@ -119,8 +119,9 @@ struct Dirty {
     deployments: BTreeSet<Place>,
     replica_sets: BTreeSet<Place>,
     namespaces: BTreeSet<String>,
+    nodes: BTreeSet<String>,
     pods: bool,
-    nodes: bool,
+    all_nodes: bool,
     owners: bool,
     expiry: bool,
 }
@@ -140,7 +141,8 @@ impl Dirty {
         self.deployments.is_empty()
             && self.replica_sets.is_empty()
             && self.namespaces.is_empty()
-            && !(self.pods || self.nodes || self.owners || self.expiry)
+            && self.nodes.is_empty()
+            && !(self.pods || self.all_nodes || self.owners || self.expiry)
     }
 
     fn note(&mut self, change: &Change) {
@@ -157,9 +159,12 @@ impl Dirty {
                 self.replica_sets.extend(owner);
                 self.pods = true;
             }
-            ("", "nodes") => (self.pods, self.nodes) = (true, true),
+            ("", "nodes") => {
+                self.nodes.insert(here.1.clone());
+                self.pods = true;
+            }
             ("", "namespaces") => drop(self.namespaces.insert(here.1.clone())),
-            ("coordination.k8s.io", "leases") => self.nodes = true,
+            ("coordination.k8s.io", "leases") => drop(self.nodes.insert(here.1.clone())),
             _ => {}
         }
         let deleting = object.pointer("/metadata/deletionTimestamp").is_some();
@@ -183,13 +188,14 @@ impl Desk {
         let places = |group: &str, plural: &str| {
             self.list(group, plural, "").iter().map(|object| place(object)).collect()
         };
-        let namespaces = self.list("", "namespaces", "").iter().map(|object| place(object).1).collect();
+        let namespaces = self.names("namespaces");
         Dirty {
             deployments: places("apps", "deployments"),
             replica_sets: places("apps", "replicasets"),
             namespaces,
+            nodes: BTreeSet::new(),
             pods: true,
-            nodes: true,
+            all_nodes: true,
             owners: true,
             expiry: true,
         }
@@ -197,7 +203,7 @@ impl Desk {
 
     /// Adds what time alone may change: nodes, and what is not yet as it is wished.
     fn unfinished(&self, dirty: &mut Dirty) {
-        (dirty.nodes, dirty.pods) = (true, true);
+        (dirty.all_nodes, dirty.pods) = (true, true);
         let waiting = |plural: &str, counts: &str| -> Vec<Place> {
             let all = self.list("apps", plural, "");
             let unfinished = all.iter().filter(|object| {
@@ -228,8 +234,11 @@ impl Desk {
                 again.replica_sets.insert(at);
             }
         }
-        if dirty.nodes {
-            again.nodes = told("nodes", &Place::default(), nodes::reconcile(self).await);
+        let nodes = if dirty.all_nodes { self.names("nodes") } else { dirty.nodes };
+        for name in nodes {
+            if told("node", &(String::new(), name.clone()), nodes::reconcile(self, &name).await) {
+                again.nodes.insert(name);
+            }
         }
         if dirty.pods {
             again.pods = told("scheduler", &Place::default(), scheduler::reconcile(self).await);
@@ -246,6 +255,11 @@ impl Desk {
             }
         }
         again
+    }
+
+    /// The names of all objects of a core kind without namespaces.
+    fn names(&self, plural: &str) -> BTreeSet<String> {
+        self.list("", plural, "").iter().map(|object| place(object).1).collect()
     }
 
     fn list(&self, group: &str, plural: &str, namespace: &str) -> Vec<Arc<Value>> {

@@ -165,19 +165,34 @@ fn words(text: &str) -> Vec<String> {
     text.split(',').filter(|word| !word.is_empty()).map(str::to_owned).collect()
 }
 
+/// A row of the table.
+type BuiltIn = (&'static str, &'static str, &'static str, &'static str, &'static str, u8);
+
 fn built_in() -> impl Iterator<Item = Kind> {
-    BUILT_IN.iter().map(|(group, version, kind, plural, short, flags)| Kind {
-        group: (*group).to_owned(),
-        version: (*version).to_owned(),
-        kind: (*kind).to_owned(),
-        plural: (*plural).to_owned(),
+    BUILT_IN.iter().map(of_row)
+}
+
+/// The one with this group and plural, and of this version where one is given; asked for with each request.
+fn built_in_of(group: &str, version: Option<&str>, plural: &str) -> Option<Kind> {
+    let is =
+        |row: &&BuiltIn| row.0 == group && row.3 == plural && version.is_none_or(|version| row.1 == version);
+    BUILT_IN.iter().find(is).map(of_row)
+}
+
+fn of_row(row: &BuiltIn) -> Kind {
+    let (group, version, kind, plural, short, flags) = *row;
+    Kind {
+        group: group.to_owned(),
+        version: version.to_owned(),
+        kind: kind.to_owned(),
+        plural: plural.to_owned(),
         short_names: words(short),
         categories: if flags & ALL != 0 { vec!["all".to_owned()] } else { Vec::new() },
         namespaced: flags & N != 0,
         status: flags & STATUS != 0,
         scale: flags & SCALE != 0,
         ..Kind::default()
-    })
+    }
 }
 
 /// The kinds a CustomResourceDefinition defines: one per served version.
@@ -231,7 +246,7 @@ pub(crate) fn all(storage: &Storage) -> Vec<Kind> {
 /// The kind with this group, version and plural.
 pub(crate) fn find(storage: &Storage, group: &str, version: &str, plural: &str) -> Option<Kind> {
     let matches = |kind: &Kind| kind.group == group && kind.version == version && kind.plural == plural;
-    built_in().find(matches).or_else(|| {
+    built_in_of(group, Some(version), plural).or_else(|| {
         let key = ObjectKey {
             group: CRD_GROUP.to_owned(),
             plural: CRDS.to_owned(),
@@ -244,5 +259,5 @@ pub(crate) fn find(storage: &Storage, group: &str, version: &str, plural: &str) 
 
 /// A built-in kind by its plural in the core group or `apps`; for our own controllers.
 pub(crate) fn built_in_kind(group: &str, plural: &str) -> Kind {
-    built_in().find(|kind| kind.group == group && kind.plural == plural).unwrap_or_default()
+    built_in_of(group, None, plural).unwrap_or_default()
 }

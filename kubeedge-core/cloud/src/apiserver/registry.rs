@@ -246,17 +246,23 @@ pub(crate) async fn change(
 
 /// Whether a write changes nothing: such a write makes no new version.
 fn same(new: &Value, before: &Value) -> bool {
-    let strip = |object: &Value| {
-        let mut object = object.clone();
-        if let Some(meta) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-            meta.remove("resourceVersion");
-            meta.remove("managedFields");
+    same_members(new, before, |name, new, before| match name {
+        "metadata" => {
+            same_members(new, before, |name, new, before| name == "resourceVersion" || new == before)
         }
-        object
-    };
-    new == before
-        || strip(new) == strip(before)
-            && new.pointer("/metadata/managedFields") == before.pointer("/metadata/managedFields")
+        _ => new == before,
+    })
+}
+
+/// Whether two objects have the same members, compared one by one; a resourceVersion may be missing.
+fn same_members(a: &Value, b: &Value, same: impl Fn(&str, &Value, &Value) -> bool) -> bool {
+    let (Value::Object(a), Value::Object(b)) = (a, b) else { return a == b };
+    let count =
+        |map: &serde_json::Map<String, Value>| map.len() - usize::from(map.contains_key("resourceVersion"));
+    count(a) == count(b)
+        && a.iter().all(|(name, value)| {
+            name == "resourceVersion" || b.get(name).is_some_and(|other| same(name, value, other))
+        })
 }
 
 /// The new object with everything a client may not change put back.

@@ -5,6 +5,8 @@
 //! history from a ring of the newest changes; one that falls behind the ring is told so (410) instead of being
 //! buffered for.
 
+mod line;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     ops::Bound,
@@ -14,13 +16,14 @@ use std::{
 use futures::TryStreamExt;
 use kubeedge_core::{
     clock::Clock,
-    store::{Batch, Bucket, Key, MetaStore, Scan, StoreError},
+    store::{Bucket, Key, MetaStore, Scan, StoreError},
 };
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use serde_json::Value;
 use time::OffsetDateTime;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::watch;
 
+use self::line::Line;
 use crate::cluster;
 
 /// Where objects are kept.
@@ -99,13 +102,35 @@ pub(crate) enum Write {
     Keep,
 }
 
+impl State {
+    fn take(&mut self, change: Change) {
+        match change.happened {
+            Happened::Deleted => drop(self.objects.remove(&change.key)),
+            _ => drop(self.objects.insert(change.key.clone(), change.object.clone())),
+        }
+        self.version = change.version;
+        if self.ring.len() == RING
+            && let Some(oldest) = self.ring.pop_front()
+        {
+            self.forgotten = oldest.version;
+        }
+        self.ring.push_back(Arc::new(change));
+    }
+}
+
+/// What writers share with the task that stores. Of the two locks the line's is taken first.
+#[derive(Debug)]
+struct Shared {
+    store: Arc<dyn MetaStore>,
+    line: Mutex<Line>,
+    state: RwLock<State>,
+    newest: watch::Sender<u64>,
+}
+
 /// The objects.
 #[derive(Debug)]
 pub(crate) struct Storage {
-    store: Arc<dyn MetaStore>,
-    state: RwLock<State>,
-    writing: Mutex<()>,
-    newest: watch::Sender<u64>,
+    shared: Arc<Shared>,
     clock: Clock,
 }
 
@@ -126,7 +151,9 @@ impl Storage {
         state.version = counter.unwrap_or(0);
         state.forgotten = state.version;
         let newest = watch::Sender::new(state.version);
-        Ok(Self { store, state: RwLock::new(state), writing: Mutex::default(), newest, clock })
+        let line = Mutex::new(Line { version: state.version, ..Line::default() });
+        let shared = Shared { store, line, state: RwLock::new(state), newest };
+        Ok(Self { shared: Arc::new(shared), clock })
     }
 
     /// The present moment.
@@ -141,22 +168,22 @@ impl Storage {
 
     /// The newest version.
     pub(crate) fn version(&self) -> u64 {
-        self.state.read().version
+        self.shared.state.read().version
     }
 
     /// Told of every new version.
     pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
-        self.newest.subscribe()
+        self.shared.newest.subscribe()
     }
 
     pub(crate) fn get(&self, key: &ObjectKey) -> Option<Arc<Value>> {
-        self.state.read().objects.get(key).cloned()
+        self.shared.state.read().objects.get(key).cloned()
     }
 
     /// All objects of a kind, of one namespace or of all, in the order of namespace and name, and the version this is
     /// true at.
     pub(crate) fn list(&self, group: &str, plural: &str, namespace: &str) -> (Vec<Arc<Value>>, u64) {
-        let state = self.state.read();
+        let state = self.shared.state.read();
         let first = ObjectKey {
             group: group.to_owned(),
             plural: plural.to_owned(),
@@ -174,14 +201,14 @@ impl Storage {
         &self,
         condition: impl Fn(&ObjectKey, &Value) -> bool,
     ) -> Vec<(ObjectKey, Arc<Value>)> {
-        let state = self.state.read();
+        let state = self.shared.state.read();
         let found = state.objects.iter().filter(|(key, object)| condition(key, object));
         found.map(|(key, object)| (key.clone(), object.clone())).collect()
     }
 
     /// The changes after a version, oldest first, at most `most`.
     pub(crate) fn since(&self, version: u64, most: usize) -> Result<Vec<Arc<Change>>, TooOld> {
-        let state = self.state.read();
+        let state = self.shared.state.read();
         if version < state.forgotten {
             return Err(TooOld);
         }
@@ -189,55 +216,52 @@ impl Storage {
         Ok(state.ring.iter().skip(from).take(most).cloned().collect())
     }
 
-    /// Reads, decides and writes one object; nobody writes in between. The version is set in what is put.
+    /// Reads, decides and writes one object; nobody decides in between. The version is set in what is put. Done when it is
+    /// stored; dropped before, it may or may not happen.
     pub(crate) async fn write<E: From<StoreError>>(
         &self,
         key: &ObjectKey,
         decide: impl FnOnce(Option<&Value>) -> Result<Write, E> + Send,
     ) -> Result<Option<Arc<Value>>, E> {
-        let _alone = self.writing.lock().await;
-        let (before, version) = {
-            let state = self.state.read();
-            (state.objects.get(key).cloned(), state.version + 1)
+        let (object, stored) = match self.decide(key, decide)? {
+            (object, Some(stored)) => (object, stored),
+            (object, None) => return Ok(object),
         };
+        stored.await.unwrap_or_else(|_| Err(line::ended()))?;
+        Ok(object)
+    }
+
+    fn decide<E: From<StoreError>>(
+        &self,
+        key: &ObjectKey,
+        decide: impl FnOnce(Option<&Value>) -> Result<Write, E>,
+    ) -> Result<(Option<Arc<Value>>, Option<line::Done>), E> {
+        let mut line = self.shared.line.lock();
+        let pending = line.pending(key);
+        let is_pending = pending.is_some();
+        let before = pending.unwrap_or_else(|| self.shared.state.read().objects.get(key).cloned());
         let (happened, mut object) = match decide(before.as_deref())? {
-            Write::Keep => return Ok(before),
             Write::Put(object) if before.is_some() => (Happened::Modified, object),
             Write::Put(object) => (Happened::Added, object),
-            Write::Delete => match &before {
-                Some(object) => (Happened::Deleted, Value::clone(object)),
-                None => return Ok(None),
-            },
+            Write::Delete if before.is_some() => {
+                (Happened::Deleted, before.as_deref().cloned().unwrap_or_default())
+            }
+            // What it stays as may not be stored yet.
+            Write::Keep | Write::Delete => {
+                let stored = is_pending.then(|| line.join(key, None));
+                return Ok((before, stored));
+            }
         };
+        let version = line.version + 1;
         if let Some(meta) = object.get_mut("metadata").and_then(Value::as_object_mut) {
             meta.insert("resourceVersion".to_owned(), version.to_string().into());
         }
-        let batch = Batch::new().put(Key::new(COUNTER, "newest"), version.to_string());
-        let batch = match happened {
-            Happened::Deleted => batch.delete(key.row()),
-            _ => batch.put(key.row(), object.to_string()),
-        };
-        self.store.commit(batch).await?;
         let object = Arc::new(object);
-        self.publish(Change { version, key: key.clone(), happened, object: object.clone(), before });
-        Ok(Some(object))
-    }
-
-    fn publish(&self, change: Change) {
-        let mut state = self.state.write();
-        match change.happened {
-            Happened::Deleted => drop(state.objects.remove(&change.key)),
-            _ => drop(state.objects.insert(change.key.clone(), change.object.clone())),
+        let change = Change { version, key: key.clone(), happened, object: object.clone(), before };
+        let stored = line.join(key, Some(change));
+        if line.begin() {
+            tokio::spawn(line::store(self.shared.clone()));
         }
-        state.version = change.version;
-        if state.ring.len() == RING
-            && let Some(oldest) = state.ring.pop_front()
-        {
-            state.forgotten = oldest.version;
-        }
-        let version = change.version;
-        state.ring.push_back(Arc::new(change));
-        drop(state);
-        self.newest.send_replace(version);
+        Ok((Some(object), Some(stored)))
     }
 }

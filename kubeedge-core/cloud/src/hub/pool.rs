@@ -4,10 +4,13 @@
 //! version stays, so that an older one does not follow. Both parts are bounded: a session whose plain messages do
 //! not fit any more is ended (its edge does not read), an object that does not fit is left to the reconciliation.
 
-use std::collections::{HashMap, VecDeque};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
 
 use kubeedge_core::{
-    message::Message,
+    message::{Message, resource},
     name::{MessageId, Operation},
 };
 use parking_lot::Mutex;
@@ -33,7 +36,7 @@ pub(super) struct Offer {
     pub(super) message: Message,
     /// Deletion, or an object that is being deleted.
     pub(super) gone: bool,
-    pub(super) record: Record,
+    pub(super) record: Arc<Record>,
 }
 
 /// What became of an offered message.
@@ -51,7 +54,7 @@ pub(super) enum Put {
 pub(super) struct Flight {
     pub(super) key: Key,
     pub(super) message: Message,
-    pub(super) record: Record,
+    pub(super) record: Arc<Record>,
     /// The record has to be made first.
     pub(super) needs_record: bool,
 }
@@ -61,7 +64,7 @@ struct Entry {
     message: Option<Message>,
     version: Option<u64>,
     gone: bool,
-    record: Record,
+    record: Arc<Record>,
     needs_record: bool,
     queued: bool,
     flying: bool,
@@ -94,6 +97,7 @@ impl Pool {
 
     /// Takes a message that is sent once.
     pub(super) fn put_plain(&self, message: Message) -> Put {
+        let message = for_the_wire(message);
         let mut inner = self.inner.lock();
         let size = size(&message);
         if inner.plain.len() >= MAX_PLAIN || inner.plain_bytes + size > MAX_BYTES {
@@ -212,7 +216,7 @@ impl Pool {
 
     /// Records that were still to be made when the session ended. Without them nobody would know that the edge has not
     /// got these objects.
-    pub(super) fn unrecorded(&self) -> Vec<Record> {
+    pub(super) fn unrecorded(&self) -> Vec<Arc<Record>> {
         let inner = self.inner.lock();
         let waiting = inner.kept.values().filter(|entry| entry.needs_record && entry.message.is_some());
         waiting.map(|entry| entry.record.clone()).collect()
@@ -236,6 +240,7 @@ impl Inner {
             earlier.map_or((false, false, 0), |entry| (entry.queued, entry.flying, entry.failures));
         self.kept_bytes = bytes;
         let Offer { key, message, gone, record } = offer;
+        let message = for_the_wire(message);
         let entry =
             Entry { message: Some(message), version, gone, record, needs_record, queued, flying, failures };
         self.kept.insert(key.clone(), entry);
@@ -251,6 +256,13 @@ impl Inner {
             wake.notify_one();
         }
     }
+}
+
+/// The message as it is written: without the node in its resource, and without what means something in one process only.
+fn for_the_wire(mut message: Message) -> Message {
+    message.route.resource = resource::trimmed(&message.route.resource);
+    message.header.sync = false;
+    message
 }
 
 /// What a message weighs here: its content and a little for the rest.
@@ -269,7 +281,7 @@ mod tests {
             .with(Content::text("x"));
         let message = if version.is_empty() { message } else { message.at_version(version) };
         let gone = message.route.operation == Operation::DELETE;
-        Offer { key: uid.into(), message, gone, record: Record::new(&"n".into(), "default", uid) }
+        Offer { key: uid.into(), message, gone, record: Record::new(&"n".into(), "default", uid).into() }
     }
 
     fn update(uid: &str, version: &str) -> Offer {
@@ -304,7 +316,7 @@ mod tests {
         pool.put(update("old", "4"), at("3"));
         pool.record_made(&"made".to_owned());
         while pool.next_ready().is_some() {}
-        let mut left: Vec<_> = pool.unrecorded().into_iter().map(|record| record.name).collect();
+        let mut left: Vec<_> = pool.unrecorded().into_iter().map(|record| record.name.clone()).collect();
         left.sort();
         assert_eq!(left, ["n.flies", "n.waits"]);
     }

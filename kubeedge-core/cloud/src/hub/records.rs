@@ -1,6 +1,10 @@
 //! What each edge has confirmed: ObjectSync and ClusterObjectSync records in the cluster.
 
+mod saves;
+
 use std::{collections::HashMap, sync::Arc};
+
+use futures::{StreamExt, stream::FuturesUnordered};
 
 use kube::core::Status;
 use kubeedge_core::{
@@ -11,6 +15,8 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use tokio::sync::Notify;
 
+pub(super) use self::saves::Confirmed;
+use self::saves::Saves;
 use crate::{
     cluster::{self, Clients},
     informer::{Informer, Informers, ObjectKey, kind},
@@ -107,18 +113,29 @@ pub(crate) struct Records {
     clients: Arc<Clients>,
     namespaced: Arc<Informer>,
     cluster: Arc<Informer>,
-    later: Mutex<HashMap<String, Record>>,
+    later: Mutex<HashMap<String, Arc<Record>>>,
     wake: Notify,
+    confirmed: Saves,
 }
 
 /// At most this many records wait to be made for nodes that are away; what does not fit is made when the object
 /// changes next or the node asks.
 const MAX_LATER: usize = 100_000;
 
+/// How many confirmations are saved at the same time.
+const SAVING: usize = 64;
+
 impl Records {
     pub(crate) fn new(clients: Arc<Clients>, informers: &Informers) -> Self {
         let (namespaced, cluster) = informers_of(informers);
-        Self { clients, namespaced, cluster, later: Mutex::default(), wake: Notify::new() }
+        Self {
+            clients,
+            namespaced,
+            cluster,
+            later: Mutex::default(),
+            wake: Notify::new(),
+            confirmed: Saves::default(),
+        }
     }
 
     pub(crate) async fn ready(&self) {
@@ -147,8 +164,45 @@ impl Records {
         }
     }
 
+    /// Notes what an edge has confirmed, to be saved soon.
+    pub(super) fn confirm(&self, record: &Arc<Record>, confirmed: Confirmed) {
+        if !self.confirmed.put(record, confirmed) {
+            tracing::warn!(record = %record.name, "too many confirmations wait to be saved; the object will be sent once more");
+        }
+    }
+
+    /// Saves what is confirmed; runs until dropped.
+    pub(super) async fn save_confirmed(&self) {
+        let mut saving = FuturesUnordered::new();
+        loop {
+            while saving.len() < SAVING {
+                let Some((record, confirmed)) = self.confirmed.take() else { break };
+                saving.push(async move {
+                    let saved = match &confirmed {
+                        Confirmed::Gone => self.remove(&record).await,
+                        Confirmed::At(version) => self.save(&record, version.as_str()).await,
+                    };
+                    if let Err(status) = saved {
+                        // The object is sent once more by the reconciliation, which an edge takes in its stride.
+                        tracing::warn!(record = %record.name, error = %status, "cannot save a confirmation");
+                    }
+                    record
+                });
+            }
+            tokio::select! {
+                Some(record) = saving.next() => self.confirmed.done(&record),
+                () = self.confirmed.changed() => {}
+            }
+        }
+    }
+
+    /// Completes when all that is confirmed is saved.
+    pub(super) async fn saved(&self) {
+        self.confirmed.empty().await;
+    }
+
     /// The edge has confirmed this version.
-    pub(super) async fn save(&self, record: &Record, version: &str) -> Result<(), Box<Status>> {
+    async fn save(&self, record: &Record, version: &str) -> Result<(), Box<Status>> {
         match self.set_version(record, version).await {
             Err(status) if status.is_not_found() && !record.kind.is_empty() => {
                 match self.create(record).await {
@@ -173,7 +227,7 @@ impl Records {
     }
 
     /// Remembers to make a record for a node that is away, so that it gets the object when it is back.
-    pub(super) fn ensure_later(&self, record: Record) {
+    pub(super) fn ensure_later(&self, record: Arc<Record>) {
         let mut later = self.later.lock();
         if later.len() < MAX_LATER {
             later.insert(record.name.clone(), record);

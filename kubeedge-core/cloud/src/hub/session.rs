@@ -9,18 +9,18 @@ use std::{
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use kubeedge_core::{
     bus::{Bus, Envelope},
-    message::{Content, Message, resource},
+    message::{Content, Message},
     name::{Group, ModuleName, NodeName, Operation},
-    transport::{FrameSink, Link, TransportError},
+    transport::{FrameSink, Link, TransportError, TransportKind},
     wire::{Codec, CodecError},
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, error::Elapsed};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Delivery, HubTimes,
     pool::{Flight, Key, Pool, Put},
-    records::{Known, Records},
+    records::{Confirmed, Known, Records},
     upstream::{self, Upstream},
 };
 use crate::refusals::Refusals;
@@ -81,7 +81,9 @@ impl Handle {
 
 /// Serves one edge until the link or the session ends.
 pub(super) async fn serve(node: NodeName, link: Link, handle: Handle, shared: Arc<Shared>) -> End {
-    let Link { rx, mut tx, .. } = link;
+    let Link { rx, mut tx, peer } = link;
+    // Its certificates and headers have done their work; thousands of idle sessions need not hold them.
+    drop(peer);
     let reader = Reader { node: &node, handle: &handle, shared: &shared, alive: Instant::now() };
     let end = {
         let writer = Writer::new(&handle.pool, &shared, &mut *tx);
@@ -223,11 +225,8 @@ pub(super) fn deliver(node: &NodeName, handle: &Handle, records: &Records, messa
     }
 }
 
-/// What the writer waits for beside the link.
-enum Done {
-    Recorded(Flight, bool),
-    Saved(Flight),
-}
+/// What the writer waits for beside the link: a record that is made, or not.
+type Recorded = (Flight, bool);
 
 struct Writer<'a> {
     pool: &'a Pool,
@@ -238,8 +237,10 @@ struct Writer<'a> {
     /// Failed, to be queued again at a time.
     resting: BTreeMap<(Instant, u64), Key>,
     rested: u64,
-    jobs: FuturesUnordered<BoxFuture<'a, Done>>,
+    jobs: FuturesUnordered<BoxFuture<'a, Recorded>>,
     budget: Budget,
+    /// Whether something was written and not pushed out yet.
+    unflushed: bool,
 }
 
 impl<'a> Writer<'a> {
@@ -254,12 +255,17 @@ impl<'a> Writer<'a> {
             rested: 0,
             jobs: FuturesUnordered::new(),
             budget: Budget::new(),
+            unflushed: false,
         }
     }
 
     async fn run(mut self) -> End {
         loop {
             if let Err(end) = self.write_what_is_due().await {
+                return end;
+            }
+            // What was written meanwhile goes out together.
+            if let Err(end) = self.flush().await {
                 return end;
             }
             let next = self.next_deadline();
@@ -279,7 +285,8 @@ impl<'a> Writer<'a> {
         }
         while let Some(key) = self.pool.next_acked() {
             if let Some((flight, ..)) = self.flying.remove(&key) {
-                self.save(flight);
+                self.confirm(&flight);
+                self.pool.landed(&flight);
             }
         }
         self.resend().await?;
@@ -298,7 +305,7 @@ impl<'a> Writer<'a> {
                         if let Err(status) = &made {
                             tracing::warn!(record = %flight.record.name, error = %status, "cannot make a sync record");
                         }
-                        Done::Recorded(flight, made.is_ok())
+                        (flight, made.is_ok())
                     }
                     .boxed(),
                 );
@@ -309,21 +316,13 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    async fn job_done(&mut self, done: Done) -> Result<(), End> {
-        match done {
-            Done::Recorded(flight, true) => {
-                self.pool.record_made(&flight.key);
-                self.launch(flight).await
-            }
-            Done::Recorded(flight, false) => {
-                self.rest(&flight);
-                Ok(())
-            }
-            Done::Saved(flight) => {
-                self.pool.landed(&flight);
-                Ok(())
-            }
+    async fn job_done(&mut self, (flight, made): Recorded) -> Result<(), End> {
+        if !made {
+            self.rest(&flight);
+            return Ok(());
         }
+        self.pool.record_made(&flight.key);
+        self.launch(flight).await
     }
 
     async fn launch(&mut self, flight: Flight) -> Result<(), End> {
@@ -355,29 +354,15 @@ impl<'a> Writer<'a> {
     }
 
     /// The confirmation becomes the record's version; a deleted object's record goes.
-    fn save(&mut self, flight: Flight) {
-        let records = &self.shared.records;
-        self.jobs.push(
-            async move {
-                let route = &flight.message.route;
-                let version = flight.message.header.resource_version.as_ref();
-                let saved = if route.group == Group::TWIN {
-                    Ok(())
-                } else if route.operation == Operation::DELETE {
-                    records.remove(&flight.record).await
-                } else if let Some(version) = version {
-                    records.save(&flight.record, version.as_str()).await
-                } else {
-                    Ok(())
-                };
-                if let Err(status) = saved {
-                    // The object is sent once more by the reconciliation, which an edge takes in its stride.
-                    tracing::warn!(record = %flight.record.name, error = %status, "cannot save a confirmation");
-                }
-                Done::Saved(flight)
-            }
-            .boxed(),
-        );
+    fn confirm(&self, flight: &Flight) {
+        let route = &flight.message.route;
+        let confirmed = match &flight.message.header.resource_version {
+            _ if route.group == Group::TWIN => return,
+            _ if route.operation == Operation::DELETE => Confirmed::Gone,
+            Some(version) => Confirmed::At(version.clone()),
+            None => return,
+        };
+        self.shared.records.confirm(&flight.record, confirmed);
     }
 
     fn rest(&mut self, flight: &Flight) {
@@ -396,25 +381,34 @@ impl<'a> Writer<'a> {
     }
 
     async fn write(&mut self, message: &Message) -> Result<(), End> {
-        let mut message = message.clone();
-        message.route.resource = resource::trimmed(&message.route.resource);
-        message.header.sync = false;
-        let frame = match self.shared.codec.encode(&message) {
+        let frame = match self.shared.codec.encode(message) {
             Ok(frame) => frame,
             Err(error) => {
                 tracing::error!(resource = %message.route.resource, error = %error, "a message cannot be sent");
                 return Ok(());
             }
         };
-        match tokio::time::timeout(self.shared.times.write, self.tx.send(frame)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) if error.kind() == kubeedge_core::transport::TransportKind::TooLarge => {
+        self.unflushed = true;
+        let written = tokio::time::timeout(self.shared.times.write, self.tx.feed(frame)).await;
+        match self.in_time(written) {
+            Err(End::Link(error)) if error.kind() == TransportKind::TooLarge => {
                 tracing::error!(resource = %message.route.resource, error = %error, "a message cannot be sent");
                 Ok(())
             }
-            Ok(Err(error)) => Err(error.into()),
-            Err(_) => Err(End::Stuck(self.shared.times.write)),
+            written => written,
         }
+    }
+
+    async fn flush(&mut self) -> Result<(), End> {
+        if !std::mem::take(&mut self.unflushed) {
+            return Ok(());
+        }
+        let flushed = tokio::time::timeout(self.shared.times.write, self.tx.flush()).await;
+        self.in_time(flushed)
+    }
+
+    fn in_time(&self, done: Result<Result<(), TransportError>, Elapsed>) -> Result<(), End> {
+        done.map_err(|_| End::Stuck(self.shared.times.write))?.map_err(End::Link)
     }
 }
 

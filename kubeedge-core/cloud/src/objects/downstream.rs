@@ -1,6 +1,9 @@
 //! What the cluster holds for edge nodes, as messages to them.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use k8s_openapi::api::core::v1::PodSpec;
 use kubeedge_core::{
@@ -15,13 +18,15 @@ use super::{
     Caches,
     locations::{Locations, Referent},
 };
-use crate::informer::{Change, Object};
+use crate::informer::{Change, Object, ObjectKey};
 
 #[derive(Debug)]
 pub(super) struct Downstream {
     caches: Caches,
     bus: Bus,
     nodes: HashSet<NodeName>,
+    /// Pods on nodes that are not known to be edge nodes; those of other nodes of the cluster among them.
+    elsewhere: HashMap<NodeName, HashSet<ObjectKey>>,
     locations: Arc<Mutex<Locations>>,
 }
 
@@ -30,9 +35,20 @@ struct PodView {
     spec: PodSpec,
 }
 
+#[derive(Deserialize)]
+struct PodPlace {
+    spec: Place,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Place {
+    node_name: Option<String>,
+}
+
 impl Downstream {
     pub(super) fn new(caches: Caches, bus: Bus, locations: Arc<Mutex<Locations>>) -> Self {
-        Self { caches, bus, nodes: HashSet::new(), locations }
+        Self { caches, bus, nodes: HashSet::new(), elsewhere: HashMap::new(), locations }
     }
 
     /// Turns changes into messages until the hub is gone.
@@ -63,6 +79,7 @@ impl Downstream {
         if change.new.is_none() {
             self.nodes.remove(&node);
             self.locations.lock().forget_node(&node);
+            self.left_behind(&node);
             let path = resource::for_node(&node, &resource::object("", "node", node.as_str()));
             // Never reaches the edge: the hub ends the node's session.
             return vec![
@@ -72,8 +89,9 @@ impl Downstream {
         let mut messages = vec![message(&node, "node", Operation::UPDATE, object)];
         if self.nodes.insert(node.clone()) {
             // Its pods may have been seen before the node was.
-            for pod in self.caches.pods.list() {
-                messages.extend(self.pod_of(&pod, Some(&node), Operation::INSERT));
+            for key in self.elsewhere.remove(&node).unwrap_or_default() {
+                let pod = self.caches.pods.get(&key);
+                messages.extend(pod.and_then(|pod| self.pod_of(&pod, Operation::INSERT)));
             }
         }
         messages
@@ -85,20 +103,20 @@ impl Downstream {
                 if old.same_but_status(new) {
                     return Vec::new();
                 }
-                self.pod_of(new, None, Operation::UPDATE).into_iter().collect()
+                self.pod_of(new, Operation::UPDATE).into_iter().collect()
             }
             (old, new) => {
-                let gone = old.as_ref().and_then(|old| self.pod_of(old, None, Operation::DELETE));
+                let gone = old.as_ref().and_then(|old| self.pod_of(old, Operation::DELETE));
                 let operation =
                     |new: &Object| if new.deleting { Operation::UPDATE } else { Operation::INSERT };
-                let there = new.as_ref().and_then(|new| self.pod_of(new, None, operation(new)));
+                let there = new.as_ref().and_then(|new| self.pod_of(new, operation(new)));
                 gone.into_iter().chain(there).collect()
             }
         }
     }
 
-    /// The message about a pod, if it is on an edge node (on `only`, when given).
-    fn pod_of(&mut self, pod: &Object, only: Option<&NodeName>, operation: Operation) -> Option<Message> {
+    /// The message about a pod, if it is on an edge node.
+    fn pod_of(&mut self, pod: &Object, operation: Operation) -> Option<Message> {
         let view = match pod.view::<PodView>() {
             Ok(view) => view,
             Err(error) => {
@@ -107,13 +125,36 @@ impl Downstream {
             }
         };
         let node = NodeName::from(view.spec.node_name.as_deref()?);
-        if !self.nodes.contains(&node) || only.is_some_and(|only| *only != node) {
+        if !self.nodes.contains(&node) {
+            self.is_elsewhere(node, pod, operation != Operation::DELETE);
             return None;
         }
         if operation != Operation::DELETE {
             self.locations.lock().add_pod(&node, &pod.key.namespace, &view.spec);
         }
         Some(message(&node, "pod", operation, pod))
+    }
+
+    /// The pods of a node that is gone: it may come back.
+    fn left_behind(&mut self, node: &NodeName) {
+        for pod in self.caches.pods.list() {
+            let place = pod.view::<PodPlace>().ok().and_then(|pod| pod.spec.node_name);
+            if place.is_some_and(|place| place == node.as_str()) {
+                self.is_elsewhere(node.clone(), &pod, true);
+            }
+        }
+    }
+
+    /// Remembers a pod for the case that its node turns out to be an edge node, or forgets it.
+    fn is_elsewhere(&mut self, node: NodeName, pod: &Object, there: bool) {
+        if there {
+            self.elsewhere.entry(node).or_default().insert(pod.key.clone());
+        } else if let Some(pods) = self.elsewhere.get_mut(&node) {
+            pods.remove(&pod.key);
+            if pods.is_empty() {
+                self.elsewhere.remove(&node);
+            }
+        }
     }
 
     /// A ConfigMap or Secret, for every node that runs a pod which refers to it.

@@ -18,7 +18,7 @@ use super::{
     nodes::own_node,
 };
 use crate::{
-    cluster::{self, Clients, Media, api_path, failure, namespaced},
+    cluster::{self, Acting, Clients, Media, api_path, failure, namespaced},
     informer::{Informer, ObjectKey},
 };
 
@@ -51,7 +51,7 @@ pub(super) struct Ask<'a> {
     pub(super) name: &'a str,
     pub(super) message: &'a Message,
     /// The client that acts as the node.
-    pub(super) client: kube::Client,
+    pub(super) client: Acting,
 }
 
 impl Ask<'_> {

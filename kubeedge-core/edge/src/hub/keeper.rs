@@ -8,7 +8,7 @@ use kubeedge_core::{
     clock::Clock,
     failure::chain,
     name::NodeName,
-    pki::{self, Identity, Key, Leaf, TokenError},
+    pki::{self, Identity, Leaf, TokenError},
     transport::Credentials,
 };
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
@@ -17,7 +17,8 @@ use tokio::sync::{Notify, watch};
 use super::{
     EdgeHubSettings, files,
     https::{self, Https, Proof, Registrar},
-    identity::{IdentitySource, JoinError, JoinSettings, fits, unix},
+    identity::{IdentitySource, JoinError, JoinSettings, unix},
+    join,
 };
 
 /// Gets the certificates, publishes them and renews them.

@@ -20,11 +20,12 @@ const GRACE: i64 = 40;
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
 
-pub(super) async fn reconcile(desk: &Desk) -> Result<(), Refusal> {
-    for node in desk.list("", "nodes", "") {
-        watch_over(desk, &node).await?;
+pub(super) async fn reconcile(desk: &Desk, name: &str) -> Result<(), Refusal> {
+    match desk.get(&built_in_kind("", "nodes"), &(String::new(), name.to_owned())) {
+        Some(node) => watch_over(desk, &node).await,
+        // A lease outlives its node.
+        None => Ok(()),
     }
-    Ok(())
 }
 
 async fn watch_over(desk: &Desk, node: &Value) -> Result<(), Refusal> {
@@ -120,6 +121,9 @@ async fn evict(desk: &Desk, name: &str) -> Result<(), Refusal> {
         return Ok(());
     };
     let taints = node.pointer("/spec/taints").and_then(Value::as_array).cloned().unwrap_or_default();
+    if taints.is_empty() {
+        return Ok(());
+    }
     let pods = desk.list("", "pods", "");
     for pod in pods.iter().filter(|pod| text(pod, "/spec/nodeName") == name && is_active(pod)) {
         if taints.iter().any(|taint| drives_out(taint, pod, desk.moment())) {
