@@ -3,7 +3,7 @@
 //! TLS 1.3, or 1.2 with the ECDSA suites that Go's cloudcore takes, by ring unless told otherwise
 //! ([`WebSocket::with_provider`]), always verified on both sides and never resumed, so that a certificate is verified
 //! anew with each connection; no ALPN is offered, because a Go server that picks `h2` breaks the upgrade. The listener requires client certificates unless told that they are optional. Idle links are
-//! kept small: 4 KiB read and write buffers. Identity travels in headers (`node_id`, `project_id`, `ConnectionUse`),
+//! kept small: a read buffer of 1 KiB. Identity travels in headers (`node_id`, `project_id`, `ConnectionUse`),
 //! which become claims; any path is accepted and shown.
 //!
 //! Peers that vanish without a close handshake are normal: Go never performs one.
@@ -88,8 +88,10 @@ impl WebSocket {
 
     fn config(&self) -> WebSocketConfig {
         let mut config = WebSocketConfig::default();
-        config.read_buffer_size = 4 << 10;
-        config.write_buffer_size = 4 << 10;
+        // The first is held by every idle link, the second filled only when much goes out at once; a larger frame gets the
+        // room it needs.
+        config.read_buffer_size = 1 << 10;
+        config.write_buffer_size = 8 << 10;
         config.max_write_buffer_size = self.settings.max_frame + (64 << 10);
         config.max_message_size = Some(self.settings.max_frame);
         config.max_frame_size = Some(self.settings.max_frame);

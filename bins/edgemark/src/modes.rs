@@ -11,14 +11,14 @@ use std::{
 
 use anyhow::Context;
 use kubeedge_bin::{Unusable, shutdown_signal};
-use kubeedge_core::transport::Credentials;
-use kubeedge_transport::WebSocket;
+use kubeedge_core::transport::{Credentials, Transport};
+use kubeedge_transport::{Quic, WebSocket};
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
     certificates,
     edge::{Edge, Phase, Shared},
-    options::{Mode, Plan},
+    options::{Mode, Plan, Wire},
     process::{self, Usage},
     progress::Progress,
     report::{Connected, Held, Joined, Outcome, Report, Watched},
@@ -67,7 +67,11 @@ impl Run {
             return Err(Unusable::new(format!("--pid {pid}: there is no such process")).into());
         }
         let report = Report::new(&plan);
-        let shared = Arc::new(Shared::new(plan, Arc::new(WebSocket::default())));
+        let transport: Arc<dyn Transport> = match plan.transport {
+            Wire::Websocket => Arc::new(WebSocket::default()),
+            Wire::Quic => Arc::new(Quic::default()),
+        };
+        let shared = Arc::new(Shared::new(plan, transport));
         let phase = || watch::Sender::new(Phase::Away);
         let (bystanders, others) = (phase(), phase());
         Ok(Self {

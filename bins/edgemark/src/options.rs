@@ -32,8 +32,10 @@ pub(crate) enum Direction {
 /// How edges and cloud are linked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Wire {
-    /// WebSocket over TLS
+    /// WebSocket over TLS, as Go speaks it
     Websocket,
+    /// QUIC as in RFC 9000, which Go does not speak
+    Quic,
 }
 
 /// Flags of `edgemark run`.
@@ -42,9 +44,9 @@ pub(crate) struct RunOptions {
     /// Where cloudcore is; several addresses, separated by commas, share the nodes
     #[arg(long, value_name = "HOST", required = true, value_delimiter = ',')]
     cloud: Vec<String>,
-    /// CloudHub's port
-    #[arg(long, default_value_t = 10_000)]
-    port: u16,
+    /// CloudHub's port; 10000 for WebSocket and 10001 for QUIC unless given
+    #[arg(long)]
+    port: Option<u16>,
     /// The port of the service that gives certificates
     #[arg(long, value_name = "PORT", default_value_t = 10_002)]
     https_port: u16,
@@ -143,6 +145,7 @@ struct Flood {
 pub(crate) struct Plan {
     pub(crate) clouds: Vec<String>,
     pub(crate) port: u16,
+    pub(crate) transport: Wire,
     pub(crate) https: String,
     pub(crate) token: String,
     pub(crate) nodes: u32,
@@ -200,11 +203,15 @@ impl RunOptions {
             }
         }
         let first = self.cloud.first().map(String::as_str).unwrap_or_default();
-        let Wire::Websocket = self.transport;
+        let usual = match self.transport {
+            Wire::Websocket => 10_000,
+            Wire::Quic => 10_001,
+        };
         let plan = Plan {
             https: authority(first, self.https_port),
             clouds: self.cloud,
-            port: self.port,
+            port: self.port.unwrap_or(usual),
+            transport: self.transport,
             token,
             nodes: self.nodes,
             prefix: self.prefix,

@@ -5,13 +5,14 @@
 
 use std::{fmt, future::poll_fn, sync::Arc, time::Duration};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{Method, Request, header::CONTENT_TYPE};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body::Body as _;
+use http_body_util::{BodyExt, Full};
 use kube::core::{Status, response::StatusSummary};
 use kubeedge_core::{
     clock::Clock,
-    cluster::{Actor, ClusterApi, KubeService},
+    cluster::{Actor, Body, ClusterApi, KubeService},
     name::NodeName,
 };
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
@@ -80,13 +81,43 @@ impl Clients {
 pub(crate) struct Acting(KubeService);
 
 impl Acting {
+    /// As [`call`].
+    pub(crate) async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        media: Media,
+        body: impl Into<Vec<u8>>,
+    ) -> Result<Bytes, Box<Status>> {
+        let request = request(method, path, media, body)?;
+        match tokio::time::timeout(REQUEST_TIMEOUT, self.ask(request)).await {
+            Ok(answer) => answer.map_err(complete),
+            Err(_) => Err(late(path)),
+        }
+    }
+
+    /// `GET`.
+    pub(crate) async fn get(&self, path: &str) -> Result<Bytes, Box<Status>> {
+        self.call(Method::GET, path, Media::Json, Vec::new()).await
+    }
+
+    /// `POST` of an object.
+    pub(crate) async fn post(&self, path: &str, body: impl Into<Vec<u8>>) -> Result<Bytes, Box<Status>> {
+        self.call(Method::POST, path, Media::Json, body).await
+    }
+
+    /// A JSON merge patch (RFC 7386).
+    pub(crate) async fn merge(&self, path: &str, patch: &serde_json::Value) -> Result<Bytes, Box<Status>> {
+        self.call(Method::PATCH, path, Media::MergePatch, patch.to_string()).await
+    }
+
     async fn ask(&self, request: Request<Vec<u8>>) -> Result<Bytes, Box<Status>> {
         let request = request.map(|body| Full::from(body).map_err(|never| match never {}).boxed_unsync());
         let mut service = self.0.clone();
         poll_fn(|cx| service.poll_ready(cx)).await.map_err(|error| unavailable(&*error))?;
         let response = service.call(request).await.map_err(|error| unavailable(&*error))?;
         let (head, body) = response.into_parts();
-        let body = Limited::new(body, MOST).collect().await.map_err(|error| unavailable(&*error))?.to_bytes();
+        let body = read(body).await?;
         if !head.status.is_client_error() && !head.status.is_server_error() {
             return Ok(body);
         }
@@ -96,36 +127,33 @@ impl Acting {
     }
 }
 
-/// Who makes a request.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum By<'a> {
-    Ourselves(&'a kube::Client),
-    Node(&'a Acting),
+fn request(
+    method: Method,
+    path: &str,
+    media: Media,
+    body: impl Into<Vec<u8>>,
+) -> Result<Request<Vec<u8>>, Box<Status>> {
+    let request = Request::builder().method(method).uri(path).header(CONTENT_TYPE, media.as_str());
+    request.body(body.into()).map_err(|error| unavailable(&error))
 }
 
-impl<'a> From<&'a kube::Client> for By<'a> {
-    fn from(client: &'a kube::Client) -> Self {
-        Self::Ourselves(client)
-    }
-}
-
-impl<'a> From<&'a Acting> for By<'a> {
-    fn from(node: &'a Acting) -> Self {
-        Self::Node(node)
-    }
-}
-
-impl By<'_> {
-    async fn ask(self, request: Request<Vec<u8>>) -> Result<Bytes, Box<Status>> {
-        match self {
-            Self::Node(node) => node.ask(request).await,
-            Self::Ourselves(client) => match client.request_text(request).await {
-                Ok(text) => Ok(text.into()),
-                Err(kube::Error::Api(status)) => Err(status),
-                Err(error) => Err(unavailable(&error)),
-            },
+async fn read(mut body: Body) -> Result<Bytes, Box<Status>> {
+    let mut all = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let data = frame.map_err(|error| unavailable(&*error))?.into_data().unwrap_or_default();
+        if all.is_empty() && body.is_end_stream() {
+            return Ok(data);
         }
+        if all.len() + data.len() > MOST {
+            return Err(failure(502, "InternalError", format!("the answer exceeds {MOST} bytes")));
+        }
+        all.extend_from_slice(&data);
     }
+    Ok(all.freeze())
+}
+
+fn late(path: &str) -> Box<Status> {
+    failure(504, "Timeout", format!("no answer from the API server to {path}"))
 }
 
 /// How the body of a request is to be read.
@@ -148,55 +176,43 @@ impl Media {
 
 /// Makes one request; the answer is the body as it came. Every failure is a Kubernetes status with reason and code,
 /// also where the API server was not reached at all.
-pub(crate) fn call<'a>(
-    client: impl Into<By<'a>>,
-    method: Method,
-    path: &'a str,
-    media: Media,
-    body: impl Into<Vec<u8>>,
-) -> impl Future<Output = Result<Bytes, Box<Status>>> {
-    call_by(client.into(), method, path, media, body.into())
-}
-
-async fn call_by(
-    client: By<'_>,
+pub(crate) async fn call(
+    client: &kube::Client,
     method: Method,
     path: &str,
     media: Media,
-    body: Vec<u8>,
+    body: impl Into<Vec<u8>>,
 ) -> Result<Bytes, Box<Status>> {
-    let request = Request::builder().method(method).uri(path).header(CONTENT_TYPE, media.as_str());
-    let request = request.body(body).map_err(|error| unavailable(&error))?;
-    match tokio::time::timeout(REQUEST_TIMEOUT, client.ask(request)).await {
-        Ok(answer) => answer.map_err(complete),
-        Err(_) => Err(failure(504, "Timeout", format!("no answer from the API server to {path}"))),
+    let request = request(method, path, media, body)?;
+    match tokio::time::timeout(REQUEST_TIMEOUT, client.request_text(request)).await {
+        Ok(Ok(text)) => Ok(text.into()),
+        Ok(Err(kube::Error::Api(status))) => Err(complete(status)),
+        Ok(Err(error)) => Err(unavailable(&error)),
+        Err(_) => Err(late(path)),
     }
 }
 
 /// `GET`.
-pub(crate) fn get<'a>(
-    client: impl Into<By<'a>>,
-    path: &'a str,
-) -> impl Future<Output = Result<Bytes, Box<Status>>> {
-    call(client, Method::GET, path, Media::Json, Vec::new())
+pub(crate) async fn get(client: &kube::Client, path: &str) -> Result<Bytes, Box<Status>> {
+    call(client, Method::GET, path, Media::Json, Vec::new()).await
 }
 
 /// `POST` of an object.
-pub(crate) fn post<'a>(
-    client: impl Into<By<'a>>,
-    path: &'a str,
+pub(crate) async fn post(
+    client: &kube::Client,
+    path: &str,
     body: impl Into<Vec<u8>>,
-) -> impl Future<Output = Result<Bytes, Box<Status>>> {
-    call(client, Method::POST, path, Media::Json, body)
+) -> Result<Bytes, Box<Status>> {
+    call(client, Method::POST, path, Media::Json, body).await
 }
 
 /// A JSON merge patch (RFC 7386).
-pub(crate) fn merge<'a>(
-    client: impl Into<By<'a>>,
-    path: &'a str,
+pub(crate) async fn merge(
+    client: &kube::Client,
+    path: &str,
     patch: &serde_json::Value,
-) -> impl Future<Output = Result<Bytes, Box<Status>>> {
-    call(client, Method::PATCH, path, Media::MergePatch, patch.to_string())
+) -> Result<Bytes, Box<Status>> {
+    call(client, Method::PATCH, path, Media::MergePatch, patch.to_string()).await
 }
 
 /// A status for a failure of our own making.

@@ -151,7 +151,7 @@ impl Storage {
         state.version = counter.unwrap_or(0);
         state.forgotten = state.version;
         let newest = watch::Sender::new(state.version);
-        let line = Mutex::new(Line { version: state.version, ..Line::default() });
+        let line = Mutex::new(Line::at(state.version));
         let shared = Shared { store, line, state: RwLock::new(state), newest };
         Ok(Self { shared: Arc::new(shared), clock })
     }

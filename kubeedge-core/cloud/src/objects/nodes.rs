@@ -30,7 +30,7 @@ impl Upstream {
         let reserved = prepare(&mut node, ask.name, &self.address)
             .ok_or_else(|| failure(400, "BadRequest", "not a Node: no object"))?;
         let path = api_path(CORE, &["nodes"]);
-        let made = cluster::post(&ask.client, &path, node.to_string()).await?;
+        let made = ask.client.post(&path, node.to_string()).await?;
         if reserved.is_empty() {
             return Ok(made);
         }
@@ -41,7 +41,7 @@ impl Upstream {
     pub(super) async fn patch_node_status(&self, ask: &Ask<'_>) -> Answered {
         own_node(ask)?;
         let path = api_path(CORE, &["nodes", ask.name, "status"]);
-        cluster::call(&ask.client, Method::PATCH, &path, Media::StrategicPatch, ask.body()).await
+        ask.client.call(Method::PATCH, &path, Media::StrategicPatch, ask.body()).await
     }
 
     /// Labels and annotations only; answered when it worked, as in Go.
@@ -65,7 +65,7 @@ impl Upstream {
             }
         }
         let path = api_path(CORE, &["nodes", ask.name]);
-        cluster::merge(&ask.client, &path, &json!({"metadata": metadata})).await
+        ask.client.merge(&path, &json!({"metadata": metadata})).await
     }
 
     /// The form of old edges: registration, or a whole status.
@@ -78,7 +78,7 @@ impl Upstream {
         match operation {
             "insert" => {
                 let path = api_path(CORE, &["nodes", ask.name]);
-                let there = cluster::get(&ask.client, &path).await;
+                let there = ask.client.get(&path).await;
                 let done = if there.is_ok() { there } else { self.register(ask).await };
                 let text = done.map_or_else(|status| status.message, |_| "OK".to_owned());
                 Some(renamed(answer::response(ask.message, Content::text(&text))))
@@ -108,7 +108,7 @@ impl Upstream {
             cluster::merge(self.clients.ours(), &api_path(CORE, &["nodes", ask.name]), &patch).await?;
         }
         let path = api_path(CORE, &["nodes", ask.name, "status"]);
-        cluster::merge(&ask.client, &path, &json!({"status": status})).await
+        ask.client.merge(&path, &json!({"status": status})).await
     }
 
     /// Writes down which cloudcore the node is connected to; three attempts, a second apart.

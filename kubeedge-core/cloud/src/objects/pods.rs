@@ -14,7 +14,7 @@ use super::{
     upstream::{Ask, CORE, Upstream, not_yours},
 };
 use crate::{
-    cluster::{self, Media, failure, namespaced},
+    cluster::{Media, failure, namespaced},
     informer::ObjectKey,
 };
 
@@ -44,7 +44,7 @@ impl Upstream {
     pub(super) async fn patch_pod_status(&self, ask: &Ask<'_>) -> Answered {
         self.own_pod(ask)?;
         let path = namespaced(CORE, ask.namespace, "pods", &[ask.name, "status"]);
-        cluster::call(&ask.client, Method::PATCH, &path, Media::StrategicPatch, ask.body()).await
+        ask.client.call(Method::PATCH, &path, Media::StrategicPatch, ask.body()).await
     }
 
     /// Deletes a pod the edge has stopped; one that is gone or was made anew counts as deleted.
@@ -58,7 +58,7 @@ impl Upstream {
             _ => ask.body(),
         };
         let path = namespaced(CORE, ask.namespace, "pods", &[ask.name]);
-        match cluster::call(&ask.client, Method::DELETE, &path, Media::Json, body).await {
+        match ask.client.call(Method::DELETE, &path, Media::Json, body).await {
             Ok(_) => Ok(()),
             Err(status) if status.is_not_found() => Ok(()),
             Err(status)
@@ -101,7 +101,7 @@ impl Upstream {
 
     async fn pod_status(&self, ask: &Ask<'_>, request: &PodStatusRequest, answers: &mut Vec<Message>) {
         let path = namespaced(CORE, ask.namespace, "pods", &[&request.name]);
-        let pod = match cluster::get(&ask.client, &path).await {
+        let pod = match ask.client.get(&path).await {
             Ok(bytes) => serde_json::from_slice::<Value>(&bytes)
                 .map_err(|error| failure(502, "InternalError", error.to_string())),
             Err(status) => Err(status),
@@ -139,10 +139,10 @@ async fn put_status(
         pod.insert("status".to_owned(), status);
     }
     let to = format!("{path}/status");
-    cluster::call(&ask.client, Method::PUT, &to, Media::Json, pod.to_string()).await?;
+    ask.client.call(Method::PUT, &to, Media::Json, pod.to_string()).await?;
     if finished {
         let options = br#"{"gracePeriodSeconds":0}"#.to_vec();
-        cluster::call(&ask.client, Method::DELETE, path, Media::Json, options).await?;
+        ask.client.call(Method::DELETE, path, Media::Json, options).await?;
     }
     Ok(())
 }

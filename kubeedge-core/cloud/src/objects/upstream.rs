@@ -106,7 +106,7 @@ impl Upstream {
             }
             ("pod", "insert") => {
                 let path = namespaced(CORE, ask.namespace, "pods", &[]);
-                let made = cluster::post(&ask.client, &path, ask.body()).await;
+                let made = ask.client.post(&path, ask.body()).await;
                 answer::unversioned(answer::object_response(question, made, NO_POD))
             }
             ("pod", "delete") => answer::confirmation(question, self.delete_pod(ask).await),
@@ -127,7 +127,7 @@ impl Upstream {
         let path = match (kind, operation) {
             ("certificatesigningrequest", "insert") => {
                 let path = api_path(CSRS, &["certificatesigningrequests"]);
-                let made = cluster::post(&ask.client, &path, ask.body()).await;
+                let made = ask.client.post(&path, ask.body()).await;
                 return Some(answer::unversioned(answer::object_response(ask.message, made, NO_CSR)));
             }
             ("certificatesigningrequest", "query") => {
@@ -144,7 +144,7 @@ impl Upstream {
                 return None;
             }
         };
-        Some(answer::bare(ask.message, cluster::get(&ask.client, &path).await))
+        Some(answer::bare(ask.message, ask.client.get(&path).await))
     }
 
     async fn own(&self, ask: &Ask<'_>) -> Answered {
@@ -163,7 +163,7 @@ impl Upstream {
     async fn token(&self, ask: &Ask<'_>) -> Answered {
         self.access.may_have_token(ask)?;
         let path = namespaced(CORE, ask.namespace, "serviceaccounts", &[ask.name, "token"]);
-        cluster::post(&ask.client, &path, ask.body()).await
+        ask.client.post(&path, ask.body()).await
     }
 
     /// From the informer, or live where it has not seen the object yet.
@@ -193,11 +193,9 @@ impl Upstream {
         let one = namespaced(LEASES, ask.namespace, "leases", &[ask.name]);
         let all = namespaced(LEASES, ask.namespace, "leases", &[]);
         let (answered, empty) = match operation {
-            "insert" => (cluster::post(&ask.client, &all, ask.body()).await, NO_LEASE),
-            "update" => {
-                (cluster::call(&ask.client, Method::PUT, &one, Media::Json, ask.body()).await, NO_LEASE)
-            }
-            "query" => (cluster::get(&ask.client, &one).await, "null"),
+            "insert" => (ask.client.post(&all, ask.body()).await, NO_LEASE),
+            "update" => (ask.client.call(Method::PUT, &one, Media::Json, ask.body()).await, NO_LEASE),
+            "query" => (ask.client.get(&one).await, "null"),
             _ => return None,
         };
         Some(answer::object_response(ask.message, answered, empty))
@@ -209,13 +207,11 @@ impl Upstream {
         let done = match operation {
             "insert" => {
                 let path = namespaced(CORE, ask.namespace, "events", &[]);
-                cluster::post(&ask.client, &path, ask.body()).await
+                ask.client.post(&path, ask.body()).await
             }
-            "update" => cluster::call(&ask.client, Method::PUT, &one, Media::Json, ask.body()).await,
+            "update" => ask.client.call(Method::PUT, &one, Media::Json, ask.body()).await,
             "patch" => match event_patch(ask.message) {
-                Some(patch) => {
-                    cluster::call(&ask.client, Method::PATCH, &one, Media::StrategicPatch, patch).await
-                }
+                Some(patch) => ask.client.call(Method::PATCH, &one, Media::StrategicPatch, patch).await,
                 None => Err(failure(400, "BadRequest", "an event patch without patchData")),
             },
             _ => return,

@@ -41,6 +41,11 @@ pub(super) struct Line {
 }
 
 impl Line {
+    /// An empty line behind this version.
+    pub(super) fn at(version: u64) -> Self {
+        Self { version, ..Self::default() }
+    }
+
     /// The object as it will be once all is stored; `None` when nothing about it waits.
     pub(super) fn pending(&self, key: &ObjectKey) -> Option<Option<Arc<Value>>> {
         self.pending.get(key).map(|(_, object)| object.clone())
