@@ -265,3 +265,6 @@ impl Storage {
         Ok((Some(object), Some(stored)))
     }
 }
+
+#[cfg(test)]
+mod tests;

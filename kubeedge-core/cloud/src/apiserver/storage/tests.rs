@@ -1,0 +1,112 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use futures::{future::join_all, stream::BoxStream};
+use kubeedge_core::store::{Batch, Entry, MAX_VALUE};
+use kubeedge_store::MemoryStore;
+use serde_json::json;
+use tokio::sync::Semaphore;
+
+use super::*;
+
+/// A store whose commits wait to be let through.
+#[derive(Debug)]
+struct Gate {
+    inner: MemoryStore,
+    open: Semaphore,
+    commits: AtomicUsize,
+}
+
+#[async_trait]
+impl MetaStore for Gate {
+    async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+        self.inner.get(key).await
+    }
+    fn scan(&self, scan: Scan) -> BoxStream<'static, Result<Entry, StoreError>> {
+        self.inner.scan(scan)
+    }
+    async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
+        self.open.acquire().await.unwrap().forget();
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        self.inner.commit(batch).await
+    }
+    async fn close(&self) -> Result<(), StoreError> {
+        self.inner.close().await
+    }
+}
+
+async fn gated() -> (Arc<Gate>, Storage) {
+    let gate = Gate { inner: MemoryStore::new(), open: Semaphore::new(0), commits: AtomicUsize::new(0) };
+    let gate = Arc::new(gate);
+    let storage = Storage::open(gate.clone(), Clock::wall()).await.unwrap();
+    (gate, storage)
+}
+
+fn key(name: &str) -> ObjectKey {
+    ObjectKey {
+        group: String::new(),
+        plural: "configmaps".to_owned(),
+        namespace: "default".to_owned(),
+        name: name.to_owned(),
+    }
+}
+
+fn put(value: &str) -> Result<Write, StoreError> {
+    Ok(Write::Put(json!({"metadata": {}, "value": value})))
+}
+
+#[tokio::test]
+async fn writers_that_wait_together_share_a_commit_and_build_on_each_other() {
+    let (gate, storage) = gated().await;
+    let key = key("counter");
+    let add = |_| {
+        storage.write::<StoreError>(&key, |before| {
+            let count = before.and_then(|before| before["count"].as_u64()).unwrap_or(0);
+            Ok(Write::Put(json!({"metadata": {}, "count": count + 1})))
+        })
+    };
+    let (done, ()) = tokio::join!(join_all((0..50).map(add)), async {
+        assert!(storage.get(&key).is_none(), "nobody sees what is not stored");
+        gate.open.add_permits(50);
+    });
+    let versions: Vec<_> = done.into_iter().map(|done| done.unwrap().unwrap()).collect();
+    assert_eq!(versions[49]["metadata"]["resourceVersion"], "50");
+    assert_eq!(storage.get(&key).unwrap()["count"], 50);
+    assert!(gate.commits.load(Ordering::Relaxed) < 10, "{:?}", gate.commits);
+    let changes = storage.since(0, 100).unwrap();
+    assert!(
+        changes.iter().map(|change| change.version).eq(1..=50),
+        "every version is in the history, in order"
+    );
+    let again = Storage::open(gate, Clock::wall()).await.unwrap();
+    assert_eq!((again.version(), &again.get(&key).unwrap()["count"]), (50, &json!(50)));
+}
+
+#[tokio::test]
+async fn what_cannot_be_stored_fails_alone_and_with_it_what_was_built_on_it() {
+    let (gate, storage) = gated().await;
+    let large = "x".repeat(MAX_VALUE + 1);
+    let (first, good, bad) = (key("first"), key("good"), key("bad"));
+    let built_on = |before: Option<&Value>| {
+        assert!(before.is_some(), "decided on what is about to be stored");
+        put("small")
+    };
+    let (opened, alone, too_large, built, kept, beside, ()) = tokio::join!(
+        storage.write(&first, |_| put("first")),
+        storage.write(&good, |_| put("one")),
+        storage.write(&bad, |_| put(&large)),
+        storage.write(&bad, built_on),
+        storage.write::<StoreError>(&bad, |_| Ok(Write::Keep)),
+        storage.write(&good, |_| put("two")),
+        async { gate.open.add_permits(100) },
+    );
+    assert!(opened.is_ok() && alone.is_ok() && beside.is_ok());
+    assert!(too_large.is_err() && built.is_err() && kept.is_err());
+    assert!(storage.get(&bad).is_none());
+    assert_eq!(storage.get(&good).unwrap()["value"], "two");
+    let anew = storage.write(&bad, |before| {
+        assert!(before.is_none());
+        put("small")
+    });
+    assert_eq!(anew.await.unwrap().unwrap()["value"], "small");
+}
