@@ -24,8 +24,13 @@ pub struct Cloud {
 }
 
 impl Cloud {
+    /// Starts one with a cluster of its own.
+    pub fn embedded(folder: &Path) -> (Self, Kubectl) {
+        Self::embedded_for(folder, 10)
+    }
+
     /// Starts one with a cluster of its own, for so many nodes.
-    pub fn embedded(folder: &Path, limit: u32) -> (Self, Kubectl) {
+    pub fn embedded_for(folder: &Path, limit: u32) -> (Self, Kubectl) {
         let (data, api) = (folder.join("cluster"), format!("127.0.0.1:{}", free_port()));
         let kubectl = Kubectl::new(folder, &data.join("kubeconfig"));
         let args = ["--embedded", &data.display().to_string(), "--api-address", &api].map(str::to_owned);

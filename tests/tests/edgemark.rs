@@ -16,7 +16,7 @@ struct Bench {
 impl Bench {
     fn new(limit: u32) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (cloud, cluster) = Cloud::embedded(folder.path(), limit);
+        let (cloud, cluster) = Cloud::embedded_for(folder.path(), limit);
         Self { folder, cloud, cluster }
     }
 

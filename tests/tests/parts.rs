@@ -59,7 +59,7 @@ fn cloudcore_brings_a_cluster_of_its_own_and_logs_and_commands_come_from_afar() 
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let (mut cloud, kubectl) = Cloud::embedded(folder.path(), 10);
+    let (mut cloud, kubectl) = Cloud::embedded(folder.path());
     let internal =
         format!("  eventBus: {{mqttMode: 0, mqttServerInternal: 'tcp://127.0.0.1:{}'}}", free_port());
     let mut edge = Edge::join(&kubectl, &cloud, "far-1", &internal);
