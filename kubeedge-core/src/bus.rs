@@ -170,7 +170,12 @@ impl Bus {
 
     /// Sends to one module, or says that its mailbox is full.
     pub fn try_send(&self, to: &ModuleName, message: Message) -> Result<(), SendError> {
-        self.mailbox(to)?.sender.try_send(Envelope::new(message)).map_err(|error| match error {
+        self.try_forward(to, Envelope::new(message))
+    }
+
+    /// Passes an envelope on, reply channel included, or says that the mailbox is full; the envelope is dropped then.
+    pub fn try_forward(&self, to: &ModuleName, envelope: Envelope) -> Result<(), SendError> {
+        self.mailbox(to)?.sender.try_send(envelope).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => SendError::Full(to.clone()),
             mpsc::error::TrySendError::Closed(_) => SendError::Stopped(to.clone()),
         })

@@ -33,7 +33,7 @@ use std::{fmt, net::SocketAddr, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream::BoxStream;
+use futures::{future::BoxFuture, stream::BoxStream};
 
 use crate::{failure::Failure, kinds};
 
@@ -206,6 +206,9 @@ pub struct Limits {
     pub max_frame: usize,
 }
 
+/// The peer's answer to a ping; see [`FrameSink::ping`].
+pub type Pong = BoxFuture<'static, Result<(), TransportError>>;
+
 /// The sending half of a link.
 #[async_trait]
 pub trait FrameSink: Send {
@@ -236,6 +239,14 @@ pub trait FrameSink: Send {
 
     /// Waits until a lane that has no room has some; returns at once while all have. Cancel-safe.
     async fn more_room(&mut self) {}
+
+    /// Asks the peer for a sign of life, without a frame. The [`Pong`] completes when the peer's stream has given out
+    /// every frame that was sent on this sink before, and with an error when the link ended first; it stays open while
+    /// the peer does not read. Our own stream has to be read for it to complete. `None`, the default: this transport
+    /// cannot tell.
+    async fn ping(&mut self) -> Result<Option<Pong>, TransportError> {
+        Ok(None)
+    }
 
     /// Ends the link in order; the peer's stream ends after the frames sent before, of all lanes. May be called twice.
     async fn close(&mut self) -> Result<(), TransportError>;

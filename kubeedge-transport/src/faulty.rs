@@ -3,12 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use futures::{StreamExt, stream::BoxStream};
+use futures::{FutureExt, StreamExt, future, stream::BoxStream};
 use kubeedge_core::{
     failure::Failure,
     transport::{
-        Credentials, Endpoint, Frame, FrameSink, Incoming, Lane, Limits, Link, Listener, Peer, Transport,
-        TransportError, TransportKind,
+        Credentials, Endpoint, Frame, FrameSink, Incoming, Lane, Limits, Link, Listener, Peer, Pong,
+        Transport, TransportError, TransportKind,
     },
 };
 use parking_lot::Mutex;
@@ -63,9 +63,9 @@ fn cut() -> TransportError {
     Failure::new(TransportKind::Closed, "sending a frame").on("cut by a fault")
 }
 
-#[async_trait]
-impl FrameSink for FaultySink {
-    async fn send(&mut self, frame: Frame) -> Result<(), TransportError> {
+impl FaultySink {
+    /// Takes the time one frame takes, and says whether it vanishes.
+    async fn pass(&mut self) -> Result<bool, TransportError> {
         let (cut_now, dropped, delay) = {
             let mut dice = self.dice.lock();
             let faults = dice.faults;
@@ -77,10 +77,18 @@ impl FrameSink for FaultySink {
             let _ = self.inner.close().await;
             return Err(cut());
         }
-        self.sent += 1;
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
+        Ok(dropped)
+    }
+}
+
+#[async_trait]
+impl FrameSink for FaultySink {
+    async fn send(&mut self, frame: Frame) -> Result<(), TransportError> {
+        let dropped = self.pass().await?;
+        self.sent += 1;
         if dropped { Ok(()) } else { self.inner.send(frame).await }
     }
 
@@ -90,6 +98,12 @@ impl FrameSink for FaultySink {
 
     async fn more_room(&mut self) {
         self.inner.more_room().await;
+    }
+
+    async fn ping(&mut self) -> Result<Option<Pong>, TransportError> {
+        let dropped = self.pass().await?;
+        let pong = self.inner.ping().await?;
+        Ok(if dropped { pong.map(|_| future::pending().boxed()) } else { pong })
     }
 
     async fn close(&mut self) -> Result<(), TransportError> {

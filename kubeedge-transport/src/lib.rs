@@ -1,6 +1,6 @@
 //! Transports: WebSocket over TLS (feature `ws`), QUIC (feature `quic`), memory; wrappers: one that falls back from one
-//! transport to another, and one that injects faults; and [`Adaptive`], the codec that speaks a compact form with our own
-//! peers (feature `compact`).
+//! transport to another, and one that injects faults; [`Adaptive`], the codec that speaks a compact form with our own
+//! peers (feature `compact`); and for tests [`Wire`], WebSocket over a byte stream that breaks after any byte.
 //!
 //! All of them pass `kubeedge_core::transport_conformance!`.
 //!
@@ -30,6 +30,7 @@
 
 #[cfg(feature = "compact")]
 mod compact;
+mod doors;
 mod fallback;
 mod faulty;
 mod memory;
@@ -52,4 +53,4 @@ pub use quic::{ALPN, Quic, QuicSettings};
 #[cfg(any(feature = "ws", feature = "quic"))]
 pub use tls::ClientCertificates;
 #[cfg(feature = "ws")]
-pub use ws::{WebSocket, WebSocketSettings};
+pub use ws::{Way, WebSocket, WebSocketSettings, Wire};

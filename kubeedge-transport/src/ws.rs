@@ -10,6 +10,7 @@
 
 mod accept;
 mod link;
+mod wire;
 
 use std::{sync::Arc, time::Duration};
 
@@ -32,6 +33,8 @@ use tokio_tungstenite::{
 };
 
 use crate::tls::{self, ClientCertificates};
+
+pub use self::wire::{Way, Wire};
 
 /// How the transport works.
 #[derive(Clone, Copy, Debug)]

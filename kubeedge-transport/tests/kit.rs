@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use futures::StreamExt;
 use kubeedge_core::{
     conformance::transport::Harness,
     transport::{Credentials, Endpoint, Frame, Transport, TransportKind},
 };
-use kubeedge_transport::{Faults, Faulty, Memory};
+use kubeedge_transport::{Faults, Faulty, Memory, Way, Wire};
 
 fn harness(transport: impl Transport) -> Harness {
     let (server, client) = (Credentials::default(), Credentials::default());
@@ -19,6 +20,42 @@ mod memory {
 
 mod a_wrapper_without_faults {
     kubeedge_core::transport_conformance!(super::harness(super::Faulty::new(super::Memory::new(), 1)));
+}
+
+mod bytes_in_memory {
+    kubeedge_core::transport_conformance!(super::harness(super::Wire::new()));
+}
+
+#[tokio::test]
+async fn a_link_breaks_after_the_byte_it_is_told_to_and_the_next_one_holds() {
+    let network = Wire::new();
+    let (at, who) = (Endpoint::from("cloud"), Credentials::default());
+    let mut listener = network.listen(&at, &who).await.unwrap();
+    // A frame of 10 bytes from the dialler: 2 of head, 4 of mask.
+    for (after, arrives) in [(0, 0), (15, 0), (16, 1), (31, 1), (32, 2), (40, 2)] {
+        network.cut_next(Way::Out, after);
+        let accept = async { listener.next().await.unwrap().accept().await.unwrap() };
+        let (near, mut far) = tokio::join!(network.dial(&at, &who), accept);
+        let mut near = near.unwrap();
+        let send = async { while near.tx.send(Frame::binary(vec![1; 10])).await.is_ok() {} };
+        let receive = async {
+            let mut frames = 0;
+            while let Some(Ok(_)) = far.rx.next().await {
+                frames += 1;
+            }
+            frames
+        };
+        let ((), frames) = tokio::join!(send, receive);
+        assert_eq!((frames, network.carried(Way::Out)), (arrives, after));
+        assert!(near.rx.next().await.is_none_or(|frame| frame.is_err()));
+    }
+    let accept = async { listener.next().await.unwrap().accept().await.unwrap() };
+    let (near, mut far) = tokio::join!(network.dial(&at, &who), accept);
+    let mut near = near.unwrap();
+    for _ in 0..100 {
+        near.tx.send(Frame::text("holds")).await.unwrap();
+        assert_eq!(far.rx.next().await.unwrap().unwrap(), Frame::text("holds"));
+    }
 }
 
 #[tokio::test]

@@ -27,7 +27,7 @@ use kubeedge_core::{
     pki::Names,
     runtime::ContainerRuntime,
     store::MetaStore,
-    transport::{Endpoint, Frame, Peer},
+    transport::{Endpoint, Frame, Peer, Transport},
     wire::{Codec, CodecError, GoJson},
 };
 use kubeedge_device::{Mapper, simulated::Simulated};
@@ -36,7 +36,7 @@ use kubeedge_edge::{
     runtime::memory::{MemoryRuntime, MemorySettings},
 };
 use kubeedge_store::MemoryStore;
-use kubeedge_transport::{Adaptive, Faults, Faulty, Memory};
+use kubeedge_transport::{Adaptive, Faults, Faulty, Memory, Way, Wire};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{task::JoinHandle, time::Instant};
@@ -56,7 +56,7 @@ fn wall() -> Millis {
 /// Cloud and edge, and the link between them.
 struct World {
     cluster: EmbeddedCluster,
-    link: Faulty<Memory>,
+    link: Faulty<Arc<dyn Transport>>,
     codec: Arc<dyn Codec>,
     runtime: MemoryRuntime,
     clock: Clock,
@@ -72,6 +72,10 @@ impl World {
     }
 
     async fn start_with(seed: u64, codec: Arc<dyn Codec>) -> Self {
+        Self::over(Arc::new(Memory::new()), seed, codec).await
+    }
+
+    async fn over(network: Arc<dyn Transport>, seed: u64, codec: Arc<dyn Codec>) -> Self {
         let clock = Clock::simulated(wall());
         let images = [("app:1".to_owned(), vec!["wait".to_owned()])].into();
         let runtime = MemoryRuntime::new(MemorySettings { images, clock: clock.clone() });
@@ -83,7 +87,7 @@ impl World {
         let local = LocalCluster::open(Arc::new(MemoryStore::new()), local).await.unwrap();
         let (cluster, stop) = (local.cluster().clone(), Shutdown::new());
         tokio::spawn(local.run(stop.clone()));
-        let link = Faulty::new(Memory::new(), seed);
+        let link = Faulty::new(network, seed);
         cloud(&cluster, &link, codec.clone(), &stop).await;
         let (store, folder) = (Arc::new(MemoryStore::new()), TempDir::new().unwrap());
         let mut world = Self { cluster, link, codec, runtime, clock, store, folder, stop, edge: None };
@@ -239,7 +243,12 @@ impl Drop for World {
     }
 }
 
-async fn cloud(cluster: &EmbeddedCluster, link: &Faulty<Memory>, codec: Arc<dyn Codec>, stop: &Shutdown) {
+async fn cloud(
+    cluster: &EmbeddedCluster,
+    link: &Faulty<Arc<dyn Transport>>,
+    codec: Arc<dyn Codec>,
+    stop: &Shutdown,
+) {
     let mut settings = CloudCoreSettings { listen: Endpoint::from("cloud"), ..CloudCoreSettings::default() };
     settings.hub.identity = NodeIdentity::Claim;
     settings.certs.listen = ([127, 0, 0, 1], 0).into();
@@ -320,12 +329,16 @@ async fn nothing_lost_in(world: World, faults: Faults) {
     world.link.set(faults);
     let wanted = live(&world).await;
     world.link.set(Faults::default());
-    world.agree(&wanted, &case).await;
+    nothing_is_lost(&world, &wanted, &case).await;
+}
+
+async fn nothing_is_lost(world: &World, wanted: &Wanted, case: &str) {
+    world.agree(wanted, case).await;
     let made = world.ever_made().await;
     assert!(made <= MOST, "{case}: something was run twice: {made} sandboxes and containers for 5 pods");
     // And it stays so.
     pause(120).await;
-    world.agree(&wanted, &case).await;
+    world.agree(wanted, case).await;
     assert_eq!(world.ever_made().await, made, "{case}: something was run again");
 }
 
@@ -338,6 +351,32 @@ async fn without_faults_both_sides_agree() {
 async fn a_link_that_breaks_at_every_kth_frame_loses_nothing_and_runs_nothing_twice() {
     for k in [1, 2, 3, 4, 5, 6, 8, 10, 13, 17, 21, 24] {
         nothing_lost_with(Faults { cut_after: Some(k), ..Faults::default() }, k).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn links_that_break_after_any_byte_lose_nothing_and_run_nothing_twice() {
+    for seed in 1..=8_u64 {
+        let wire = Wire::new();
+        let world = World::over(Arc::new(wire.clone()), seed, Arc::new(GoJson)).await;
+        world.registered().await;
+        // The first link ends with its next frame, each one after it after a byte of its own.
+        let cuts = wire.clone();
+        let cutting = tokio::spawn(async move {
+            for n in 0_u64.. {
+                let way = if (n + seed).is_multiple_of(2) { Way::Out } else { Way::Back };
+                cuts.cut_next(way, (seed * 7919 + n * 1543) % 12_000);
+                while cuts.will_cut() {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            }
+        });
+        world.link.set(Faults { cut_after: Some(0), ..Faults::default() });
+        pause(1).await;
+        world.link.set(Faults::default());
+        let wanted = live(&world).await;
+        cutting.abort();
+        nothing_is_lost(&world, &wanted, &format!("cuts of seed {seed}")).await;
     }
 }
 

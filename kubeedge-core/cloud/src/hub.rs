@@ -8,7 +8,11 @@
 //! processing what it sends); the certificate must always name the node; a reconnecting node does not count twice
 //! against the limit; several objects may be on their way to one edge at once, each confirmed by itself; messages for
 //! a node that is away are not piled up: its records are made, and the reconciliation after its return sends the
-//! newest versions; what is on the [deny list](crate::denylist) is kept out and cut off.
+//! newest versions; what is on the [deny list](crate::denylist) is kept out and cut off. What goes to one edge goes in two lanes: pods and answers before devices, twins and what users send.
+//!
+//! No object is lost: it is confirmed by the edge, or has a record that is older than it, which makes the reconciliation
+//! send it. The record comes before the first frame; what finds no room, or whose session ends before its record was made,
+//! is remembered until it is. A sender that waits learns whether its message was taken for a session or a record.
 
 mod admission;
 mod pool;
@@ -17,10 +21,18 @@ mod rules;
 mod session;
 mod upstream;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use kubeedge_core::{
+    bus::Envelope,
     failure::BoxError,
     kernel::{Module, ModuleContext, Shutdown},
     message::{Content, Message, resource},
@@ -111,6 +123,11 @@ impl Sessions {
     fn fits(&self, node: &NodeName, limit: usize) -> bool {
         let sessions = self.0.lock();
         sessions.len() < limit || sessions.contains_key(node)
+    }
+
+    /// Whether a connection that came to the door later serves the node already.
+    fn is_overtaken(&self, node: &NodeName, generation: u64) -> bool {
+        self.0.lock().get(node).is_some_and(|handle| handle.generation > generation)
     }
 
     fn get(&self, node: &NodeName) -> Option<Handle> {
@@ -224,8 +241,8 @@ impl Module for CloudHub {
     }
 }
 
-/// A node that was let in, and its link.
-type Arrival = (Guest, Link);
+/// A node that was let in, its link, and its number among all that came to the doors.
+type Arrival = (Guest, Link, u64);
 
 /// A running hub: everything it has started ends with it.
 struct Work {
@@ -237,7 +254,8 @@ struct Work {
     doors: JoinSet<BoxError>,
     served: JoinSet<(NodeName, Handle, End)>,
     recorder: JoinSet<()>,
-    generation: u64,
+    /// Numbers whoever comes to a door.
+    came: Arc<AtomicU64>,
     shutdown: Shutdown,
 }
 
@@ -266,7 +284,7 @@ impl Work {
             doors: JoinSet::new(),
             served: JoinSet::new(),
             recorder,
-            generation: 0,
+            came: Arc::default(),
             shutdown: ctx.shutdown.clone(),
         }
     }
@@ -279,22 +297,26 @@ impl Work {
             denied: self.denied.clone(),
             refusals: Refusals::default(),
             arrivals: self.arrivals.0.clone(),
+            came: self.came.clone(),
         };
         self.doors.spawn(entrance.watch(listener));
     }
 
     async fn run(mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
+        let records = self.shared.records.clone();
         loop {
             tokio::select! {
                 () = self.shutdown.requested() => break,
-                Some((guest, link)) = self.arrivals.1.recv() => self.arrived(guest, link),
+                Some((guest, link, number)) = self.arrivals.1.recv() => self.arrived(guest, link, number),
                 Some(ended) = self.served.join_next() => self.ended(ended),
                 Some(failed) = self.doors.join_next() => {
                     return Err(failed.unwrap_or_else(|panic| panic.into()));
                 }
                 Some(died) = self.recorder.join_next() => died?,
-                envelope = ctx.inbox.next() => match envelope {
-                    Some(envelope) => self.send(envelope.into_parts().0),
+                // While too much is remembered for nodes that are away, the mailbox waits, and with it the controllers.
+                () = records.room(), if records.is_crowded() => {}
+                envelope = ctx.inbox.next(), if !records.is_crowded() => match envelope {
+                    Some(envelope) => self.take(envelope),
                     None => break,
                 },
             }
@@ -311,14 +333,17 @@ impl Work {
         Ok(())
     }
 
-    fn arrived(&mut self, guest: Guest, link: Link) {
+    fn arrived(&mut self, guest: Guest, link: Link, number: u64) {
         let node = guest.node.clone();
+        if self.sessions.is_overtaken(&node, number) {
+            tracing::debug!(%node, "an earlier connection of the node was let in too late");
+            return;
+        }
         if !self.sessions.fits(&node, self.settings.node_limit) {
             tracing::warn!(%node, limit = self.settings.node_limit, "no room for one more node");
             return;
         }
-        self.generation += 1;
-        let handle = Handle::new(self.generation);
+        let handle = Handle::new(number);
         let nodes = self.sessions.count() + 1;
         tracing::info!(%node, peer = ?link.peer.address, serial = guest.serial(), nodes, "node connected");
         self.sessions.enter(&node, handle.clone());
@@ -388,17 +413,32 @@ impl Work {
         }
     }
 
-    fn send(&self, message: Message) {
+    /// Sends a message to its node. A sender that waits learns what became of it.
+    fn take(&self, envelope: Envelope) {
+        let (message, reply) = envelope.into_parts();
+        let question = reply.is_some().then(|| Message { content: Content::Empty, ..message.clone() });
+        let sent = self.send(message);
+        if let (Some(reply), Some(question)) = (reply, question) {
+            let answer = match sent {
+                Ok(()) => question.answer(Content::text("OK")),
+                Err(why) => question.error_answer(why),
+            };
+            // Whoever no longer waits has no use for it.
+            let _ = reply.send(answer);
+        }
+    }
+
+    fn send(&self, message: Message) -> Result<(), &'static str> {
         let Some(node) = resource::target_node(&message.route.resource) else {
             tracing::warn!(resource = %message.route.resource, "a message to no node");
-            return;
+            return Err("the message names no node");
         };
         let session = self.sessions.get(&node);
         if rules::is_node_gone(&message) {
             if let Some(session) = session {
                 session.end("the node was deleted from the cluster");
             }
-            return;
+            return Ok(());
         }
         match session {
             Some(session) => session::deliver(&node, &session, &self.shared.records, message),
@@ -407,13 +447,14 @@ impl Work {
     }
 
     /// The node is away: make sure that there is a record, so that it gets the object when it is back.
-    fn remember(&self, node: &NodeName, message: Message) {
-        if let Delivery::Acked(offer) = Delivery::of(node, message)
-            && !offer.gone
-            && self.shared.records.known(&offer.record) == records::Known::Missing
-        {
+    fn remember(&self, node: &NodeName, message: Message) -> Result<(), &'static str> {
+        let Delivery::Acked(offer) = Delivery::of(node, message) else {
+            return Err("the node is not connected");
+        };
+        if !offer.gone && self.shared.records.known(&offer.record) == records::Known::Missing {
             self.shared.records.ensure_later(offer.record);
         }
+        Ok(())
     }
 }
 
@@ -425,6 +466,7 @@ struct Entrance {
     denied: Denylist,
     refusals: Refusals,
     arrivals: mpsc::Sender<Arrival>,
+    came: Arc<AtomicU64>,
 }
 
 /// How long confirmations may still be saved at the end.
@@ -440,7 +482,10 @@ impl Entrance {
         loop {
             tokio::select! {
                 incoming = listener.next(), if entering.len() < ENTERING => match incoming {
-                    Ok(incoming) => { entering.spawn(entrance.clone().admit(incoming)); }
+                    Ok(incoming) => {
+                        let number = entrance.came.fetch_add(1, Ordering::Relaxed);
+                        entering.spawn(entrance.clone().admit(incoming, number));
+                    }
                     Err(error) => return error.into(),
                 },
                 Some(_) = entering.join_next() => {}
@@ -448,7 +493,7 @@ impl Entrance {
         }
     }
 
-    async fn admit(self: Arc<Self>, incoming: Box<dyn Incoming>) {
+    async fn admit(self: Arc<Self>, incoming: Box<dyn Incoming>, number: u64) {
         let admitted = identify(incoming.peer(), self.identity, &self.denied).and_then(|guest| {
             if self.sessions.fits(&guest.node, self.limit) {
                 Ok(guest)
@@ -471,7 +516,7 @@ impl Entrance {
         };
         match tokio::time::timeout(Duration::from_secs(30), incoming.accept()).await {
             // The hub is gone when nobody takes it.
-            Ok(Ok(link)) => drop(self.arrivals.send((guest, link)).await),
+            Ok(Ok(link)) => drop(self.arrivals.send((guest, link, number)).await),
             Ok(Err(error)) => {
                 tracing::warn!(node = %guest.node, error = %error, "a node did not finish to connect")
             }

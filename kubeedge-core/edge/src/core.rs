@@ -198,7 +198,7 @@ impl EdgeCoreBuilder {
     pub fn build(self) -> Result<EdgeCore, KernelError> {
         let EdgeCoreSettings { hub, meta, edged, server, twin, eventbus, restart } = self.settings;
         let (node, address, clock) = (hub.node.clone(), edged.node_ip.clone(), edged.clock.clone());
-        let mut hub = EdgeHub::new(hub, self.transport).clock(clock.clone());
+        let mut hub = EdgeHub::new(hub, self.transport).clock(clock.clone()).store(self.store.clone());
         if let Some(codec) = self.codec {
             hub = hub.codec(codec);
         }

@@ -17,14 +17,41 @@
 //! Where we differ from Go:
 //! - A request made without a link fails at once, and so does one whose link breaks; Go lets it run into its deadline.
 //! - What waits goes out in lanes: control and pods, then twins, then uploads and events. A flood of uploads costs uploads,
-//!   never a lease. A message whose writing failed is sent again on the next link; Go loses it.
+//!   never a lease, and half of the burst is kept for control.
+//! - Every message is delivered at least once, in order of its resource, or its sender learns that it was not; see the
+//!   table below. Go loses what is on its way when a link breaks, and everything when it ends.
 //! - A module that does not read its mailbox holds up neither replies nor keepalives. 1024 messages wait for it here; what
 //!   comes beyond that is refused, and the cloud sends objects again until they are confirmed.
 //! - A frame that is no message is logged and skipped; Go gives up the link.
+//! - A link that gives no sign of life for two heartbeats is left; the cloud's end is asked for one with each of them, by a
+//!   WebSocket ping, which Go's end answers without telling anybody. Go waits for TCP to give up.
 //! - A cloud that takes questions and says nothing is left after [`EdgeHubSettings::silence`]: Go's cloud keeps the
 //!   socket of a node it refuses open.
-//! - A lost link is dialled again after a second, then after growing pauses; Go sleeps two heartbeats first.
+//! - A lost link is dialled again within a second, then after growing pauses with jitter; Go sleeps two heartbeats first.
 //! - The join trusts nobody on faith; see [`JoinSettings`].
+//!
+//! # What happens to a message for the cloud
+//!
+//! | message | stored | known to be with the cloud | without a link, or when it breaks |
+//! |---|---|---|---|
+//! | a request (its sender waits) | no | by its answer | fails, and its sender learns it |
+//! | a status: the patch of a pod or node | the newest of each object | by its answer | fails for a sender that waits; is kept and sent on the next link |
+//! | an upload, a report of a node task | each, in order | by a sign of life | kept and sent on the next link |
+//! | a twin or state of a device | by DeviceTwin | by its confirmation | DeviceTwin tells the newest of each property on the next link |
+//! | an acknowledgement | no | once written | kept; if it is lost the cloud asks for it again |
+//! | anything else | no | by a sign of life | kept and sent on the next link |
+//!
+//! A *sign of life* is an answer to something written later on the same link, or a pong to a later ping: a link keeps the
+//! order, so what went before was read. Over a transport that cannot ping, two heartbeats without a break do. What is sent
+//! again keeps its id and goes before what came later.
+//!
+//! *Stored* means in the [`MetaStore`] of [`EdgeHub::store`], many changes in one commit: without a link at once, with one
+//! after a second, so that what the cloud has by then costs no write; and when the hub ends. A power cut loses of uploads at
+//! most those of the second before it.
+//!
+//! Each of control, twins and events may take 1024 messages and 32 MiB, uploads [`EdgeHubSettings::uploads`] and
+//! [`EdgeHubSettings::upload_bytes`]. What finds no room is refused: a sender that waits is told, otherwise
+//! [`EdgeHub::refused`] counts it and the log says so, once for each row and thousand.
 
 mod connect;
 mod dispatch;
@@ -34,6 +61,7 @@ mod identity;
 mod join;
 mod keeper;
 mod outbox;
+mod pulse;
 mod session;
 
 use std::{
@@ -48,19 +76,23 @@ use async_trait::async_trait;
 use kubeedge_core::{
     bus::Bus,
     clock::Clock,
-    failure::BoxError,
+    failure::{BoxError, chain},
     kernel::{Module, ModuleContext},
     name::{Group, ModuleName, NodeName},
+    store::MetaStore,
     transport::{Credentials, Transport},
     wire::{Codec, GoJson},
 };
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    sync::{OnceCell, watch},
+    task::JoinSet,
+};
 
 use self::{
     connect::{Announcer, Connector, LinkState},
     dispatch::Backlogs,
     keeper::Keeper,
-    outbox::Outbox,
+    outbox::{Bounds, Outbox},
 };
 pub use self::{
     identity::{IdentitySource, JoinError, JoinSettings},
@@ -69,6 +101,9 @@ pub use self::{
 
 /// KubeEdge's project id, which nothing reads but everybody sends.
 pub const DEFAULT_PROJECT: &str = "e632aba927ea4ac2b575ec1603d56f10";
+
+/// How long what waits may take to be stored when the hub ends.
+const LAST_COMMITS: Duration = Duration::from_secs(5);
 
 /// How EdgeHub works.
 #[derive(Clone, Debug)]
@@ -93,6 +128,10 @@ pub struct EdgeHubSettings {
     pub silence: Duration,
     /// The first pause before a lost link is dialled again; it doubles up to two heartbeats. Ours.
     pub reconnect: Duration,
+    /// How many uploads may wait for the cloud; further ones are dropped and counted. Ours.
+    pub uploads: usize,
+    /// How many bytes of content these may have together. Ours.
+    pub upload_bytes: usize,
     /// Where certificates come from.
     pub identity: IdentitySource,
     /// Where random numbers start: pauses and the moment of rotation.
@@ -112,6 +151,8 @@ impl Default for EdgeHubSettings {
             write: Duration::from_secs(15),
             silence: Duration::from_secs(90),
             reconnect: Duration::from_secs(1),
+            uploads: 8192,
+            upload_bytes: 32 << 20,
             identity: IdentitySource::Fixed(Credentials::default()),
             seed: 0,
         }
@@ -141,6 +182,9 @@ pub struct EdgeHub {
     transport: Arc<dyn Transport>,
     codec: Arc<dyn Codec>,
     clock: Clock,
+    store: Option<Arc<dyn MetaStore>>,
+    /// What waits for the cloud, once it was read from the store.
+    outbox: Arc<OnceCell<Arc<Outbox>>>,
     connected: watch::Sender<bool>,
     credentials: watch::Sender<Option<Arc<Credentials>>>,
     /// Whether one of the clones has worked before, so that modules may believe that the link is up.
@@ -151,8 +195,16 @@ impl EdgeHub {
     /// A hub that speaks Go's JSON over this transport.
     pub fn new(settings: EdgeHubSettings, transport: Arc<dyn Transport>) -> Self {
         let (connected, credentials) = (watch::Sender::new(false), watch::Sender::new(None));
-        let (codec, clock, worked) = (Arc::new(GoJson), Clock::wall(), Arc::default());
-        Self { settings, transport, codec, clock, connected, credentials, worked }
+        let (codec, clock) = (Arc::new(GoJson), Clock::wall());
+        let (outbox, worked) = (Arc::default(), Arc::default());
+        Self { settings, transport, codec, clock, store: None, outbox, connected, credentials, worked }
+    }
+
+    /// Keeps what waits for the cloud in this store, so that it outlives the process. Without one it is lost with it.
+    #[must_use]
+    pub fn store(mut self, store: Arc<dyn MetaStore>) -> Self {
+        self.store = Some(store);
+        self
     }
 
     /// Speaks another codec; the cloud must speak it too.
@@ -178,6 +230,22 @@ impl EdgeHub {
     /// the sign that the join token has done its work and can be removed from configuration.
     pub fn credentials(&self) -> watch::Receiver<Option<Arc<Credentials>>> {
         self.credentials.subscribe()
+    }
+
+    /// How many messages whose senders did not wait were dropped for want of room, since the start.
+    pub fn refused(&self) -> u64 {
+        self.outbox.get().map_or(0, |outbox| outbox.refused())
+    }
+
+    /// What waits for the cloud; read from the store by the first who asks.
+    async fn outbox(&self) -> Result<Arc<Outbox>, BoxError> {
+        let EdgeHubSettings { uploads, upload_bytes, .. } = self.settings;
+        let load = || async {
+            let outbox = Outbox::new(Bounds { uploads, upload_bytes }, self.store.clone());
+            outbox.load().await?;
+            Ok::<_, BoxError>(Arc::new(outbox))
+        };
+        self.outbox.get_or_try_init(load).await.cloned()
     }
 
     fn check(&self) -> Result<(), EdgeHubError> {
@@ -235,12 +303,15 @@ impl Module for EdgeHub {
 
     async fn start(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
         self.check()?;
-        let outbox = Arc::new(Outbox::new());
+        let outbox = self.outbox().await?;
+        // Should the one before have been broken off.
+        outbox.down();
         // Dropped at the end of this function, which ends the tasks.
         let mut tasks = JoinSet::new();
         let connector = self.assemble(&ctx.bus, &outbox, &mut tasks);
         let ended = tokio::select! {
             () = outbox.fill(&mut ctx.inbox) => Ok(()),
+            () = outbox.put_away(self.settings.seed) => Ok(()),
             () = connector.run(&ctx.shutdown) => Ok(()),
             Some(ended) = tasks.join_next() => match ended {
                 Ok(()) => Err("a part of EdgeHub ended by itself".into()),
@@ -249,6 +320,18 @@ impl Module for EdgeHub {
         };
         self.connected.send_replace(false);
         outbox.down();
+        while ctx.shutdown.is_requested()
+            && let Some(envelope) = ctx.inbox.try_next()
+        {
+            outbox.put(envelope);
+        }
+        match tokio::time::timeout(LAST_COMMITS, outbox.put_all_away()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::error!(error = %chain(&error), "what waits for the cloud could not be stored");
+            }
+            Err(_) => tracing::error!("what waits for the cloud could not be stored in time"),
+        }
         ended
     }
 }

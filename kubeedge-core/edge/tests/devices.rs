@@ -55,8 +55,8 @@ impl Module for Cloud {
                         .in_group(Group::TWIN)
                         .answering(envelope.message.header.id.clone())
                         .with(Content::text("OK"));
-                    ctx.bus.send(&ModuleName::TWIN, ok).await?;
-                    self.told.send(envelope.message)?;
+                    self.told.send(envelope.message.clone())?;
+                    envelope.reply_with(ok);
                 }
             }
         }

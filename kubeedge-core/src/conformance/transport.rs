@@ -334,6 +334,40 @@ pub async fn a_full_lane_does_not_hold_up_control(harness: Harness) {
     assert_eq!(seen.iter().filter(|size| **size == 7).count(), 1);
 }
 
+/// An answered ping means that the peer has taken what was sent before; a peer that does not read answers none. A transport
+/// without pings passes.
+pub async fn a_ping_is_answered_when_what_went_before_was_taken(harness: Harness) {
+    let (mut near, mut far, _door) = harness.pair().await;
+    near.tx.send(frame(6)).await.unwrap();
+    let Some(mut pong) = near.tx.ping().await.unwrap() else { return };
+    let early = async {
+        tokio::select! {
+            answered = &mut pong => panic!("answered before the frame was taken: {answered:?}"),
+            frame = near.rx.next() => panic!("nothing was sent to us: {frame:?}"),
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_millis(300), early).await.is_err());
+    assert_eq!(next(&mut far).await, frame(6));
+    let answered = async {
+        tokio::select! {
+            answered = &mut pong => answered.unwrap(),
+            frame = near.rx.next() => panic!("nothing was sent to us: {frame:?}"),
+            frame = far.rx.next() => panic!("a ping is no frame: {frame:?}"),
+        }
+    };
+    soon(answered).await;
+}
+
+/// A ping whose link ends fails at once.
+pub async fn a_ping_ends_with_its_link(harness: Harness) {
+    let (mut near, far, _door) = harness.pair().await;
+    let Some(pong) = near.tx.ping().await.unwrap() else { return };
+    drop(far);
+    let ended = async { while near.rx.next().await.is_some() {} };
+    let (answered, ()) = soon(future::join(pong, ended)).await;
+    assert!(answered.is_err());
+}
+
 /// Many links of one listener do not mix.
 pub async fn many_links_are_kept_apart(harness: Harness) {
     let mut listener = harness.open().await;
@@ -374,6 +408,7 @@ macro_rules! transport_conformance {
             closing_ends_the_peers_stream_after_the_last_frame a_peer_that_vanishes_ends_the_stream
             sending_to_a_peer_that_has_gone_fails dialling_nobody_is_unreachable an_undecided_peer_does_not_hold_up_others
             dropping_the_listener_leaves_links_alone fed_frames_arrive_after_a_flush many_links_are_kept_apart
+            a_ping_is_answered_when_what_went_before_was_taken a_ping_ends_with_its_link
             frames_of_a_lane_arrive_in_order closing_ends_the_peers_stream_after_the_last_frame_of_every_lane
             a_full_lane_does_not_hold_up_control);
     };

@@ -1,12 +1,22 @@
 //! An established WebSocket as a link, over any byte stream.
 
+use std::{collections::VecDeque, sync::Arc, task::Poll};
+
 use async_trait::async_trait;
-use futures::{SinkExt, StreamExt, future, stream::SplitSink};
+use bytes::Bytes;
+use futures::{
+    FutureExt, SinkExt, StreamExt, future,
+    stream::{self, SplitSink},
+};
 use kubeedge_core::{
     failure::Failure,
-    transport::{Frame, FrameSink, Link, Peer, TransportError, TransportKind},
+    transport::{Frame, FrameSink, Link, Peer, Pong, TransportError, TransportKind},
 };
-use tokio::io::{AsyncRead, AsyncWrite};
+use parking_lot::Mutex;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::oneshot,
+};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{Error, Message, Utf8Bytes, error::ProtocolError},
@@ -29,8 +39,56 @@ pub(super) fn failure(doing: &'static str, error: Error) -> TransportError {
     Failure::new(kind, doing).because(error)
 }
 
+/// Pings that wait for their pongs, shared by both halves of a link.
+#[derive(Debug, Default)]
+struct Pings {
+    /// The number of the last one; it is its payload, big-endian.
+    last: u64,
+    /// The oldest first; nothing waits any more when the link has ended.
+    waiting: VecDeque<(u64, oneshot::Sender<()>)>,
+    ended: bool,
+}
+
+/// How many pings may wait; the oldest is given up for one more.
+const MOST_PINGS: usize = 16;
+
+impl Pings {
+    fn next(&mut self) -> (Bytes, oneshot::Receiver<()>) {
+        let (answer, pong) = oneshot::channel();
+        self.last += 1;
+        if !self.ended {
+            if self.waiting.len() >= MOST_PINGS {
+                self.waiting.pop_front();
+            }
+            self.waiting.push_back((self.last, answer));
+        }
+        (Bytes::copy_from_slice(&self.last.to_be_bytes()), pong)
+    }
+
+    /// A pong answers the pings before it too: peers may leave some out.
+    fn answered(&mut self, payload: &[u8]) {
+        let Ok(number) = payload.try_into().map(u64::from_be_bytes) else { return };
+        while let Some((_, answer)) = self.waiting.pop_front_if(|(ping, _)| *ping <= number) {
+            // Who no longer waits does not need the answer.
+            let _ = answer.send(());
+        }
+    }
+}
+
+/// Ends what waits for pongs when the receiving half of a link ends.
+struct Ending(Arc<Mutex<Pings>>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let mut pings = self.0.lock();
+        pings.ended = true;
+        pings.waiting.clear();
+    }
+}
+
 struct Sink<S> {
     inner: SplitSink<WebSocketStream<S>, Message>,
+    pings: Arc<Mutex<Pings>>,
     max_frame: usize,
     closed: bool,
 }
@@ -70,6 +128,16 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> FrameSink for Sink<S> {
         self.inner.flush().await.map_err(|error| failure("sending frames", error))
     }
 
+    async fn ping(&mut self) -> Result<Option<Pong>, TransportError> {
+        if self.closed {
+            return Err(Failure::new(TransportKind::Closed, "sending a ping"));
+        }
+        let (payload, pong) = self.pings.lock().next();
+        self.inner.send(Message::Ping(payload)).await.map_err(|error| failure("sending a ping", error))?;
+        let ended = |_| Failure::new(TransportKind::Closed, "waiting for a pong");
+        Ok(Some(pong.map(move |answered| answered.map_err(ended)).boxed()))
+    }
+
     async fn close(&mut self) -> Result<(), TransportError> {
         if std::mem::replace(&mut self.closed, true) {
             return Ok(());
@@ -87,10 +155,16 @@ where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let (tx, rx) = socket.split();
-    let frames = rx.filter_map(|message| {
+    let pings = Arc::<Mutex<Pings>>::default();
+    let (answered, mut ending) = (pings.clone(), Some(Ending(pings.clone())));
+    let frames = rx.filter_map(move |message| {
         future::ready(match message {
             Ok(Message::Text(text)) => Some(Ok(Frame::text(text))),
             Ok(Message::Binary(payload)) => Some(Ok(Frame::binary(payload))),
+            Ok(Message::Pong(payload)) => {
+                answered.lock().answered(&payload);
+                None
+            }
             Ok(_) | Err(Error::ConnectionClosed | Error::AlreadyClosed) => None,
             Err(error) => Some(Err(failure("receiving a frame", error))),
         })
@@ -99,5 +173,9 @@ where
     let frames = frames.scan(false, |over, frame| {
         if std::mem::replace(over, frame.is_err()) { future::ready(None) } else { future::ready(Some(frame)) }
     });
-    Link { peer, tx: Box::new(Sink { inner: tx, max_frame, closed: false }), rx: frames.boxed() }
+    let frames = frames.chain(stream::poll_fn(move |_| {
+        drop(ending.take());
+        Poll::Ready(None)
+    }));
+    Link { peer, tx: Box::new(Sink { inner: tx, pings, max_frame, closed: false }), rx: frames.boxed() }
 }

@@ -3,6 +3,9 @@
 //! Objects are kept under their UID, the newest message only. After the confirmation the message goes and its
 //! version stays, so that an older one does not follow. Both parts are bounded: a session whose plain messages do
 //! not fit any more is ended (its edge does not read), an object that does not fit is left to the reconciliation.
+//!
+//! What is written next is chosen by lane (see [`Lane`]), and in a lane plain messages before objects. Objects of the later
+//! lane leave a quarter of the window free, so that a pod need not wait until a device is confirmed.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -16,7 +19,10 @@ use kubeedge_core::{
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::records::{Known, Record};
+use super::{
+    records::{Known, Record},
+    rules::{self, Lane},
+};
 
 /// Plain messages that may wait for one session.
 pub(super) const MAX_PLAIN: usize = 4096;
@@ -57,6 +63,16 @@ pub(super) struct Flight {
     pub(super) record: Arc<Record>,
     /// The record has to be made first.
     pub(super) needs_record: bool,
+    lane: Lane,
+}
+
+/// What a session does next.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// Write this once.
+    Plain(Message),
+    /// Write this until it is confirmed.
+    Object(Flight),
 }
 
 #[derive(Debug)]
@@ -69,15 +85,44 @@ struct Entry {
     queued: bool,
     flying: bool,
     failures: u32,
+    lane: Lane,
+}
+
+/// What waits in each lane.
+#[derive(Debug)]
+struct Lanes<T> {
+    control: VecDeque<T>,
+    later: VecDeque<T>,
+}
+
+impl<T> Default for Lanes<T> {
+    fn default() -> Self {
+        Self { control: VecDeque::new(), later: VecDeque::new() }
+    }
+}
+
+impl<T> Lanes<T> {
+    fn of(&mut self, lane: Lane) -> &mut VecDeque<T> {
+        match lane {
+            Lane::Control => &mut self.control,
+            Lane::Later => &mut self.later,
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.control.len() + self.later.len()
+    }
 }
 
 #[derive(Debug, Default)]
 struct Inner {
-    plain: VecDeque<Message>,
+    plain: Lanes<Message>,
     plain_bytes: usize,
     kept: HashMap<Key, Entry>,
     kept_bytes: usize,
-    ready: VecDeque<Key>,
+    ready: Lanes<Key>,
+    /// Objects of the later lane on their way.
+    later_flying: usize,
     flights: HashMap<MessageId, Key>,
     acked: VecDeque<Key>,
 }
@@ -97,24 +142,34 @@ impl Pool {
 
     /// Takes a message that is sent once.
     pub(super) fn put_plain(&self, message: Message) -> Put {
-        let message = for_the_wire(message);
+        let (lane, message) = (rules::lane(&message), for_the_wire(message));
         let mut inner = self.inner.lock();
         let size = size(&message);
         if inner.plain.len() >= MAX_PLAIN || inner.plain_bytes + size > MAX_BYTES {
             return Put::Full;
         }
         inner.plain_bytes += size;
-        inner.plain.push_back(message);
+        inner.plain.of(lane).push_back(message);
         self.wake.notify_one();
         Put::Taken
     }
 
-    /// The next message that is sent once.
-    pub(super) fn next_plain(&self) -> Option<Message> {
+    /// What is to be written next while `flying` of at most `window` objects are on their way.
+    pub(super) fn next(&self, flying: usize, window: usize) -> Option<Next> {
         let mut inner = self.inner.lock();
-        let message = inner.plain.pop_front()?;
-        inner.plain_bytes = inner.plain_bytes.saturating_sub(size(&message));
-        Some(message)
+        for lane in [Lane::Control, Lane::Later] {
+            if let Some(message) = inner.next_plain(lane) {
+                return Some(Next::Plain(message));
+            }
+            let room = lane == Lane::Control || inner.later_flying < later_window(window);
+            if room
+                && flying < window
+                && let Some(flight) = inner.next_ready(lane)
+            {
+                return Some(Next::Object(flight));
+            }
+        }
+        None
     }
 
     /// Takes an object if it is news to the edge. `known` looks up the record where the session knows nothing yet.
@@ -140,21 +195,6 @@ impl Pool {
             }
         }
         inner.keep(offer, version, needs_record, &self.wake)
-    }
-
-    /// The next object to write.
-    pub(super) fn next_ready(&self) -> Option<Flight> {
-        let mut inner = self.inner.lock();
-        loop {
-            let key = inner.ready.pop_front()?;
-            let Some(entry) = inner.kept.get_mut(&key) else { continue };
-            entry.queued = false;
-            let Some(message) = entry.message.clone() else { continue };
-            entry.flying = true;
-            let (record, needs_record) = (entry.record.clone(), entry.needs_record);
-            inner.flights.insert(message.header.id.clone(), key.clone());
-            return Some(Flight { key, message, record, needs_record });
-        }
     }
 
     /// The record of this object exists now.
@@ -188,7 +228,7 @@ impl Pool {
     /// The flight is over and the confirmation recorded: forget the message, or queue the newer one.
     pub(super) fn landed(&self, flight: &Flight) {
         let mut inner = self.inner.lock();
-        inner.flights.remove(&flight.message.header.id);
+        inner.ended(flight);
         let Some(entry) = inner.kept.get_mut(&flight.key) else { return };
         entry.flying = false;
         entry.failures = 0;
@@ -207,7 +247,7 @@ impl Pool {
     /// The flight failed. Returns how often in a row, for the pause before [`Pool::requeue`].
     pub(super) fn failed(&self, flight: &Flight) -> u32 {
         let mut inner = self.inner.lock();
-        inner.flights.remove(&flight.message.header.id);
+        inner.ended(flight);
         let Some(entry) = inner.kept.get_mut(&flight.key) else { return 0 };
         entry.flying = false;
         entry.failures = entry.failures.saturating_add(1);
@@ -229,6 +269,32 @@ impl Pool {
 }
 
 impl Inner {
+    fn next_plain(&mut self, lane: Lane) -> Option<Message> {
+        let message = self.plain.of(lane).pop_front()?;
+        self.plain_bytes = self.plain_bytes.saturating_sub(size(&message));
+        Some(message)
+    }
+
+    fn next_ready(&mut self, lane: Lane) -> Option<Flight> {
+        loop {
+            let key = self.ready.of(lane).pop_front()?;
+            let Some(entry) = self.kept.get_mut(&key) else { continue };
+            entry.queued = false;
+            let Some(message) = entry.message.clone() else { continue };
+            entry.flying = true;
+            let (record, needs_record) = (entry.record.clone(), entry.needs_record);
+            self.flights.insert(message.header.id.clone(), key.clone());
+            self.later_flying += usize::from(lane == Lane::Later);
+            return Some(Flight { key, message, record, needs_record, lane });
+        }
+    }
+
+    fn ended(&mut self, flight: &Flight) {
+        self.flights.remove(&flight.message.header.id);
+        let later = usize::from(flight.lane == Lane::Later);
+        self.later_flying = self.later_flying.saturating_sub(later);
+    }
+
     fn keep(&mut self, offer: Offer, version: Option<u64>, needs_record: bool, wake: &Notify) -> Put {
         let earlier = self.kept.get(&offer.key);
         let freed = earlier.and_then(|entry| entry.message.as_ref()).map_or(0, size);
@@ -240,9 +306,9 @@ impl Inner {
             earlier.map_or((false, false, 0), |entry| (entry.queued, entry.flying, entry.failures));
         self.kept_bytes = bytes;
         let Offer { key, message, gone, record } = offer;
-        let message = for_the_wire(message);
-        let entry =
-            Entry { message: Some(message), version, gone, record, needs_record, queued, flying, failures };
+        let lane = rules::lane(&message);
+        let message = Some(for_the_wire(message));
+        let entry = Entry { message, version, gone, record, needs_record, queued, flying, failures, lane };
         self.kept.insert(key.clone(), entry);
         self.queue(&key, wake);
         Put::Taken
@@ -252,7 +318,8 @@ impl Inner {
         let Some(entry) = self.kept.get_mut(key) else { return };
         if entry.message.is_some() && !entry.queued && !entry.flying {
             entry.queued = true;
-            self.ready.push_back(key.clone());
+            let lane = entry.lane;
+            self.ready.of(lane).push_back(key.clone());
             wake.notify_one();
         }
     }
@@ -265,6 +332,11 @@ fn for_the_wire(mut message: Message) -> Message {
     message
 }
 
+/// How many objects of the later lane may be on their way at once.
+fn later_window(window: usize) -> usize {
+    (window - window / 4).max(1)
+}
+
 /// What a message weighs here: its content and a little for the rest.
 fn size(message: &Message) -> usize {
     message.content.as_json().len() + 256
@@ -272,13 +344,30 @@ fn size(message: &Message) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use kubeedge_core::{message::Content, name::ModuleName};
+    use kubeedge_core::{
+        message::Content,
+        name::{Group, ModuleName},
+    };
 
     use super::*;
 
+    impl Pool {
+        fn next_ready(&self) -> Option<Flight> {
+            match self.next(0, usize::MAX)? {
+                Next::Object(flight) => Some(flight),
+                Next::Plain(message) => panic!("{message:?}"),
+            }
+        }
+    }
+
     fn offer(uid: &str, operation: Operation, version: &str) -> Offer {
-        let message = Message::new(ModuleName::EDGE_CONTROLLER, operation, "node/n/default/pod/web")
-            .with(Content::text("x"));
+        offer_of("pod", uid, operation, version)
+    }
+
+    fn offer_of(kind: &str, uid: &str, operation: Operation, version: &str) -> Offer {
+        let message =
+            Message::new(ModuleName::EDGE_CONTROLLER, operation, format!("node/n/default/{kind}/web"))
+                .with(Content::text("x"));
         let message = if version.is_empty() { message } else { message.at_version(version) };
         let gone = message.route.operation == Operation::DELETE;
         Offer { key: uid.into(), message, gone, record: Record::new(&"n".into(), "default", uid).into() }
@@ -360,6 +449,51 @@ mod tests {
     }
 
     #[test]
+    fn a_pod_is_next_whatever_waits_of_twins_devices_and_uploads() {
+        let pool = Pool::default();
+        for n in 0..3000 {
+            let twin = Message::new(ModuleName::DEVICE_CONTROLLER, Operation::RESPONSE, "node/n/twin");
+            assert_eq!(pool.put_plain(twin.in_group(Group::TWIN)), Put::Taken);
+            let device = offer_of("device", &n.to_string(), Operation::UPDATE, "1");
+            assert_eq!(pool.put(device, at("0")), Put::Taken);
+        }
+        assert!(matches!(pool.next(0, 16), Some(Next::Plain(_))));
+        assert_eq!(pool.put(update("pod", "1"), at("0")), Put::Taken);
+        let Some(Next::Object(first)) = pool.next(0, 16) else { panic!("nothing") };
+        assert_eq!(first.key, "pod");
+    }
+
+    #[test]
+    fn devices_on_their_way_leave_room_for_a_pod_and_none_of_them_is_lost() {
+        let pool = Pool::default();
+        for n in 0..100 {
+            pool.put(offer_of("device", &n.to_string(), Operation::UPDATE, "1"), at("0"));
+        }
+        let mut flying = Vec::new();
+        while let Some(Next::Object(flight)) = pool.next(flying.len(), 16) {
+            flying.push(flight);
+        }
+        assert_eq!(flying.len(), 12);
+        pool.put(update("pod", "1"), at("0"));
+        let Some(Next::Object(pod)) = pool.next(flying.len(), 16) else { panic!("no room for a pod") };
+        assert_eq!(pod.key, "pod");
+        pool.landed(&pod);
+        let mut seen = 0;
+        while let Some(flight) = flying.pop() {
+            seen += 1;
+            if seen % 3 == 0 {
+                pool.landed(&flight);
+            } else {
+                pool.failed(&flight);
+            }
+            while let Some(Next::Object(flight)) = pool.next(flying.len(), 16) {
+                flying.push(flight);
+            }
+        }
+        assert_eq!(seen, 100);
+    }
+
+    #[test]
     fn a_failed_flight_counts_and_goes_again() {
         let pool = Pool::default();
         pool.put(update("a", "4"), at("0"));
@@ -378,6 +512,7 @@ mod tests {
             assert_eq!(pool.put_plain(plain()), Put::Taken);
         }
         assert_eq!(pool.put_plain(plain()), Put::Full);
+        let pool = Pool::default();
         let big = "x".repeat(MAX_BYTES / 2);
         let heavy = |uid: &str| {
             let mut offer = update(uid, "1");

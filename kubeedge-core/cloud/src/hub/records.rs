@@ -116,10 +116,10 @@ pub(crate) struct Records {
     later: Mutex<HashMap<String, Arc<Record>>>,
     wake: Notify,
     confirmed: Saves,
+    room: Notify,
 }
 
-/// At most this many records wait to be made for nodes that are away; what does not fit is made when the object
-/// changes next or the node asks.
+/// From how many remembered records on the hub takes nothing more from controllers until some are made.
 const MAX_LATER: usize = 100_000;
 
 /// How many confirmations are saved at the same time.
@@ -135,6 +135,7 @@ impl Records {
             later: Mutex::default(),
             wake: Notify::new(),
             confirmed: Saves::default(),
+            room: Notify::new(),
         }
     }
 
@@ -228,11 +229,18 @@ impl Records {
 
     /// Remembers to make a record for a node that is away, so that it gets the object when it is back.
     pub(super) fn ensure_later(&self, record: Arc<Record>) {
-        let mut later = self.later.lock();
-        if later.len() < MAX_LATER {
-            later.insert(record.name.clone(), record);
-            self.wake.notify_one();
-        }
+        self.later.lock().insert(record.name.clone(), record);
+        self.wake.notify_one();
+    }
+
+    /// Whether more is remembered than should be.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.later.lock().len() >= MAX_LATER
+    }
+
+    /// Completes when some of what was remembered is being made. For one waiter.
+    pub(super) async fn room(&self) {
+        self.room.notified().await;
     }
 
     /// Makes the records remembered; runs until dropped. A record that cannot be made now is tried again.
@@ -243,6 +251,7 @@ impl Records {
                 self.wake.notified().await;
                 continue;
             }
+            self.room.notify_one();
             let mut failed = false;
             for record in batch {
                 if let Err(status) = self.ensure(&record).await {

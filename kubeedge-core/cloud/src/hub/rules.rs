@@ -49,6 +49,23 @@ fn is_error(message: &Message) -> bool {
     message.content.as_json().trim_ascii_start().starts_with(br#"{"ErrStatus""#)
 }
 
+/// What goes first to an edge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lane {
+    /// Pods and what they need, nodes, answers.
+    Control,
+    /// Devices, twins and what users send: thousands of them may wait, and none makes a pod wait.
+    Later,
+}
+
+/// The lane of a message with its full resource. All messages about one object go in one lane, so that they stay in order.
+pub(super) fn lane(message: &Message) -> Lane {
+    let (group, kind) = (&message.route.group, message.route.resource.as_str().split('/').nth(3));
+    let later =
+        *group == Group::TWIN || *group == Group::USER || matches!(kind, Some("device" | "devicemodel"));
+    if later { Lane::Later } else { Lane::Control }
+}
+
 /// The deletion of the Node object: never sent, it ends the session.
 pub(super) fn is_node_gone(message: &Message) -> bool {
     let mut parts = message.route.resource.as_str().split('/');
@@ -159,6 +176,24 @@ mod tests {
         ] {
             let message = message(source, group, operation, resource, content);
             assert_eq!(mode(&message), expected, "{source} {operation} {resource}");
+        }
+    }
+
+    #[test]
+    fn devices_twins_and_what_users_send_go_after_the_rest() {
+        for (source, group, operation, resource, expected) in [
+            ("edgecontroller", "resource", "insert", "node/n/default/pod/device", Lane::Control),
+            ("edgecontroller", "resource", "response", "node/n/default/configmap/c", Lane::Control),
+            ("edgecontroller", "resource", "update", "node/n/null/node/n", Lane::Control),
+            ("cloudhub", "resource", "response", "k8s/ca.crt", Lane::Control),
+            ("devicecontroller", "twin", "response", "node/n/twin", Lane::Later),
+            ("devicecontroller", "twin", "update", "node/n/membership", Lane::Later),
+            ("devicecontroller", "resource", "insert", "node/n/default/device/d", Lane::Later),
+            ("edgecontroller", "resource", "update", "node/n/default/devicemodel/m", Lane::Later),
+            ("router_eventbus", "user", "publish", "node/n/topic", Lane::Later),
+        ] {
+            let message = message(source, group, operation, resource, "null");
+            assert_eq!(lane(&message), expected, "{source} {operation} {resource}");
         }
     }
 

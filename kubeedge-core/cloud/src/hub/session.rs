@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Delivery, HubTimes,
-    pool::{Flight, Key, Pool, Put},
+    pool::{Flight, Key, Next, Pool, Put},
     records::{Confirmed, Known, Records},
     upstream::{self, Upstream},
 };
@@ -27,6 +27,11 @@ use crate::refusals::Refusals;
 
 /// Messages of one edge that modules may be working on at a time; the edge is not read further meanwhile.
 const OUTSTANDING: usize = 32;
+
+/// Messages written in a row before confirmations and clocks are looked at.
+const WRITES: usize = 64;
+
+const CROWDED: &str = "too much waits for the edge";
 
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
@@ -125,8 +130,9 @@ impl Reader<'_> {
                 biased;
                 Some(answer) = answers.next() => {
                     // A module that is done without an answer drops its end.
+                    // One for which there is no room ends the session, and with it the edge's request.
                     if let Ok(answer) = answer {
-                        deliver(self.node, self.handle, &self.shared.records, answer);
+                        let _ = deliver(self.node, self.handle, &self.shared.records, answer);
                     }
                 }
                 frame = rx.next(), if !full => {
@@ -187,7 +193,7 @@ impl Reader<'_> {
 
     fn plain(&self, answer: Message) {
         if self.handle.pool.put_plain(answer) == Put::Full {
-            self.handle.end("too much waits for the edge");
+            self.handle.end(CROWDED);
         }
     }
 }
@@ -199,8 +205,13 @@ fn cluster_ca(question: &Message, pem: &str) -> Message {
         .with(Content::text(pem))
 }
 
-/// Puts a message for the node into its session's pool.
-pub(super) fn deliver(node: &NodeName, handle: &Handle, records: &Records, message: Message) {
+/// Puts a message for the node into its session's pool, or leaves it to the reconciliation; says why it can do neither.
+pub(super) fn deliver(
+    node: &NodeName,
+    handle: &Handle,
+    records: &Records,
+    message: Message,
+) -> Result<(), &'static str> {
     let put = match Delivery::of(node, message) {
         Delivery::Plain(message) => handle.pool.put_plain(*message),
         Delivery::Acked(offer) => {
@@ -211,18 +222,20 @@ pub(super) fn deliver(node: &NodeName, handle: &Handle, records: &Records, messa
                 if !gone && records.known(&record) == Known::Missing {
                     records.ensure_later(record);
                 }
-                return;
+                return Ok(());
             }
             put
         }
         Delivery::Nothing(why) => {
             tracing::warn!(%node, why, "dropped a message to a node");
-            return;
+            return Err(why);
         }
     };
     if put == Put::Full {
-        handle.end("too much waits for the edge");
+        handle.end(CROWDED);
+        return Err(CROWDED);
     }
+    Ok(())
 }
 
 /// What the writer waits for beside the link: a record that is made, or not.
@@ -261,59 +274,70 @@ impl<'a> Writer<'a> {
 
     async fn run(mut self) -> End {
         loop {
-            if let Err(end) = self.write_what_is_due().await {
-                return end;
-            }
+            let more = match self.write_what_is_due().await {
+                Ok(more) => more,
+                Err(end) => return end,
+            };
             // What was written meanwhile goes out together.
             if let Err(end) = self.flush().await {
                 return end;
             }
             let next = self.next_deadline();
             tokio::select! {
-                () = self.pool.changed() => {}
+                // In this order: jobs that are done are seen however much there is to write.
+                biased;
                 Some(done) = self.jobs.next() => {
                     if let Err(end) = self.job_done(done).await { return end }
                 }
+                () = std::future::ready(()), if more => {}
+                () = self.pool.changed() => {}
                 () = tokio::time::sleep_until(next) => {}
             }
         }
     }
 
-    async fn write_what_is_due(&mut self) -> Result<(), End> {
-        while let Some(message) = self.pool.next_plain() {
-            self.write(&message).await?;
-        }
-        while let Some(key) = self.pool.next_acked() {
-            if let Some((flight, ..)) = self.flying.remove(&key) {
-                self.confirm(&flight);
-                self.pool.landed(&flight);
-            }
-        }
+    /// Says whether there may be more to write.
+    async fn write_what_is_due(&mut self) -> Result<bool, End> {
         self.resend().await?;
         while self.resting.first_key_value().is_some_and(|((at, _), _)| *at <= Instant::now()) {
             if let Some((_, key)) = self.resting.pop_first() {
                 self.pool.requeue(&key);
             }
         }
-        while self.flying.len() + self.jobs.len() < self.shared.window {
-            let Some(flight) = self.pool.next_ready() else { break };
-            if flight.needs_record {
-                let records = &self.shared.records;
-                self.jobs.push(
-                    async move {
-                        let made = records.ensure(&flight.record).await;
-                        if let Err(status) = &made {
-                            tracing::warn!(record = %flight.record.name, error = %status, "cannot make a sync record");
-                        }
-                        (flight, made.is_ok())
-                    }
-                    .boxed(),
-                );
-            } else {
-                self.launch(flight).await?;
+        for _ in 0..WRITES {
+            self.confirm_acked();
+            match self.pool.next(self.flying.len() + self.jobs.len(), self.shared.window) {
+                None => return Ok(false),
+                Some(Next::Plain(message)) => self.write(&message).await?,
+                Some(Next::Object(flight)) if flight.needs_record => self.record(flight),
+                Some(Next::Object(flight)) => self.launch(flight).await?,
             }
         }
-        Ok(())
+        Ok(true)
+    }
+
+    fn confirm_acked(&mut self) {
+        while let Some(key) = self.pool.next_acked() {
+            if let Some((flight, ..)) = self.flying.remove(&key) {
+                self.confirm(&flight);
+                self.pool.landed(&flight);
+            }
+        }
+    }
+
+    /// Makes the record of an object; the object goes when it is there.
+    fn record(&mut self, flight: Flight) {
+        let records = &self.shared.records;
+        self.jobs.push(
+            async move {
+                let made = records.ensure(&flight.record).await;
+                if let Err(status) = &made {
+                    tracing::warn!(record = %flight.record.name, error = %status, "cannot make a sync record");
+                }
+                (flight, made.is_ok())
+            }
+            .boxed(),
+        );
     }
 
     async fn job_done(&mut self, (flight, made): Recorded) -> Result<(), End> {

@@ -2,21 +2,25 @@
 
 use std::{sync::Arc, time::Duration};
 
+use async_trait::async_trait;
 use futures::StreamExt;
 use kubeedge_cloud::{
-    core::{CloudCore, CloudCoreSettings, CloudStatus},
+    core::{CloudCore, CloudCoreBuilder, CloudCoreSettings, CloudStatus},
     hub::NodeIdentity,
     stream::CloudStreamSettings,
 };
 use kubeedge_core::{
+    bus::Bus,
     cluster::ClusterApi,
-    kernel::Shutdown,
+    failure::BoxError,
+    kernel::{Module, ModuleContext, Shutdown},
     message::{Content, Message},
-    name::Operation,
+    name::{Group, ModuleName, Operation},
     transport::{Credentials, Endpoint, Frame, Link, Transport, TransportError},
     wire::{Codec, GoJson},
 };
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
 
 use crate::{cluster::FakeCluster, network::Network};
 
@@ -60,9 +64,28 @@ impl Cloud {
         api: Arc<dyn ClusterApi>,
         settings: CloudCoreSettings,
     ) -> Self {
+        Self::assemble(cluster, api, settings, |assembly| assembly).await
+    }
+
+    /// A cloudcore with something more in it.
+    pub(crate) async fn start_with(
+        settings: CloudCoreSettings,
+        more: impl FnOnce(CloudCoreBuilder) -> CloudCoreBuilder,
+    ) -> Self {
+        let cluster = FakeCluster::new();
+        let api = Arc::new(cluster.clone());
+        Self::assemble(cluster, api, settings, more).await
+    }
+
+    async fn assemble(
+        cluster: FakeCluster,
+        api: Arc<dyn ClusterApi>,
+        settings: CloudCoreSettings,
+        more: impl FnOnce(CloudCoreBuilder) -> CloudCoreBuilder,
+    ) -> Self {
         let (network, tunnels) = (Arc::<Network>::default(), Arc::<Network>::default());
         let assembly = CloudCore::assemble(settings, network.clone(), api);
-        let assembly = assembly.tunnel(CloudStreamSettings::default(), tunnels.clone());
+        let assembly = more(assembly.tunnel(CloudStreamSettings::default(), tunnels.clone()));
         let core = assembly.build().await.unwrap();
         let (status, shutdown) = (core.status(), Shutdown::new());
         let until = shutdown.clone();
@@ -96,6 +119,36 @@ impl Cloud {
         let mut edge = self.dial(node).await.unwrap();
         edge.register(node).await;
         edge
+    }
+}
+
+/// A module that hands its bus to the test.
+#[derive(Debug)]
+pub(crate) struct Sender(Option<oneshot::Sender<Bus>>);
+
+impl Sender {
+    pub(crate) fn new() -> (Self, oneshot::Receiver<Bus>) {
+        let (bus, handed) = oneshot::channel();
+        (Self(Some(bus)), handed)
+    }
+}
+
+#[async_trait]
+impl Module for Sender {
+    fn name(&self) -> ModuleName {
+        ModuleName::of("sender")
+    }
+
+    fn group(&self) -> Group {
+        Group::of("sender")
+    }
+
+    async fn start(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
+        if let Some(handed) = self.0.take() {
+            handed.send(ctx.bus.clone()).unwrap();
+        }
+        ctx.shutdown.requested().await;
+        Ok(())
     }
 }
 

@@ -8,6 +8,7 @@ mod join;
 mod names;
 mod network;
 mod replay;
+mod sessions;
 mod takeover;
 mod tunnel;
 
@@ -241,20 +242,6 @@ async fn after_an_absence_of_edge_and_cloud_both_sides_agree() {
     cloud.cluster.until_gone(&record("edge-1", &lost)).await;
     cloud.cluster.until(&record("edge-1", &changed), |sync| confirmed(sync) == version(&changed)).await;
     cloud.cluster.until(&record("edge-1", &new), |sync| confirmed(sync) == version(&new)).await;
-    cloud.stop().await;
-}
-
-#[tokio::test]
-async fn the_newest_connection_of_a_node_wins() {
-    let cloud = Cloud::start(settings()).await;
-    let mut first = cloud.edge("edge-1").await;
-    let mut second = cloud.dial("edge-1").await.unwrap();
-    while first.next().await.is_some() {}
-    let lease = second.ask("query", "kube-node-lease/lease/edge-1", Value::Null).await;
-    assert_eq!(body(&lease)["Object"], Value::Null);
-    assert_eq!(body(&lease)["Err"]["ErrStatus"]["reason"], "NotFound");
-    assert_eq!(cloud.status.sessions.count(), 1);
-    assert!(cloud.status.sessions.has(&NodeName::from("edge-1")));
     cloud.stop().await;
 }
 

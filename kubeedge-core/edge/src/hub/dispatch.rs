@@ -2,9 +2,10 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
 use kubeedge_core::{
-    bus::Bus,
-    message::{Content, Message},
+    bus::{Bus, Envelope},
+    message::{Content, Message, resource::ObjectPath},
     name::{Group, ModuleName, Operation},
 };
 use parking_lot::Mutex;
@@ -59,11 +60,37 @@ pub(super) fn target(message: &Message) -> Target {
     }
 }
 
+/// How many devices and models MetaManager has before it at a time, so that a pod does not wait until thousands are stored.
+const DEVICES_AT_ONCE: usize = 8;
+
 #[derive(Debug, Default)]
 struct Backlog {
-    queue: Mutex<Queue>,
+    /// What goes first, and devices.
+    queues: Mutex<[Queue; 2]>,
     more: Notify,
     refused: Mutex<u64>,
+}
+
+impl Backlog {
+    fn push(&self, message: Message, is_device: bool) -> bool {
+        let [first, devices] = &mut *self.queues.lock();
+        if is_device { devices.push(message) } else { first.push(message) }
+    }
+
+    /// The next message, and whether it is about a device.
+    fn pop(&self, room_for_devices: bool) -> Option<(Message, bool)> {
+        let [first, devices] = &mut *self.queues.lock();
+        let next = first.pop().map(|message| (message, false));
+        if next.is_some() || !room_for_devices {
+            return next;
+        }
+        devices.pop().map(|message| (message, true))
+    }
+}
+
+fn is_device(module: &ModuleName, message: &Message) -> bool {
+    let kind = ObjectPath::parse(message.route.resource.as_str()).map_or("", |path| path.kind);
+    *module == ModuleName::META_MANAGER && matches!(kind, "device" | "devicemodel")
 }
 
 /// What waits for each module.
@@ -94,8 +121,8 @@ impl Backlogs {
         let Some(backlog) = self.of.get(&module) else {
             return ignored(&resource, &group, "the module it is for is not part of this edgecore");
         };
-        let fits = backlog.queue.lock().push(message);
-        if fits {
+        let is_device = is_device(&module, &message);
+        if backlog.push(message, is_device) {
             *backlog.refused.lock() = 0;
             backlog.more.notify_one();
         } else {
@@ -116,15 +143,26 @@ fn refused(module: &ModuleName, count: &mut u64) {
 }
 
 async fn deliver(bus: Bus, module: ModuleName, backlog: Arc<Backlog>) {
+    // Completes for each device when the module is done with it and drops the envelope.
+    let mut devices = FuturesUnordered::new();
     loop {
-        let next = backlog.queue.lock().pop();
-        match next {
-            None => backlog.more.notified().await,
-            Some(message) => {
-                if let Err(error) = bus.send(&module, message).await {
-                    tracing::debug!(%error, "a message of the cloud was not delivered");
-                }
+        while let Some(Some(_)) = devices.next().now_or_never() {}
+        let Some((message, is_device)) = backlog.pop(devices.len() < DEVICES_AT_ONCE) else {
+            tokio::select! {
+                () = backlog.more.notified() => {}
+                Some(_) = devices.next() => {}
             }
+            continue;
+        };
+        let envelope = if is_device {
+            let (envelope, done) = Envelope::with_reply(message);
+            devices.push(done);
+            envelope
+        } else {
+            Envelope::new(message)
+        };
+        if let Err(error) = bus.forward(&module, envelope).await {
+            tracing::debug!(%error, "a message of the cloud was not delivered");
         }
     }
 }

@@ -1,177 +1,77 @@
-//! What waits for the cloud, in lanes; and who waits for its answers.
+//! What waits for the cloud, in lanes; who waits for its answers; and what is to be sent again. The rules by kind of message stand
+//! in the documentation of [`super`].
 
-use std::collections::{HashMap, VecDeque};
+mod kind;
+mod queue;
+mod shelf;
+mod state;
 
+use std::sync::Arc;
+
+use futures::TryStreamExt;
 use kubeedge_core::{
+    backoff::Backoff,
     bus::{Envelope, Inbox},
-    message::{Content, Message, resource::ObjectPath},
-    name::{MessageId, ModuleName, Operation},
+    failure::chain,
+    message::{Message, json},
+    store::{MetaStore, Scan, StoreError},
+    transport::Lane,
 };
 use parking_lot::Mutex;
 use tokio::{
-    sync::{Notify, oneshot},
+    sync::Notify,
     time::{Duration, Instant},
 };
 
-/// How many messages one lane or backlog holds, and how many bytes of content.
-const MOST: usize = 1024;
-const MOST_BYTES: usize = 32 << 20;
-/// How many requests may wait for their answers.
-const MOST_REQUESTS: usize = 4096;
-
-const NOT_CONNECTED: &str = "not connected to the cloud, the request was not sent";
-const LOST: &str = "the connection to the cloud was lost before the answer came";
-const CROWDED: &str = "too much waits for the cloud, the request was not sent";
-
-/// Messages in order, bounded in number and bytes. One message always fits, however large.
-#[derive(Debug, Default)]
-pub(super) struct Queue {
-    messages: VecDeque<Message>,
-    bytes: usize,
-}
-
-impl Queue {
-    pub(super) fn is_full(&self) -> bool {
-        self.messages.len() >= MOST || self.bytes >= MOST_BYTES
-    }
-
-    /// Takes a message in, or says that there is no room.
-    #[must_use]
-    pub(super) fn push(&mut self, message: Message) -> bool {
-        let size = size(&message);
-        let fits = self.messages.len() < MOST && self.bytes.saturating_add(size) <= MOST_BYTES;
-        if !fits && !self.messages.is_empty() {
-            return false;
-        }
-        self.bytes += size;
-        self.messages.push_back(message);
-        true
-    }
-
-    pub(super) fn pop(&mut self) -> Option<Message> {
-        let message = self.messages.pop_front()?;
-        self.bytes -= size(&message);
-        Some(message)
-    }
-
-    /// Puts back what was taken out.
-    fn unpop(&mut self, message: Message) {
-        self.bytes += size(&message);
-        self.messages.push_front(message);
-    }
-
-    fn retain(&mut self, keep: impl Fn(&Message) -> bool) {
-        self.messages.retain(keep);
-        self.bytes = self.messages.iter().map(size).sum();
-    }
-}
-
-fn size(message: &Message) -> usize {
-    message.content.as_json().len()
-}
-
-/// What goes first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Lane {
-    Control,
-    Twins,
-    Bulk,
-}
-
-impl Lane {
-    /// Events are hints that come in floods: they go with the uploads.
-    fn of(message: &Message) -> Self {
-        let route = &message.route;
-        let kind = ObjectPath::parse(route.resource.as_str()).map_or("", |path| path.kind);
-        match () {
-            () if message.is_answer() => Self::Control,
-            () if route.operation == Operation::UPLOAD => Self::Bulk,
-            () if route.source == ModuleName::TWIN => Self::Twins,
-            () if kind == "event" => Self::Bulk,
-            () => Self::Control,
-        }
-    }
-}
-
-/// Somebody who waits for an answer, and the question without its content.
-#[derive(Debug)]
-struct Waiter {
-    question: Message,
-    reply: oneshot::Sender<Message>,
-}
-
-impl Waiter {
-    fn fail(self, why: &str) {
-        // An asker that no longer waits has no use for the reason.
-        let _ = self.reply.send(self.question.error_answer(why));
-    }
-}
-
-#[derive(Debug, Default)]
-struct State {
-    up: bool,
-    lanes: [Queue; 3],
-    waiters: HashMap<MessageId, Waiter>,
-    /// What is being written; it goes back to its lane if the link breaks.
-    flying: Option<(Lane, Message)>,
-    /// Since when the cloud, having been asked, has said nothing at all.
-    unheard: Option<Instant>,
-    refused: u64,
-}
-
-impl State {
-    fn lane(&mut self, lane: Lane) -> &mut Queue {
-        let [control, twins, bulk] = &mut self.lanes;
-        match lane {
-            Lane::Control => control,
-            Lane::Twins => twins,
-            Lane::Bulk => bulk,
-        }
-    }
-
-    /// The next message by rank. A request nobody waits for any more is not sent.
-    fn take(&mut self) -> Option<(Lane, Message)> {
-        for lane in [Lane::Control, Lane::Twins, Lane::Bulk] {
-            while let Some(message) = self.lane(lane).pop() {
-                let waiter = self.waiters.get(&message.header.id);
-                if !message.header.sync || waiter.is_some_and(|waiter| !waiter.reply.is_closed()) {
-                    return Some((lane, message));
-                }
-            }
-        }
-        None
-    }
-
-    fn fail(&mut self, request: &MessageId, why: &str) {
-        if let Some(waiter) = self.waiters.remove(request) {
-            waiter.fail(why);
-        }
-    }
-
-    fn refuse(&mut self, lane: Lane) {
-        self.refused += 1;
-        // The first of a row is told, then every thousandth.
-        if self.refused % 1000 == 1 {
-            tracing::warn!(
-                ?lane,
-                refused = self.refused,
-                "more is to be sent than the link takes, messages dropped"
-            );
-        }
-    }
-}
+use self::{
+    kind::{Kind, Room, Row},
+    state::{Item, LOST, State},
+};
+pub(super) use self::{queue::Queue, state::Bounds};
 
 /// See the module's text.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Outbox {
     state: Mutex<State>,
+    bounds: Bounds,
+    store: Option<Arc<dyn MetaStore>>,
     more: Notify,
     room: Notify,
+    wished: Notify,
 }
 
 impl Outbox {
-    pub(super) fn new() -> Self {
-        Self::default()
+    /// Nothing waits yet. Without a store everything is lost with the process.
+    pub(super) fn new(bounds: Bounds, store: Option<Arc<dyn MetaStore>>) -> Self {
+        let (more, room, wished) = (Notify::new(), Notify::new(), Notify::new());
+        let state = Mutex::new(State::new(store.is_some()));
+        Self { state, bounds, store, more, room, wished }
+    }
+
+    /// Takes in what an earlier process left in the store. To be called once, before anything else.
+    pub(super) async fn load(&self) -> Result<(), StoreError> {
+        let Some(store) = &self.store else { return Ok(()) };
+        let mut rows = store.scan(Scan::new(shelf::BUCKET, ""));
+        let mut found = 0_u64;
+        while let Some(row) = rows.try_next().await? {
+            let mut state = self.state.lock();
+            state.place = state.place.max(shelf::place_of(&row.key.name).unwrap_or(0));
+            state.shelf.found(row.key.name.clone());
+            match json::decode(&row.value) {
+                Ok(message) => {
+                    state.restore(message, row.key.name);
+                    found += 1;
+                }
+                Err(error) => {
+                    tracing::error!(row = %row.key.name, %error, "a stored message cannot be read, dropped");
+                    state.shelf.forget(&row.key.name);
+                }
+            }
+        }
+        if found > 0 {
+            tracing::info!(messages = found, "found messages that the cloud has not got yet");
+        }
+        Ok(())
     }
 
     /// Moves messages from the mailbox into the lanes until the mailbox ends. While a working link has too much control
@@ -188,78 +88,88 @@ impl Outbox {
 
     fn is_crowded(&self) -> bool {
         let mut state = self.state.lock();
-        state.up && state.lane(Lane::Control).is_full()
+        state.up && state.is_full(Room::Control, self.bounds)
     }
 
     /// Takes a message of a module.
     pub(super) fn put(&self, envelope: Envelope) {
         let (mut message, reply) = envelope.into_parts();
-        let (lane, id) = (Lane::of(&message), message.header.id.clone());
-        // Inside the hub this tells requests from messages that outlive a link.
-        message.header.sync = reply.is_some();
-        let asks = message.header.sync;
+        message.header.sync = false;
+        let kind = Kind::of(&message, reply.is_some());
         let mut state = self.state.lock();
-        if let Some(reply) = reply {
-            let waiter = Waiter { question: Message { content: Content::Empty, ..message.clone() }, reply };
-            if !state.up {
-                return waiter.fail(NOT_CONNECTED);
-            }
-            if state.waiters.len() >= MOST_REQUESTS {
-                return waiter.fail(CROWDED);
-            }
-            state.waiters.insert(id.clone(), waiter);
+        if let Some(reply) = reply
+            && !state.admit(&message, kind, reply)
+        {
+            return;
         }
-        if state.lane(lane).push(message) {
-            self.more.notify_one();
-        } else if asks {
-            state.fail(&id, CROWDED);
+        let row = state.row(&message, kind);
+        let mut item = Item { message, kind, row };
+        if kind.row == Row::Newest {
+            let Some(back) = state.supersede(item) else { return self.touched() };
+            item = back;
+        }
+        if state.enter(&item, self.bounds) {
+            state.push(item);
+            self.touched();
         } else {
-            state.refuse(lane);
+            state.refuse(&item);
         }
     }
 
-    /// The next message to write. It stays here until [`Outbox::written`]. Cancel-safe.
-    pub(super) async fn next(&self) -> Message {
-        loop {
-            if let Some(message) = self.try_next() {
-                return message;
-            }
-            self.more.notified().await;
-        }
+    fn touched(&self) {
+        self.more.notify_one();
+        self.wished.notify_one();
     }
 
-    fn try_next(&self) -> Option<Message> {
+    /// Completes when there may be something new to write. Cancel-safe; for one waiter.
+    pub(super) async fn changed(&self) {
+        self.more.notified().await;
+    }
+
+    /// The first lane in which something waits, of those that are open.
+    pub(super) fn waits(&self, open: impl Fn(Lane) -> bool) -> Option<Lane> {
         let mut state = self.state.lock();
-        let (lane, message) = state.take()?;
-        state.flying = Some((lane, message.clone()));
+        Lane::ALL.into_iter().find(|lane| open(*lane) && !state.lane(*lane).is_empty())
+    }
+
+    /// The next message to write in a lane that is open, and its lane. It stays here until [`Outbox::written`].
+    pub(super) fn try_next(&self, open: impl Fn(Lane) -> bool) -> Option<(Lane, Message)> {
+        let next = self.state.lock().fly(open);
         self.room.notify_one();
-        Some(message)
+        next
     }
 
     /// The message being written is out.
     pub(super) fn written(&self) {
-        let mut state = self.state.lock();
-        let flown = state.flying.take();
-        if flown.is_some_and(|(_, message)| message.header.sync) {
-            state.unheard.get_or_insert_with(Instant::now);
-        }
-        if state.lanes.iter().all(|lane| !lane.is_full()) {
-            state.refused = 0;
-        }
+        self.state.lock().landed(None);
+        self.wished.notify_one();
     }
 
     /// The message being written can never be written.
     pub(super) fn unwritable(&self, why: &str) {
-        let mut state = self.state.lock();
-        if let Some((_, message)) = state.flying.take() {
-            state.fail(&message.header.id, why);
-        }
+        self.state.lock().landed(Some(why));
+        self.wished.notify_one();
+    }
+
+    /// How many messages were written, and how many of them wait for a sign of life.
+    pub(super) fn progress(&self) -> (u64, usize) {
+        let state = self.state.lock();
+        (state.count, state.alive_wanted)
+    }
+
+    /// The cloud gave a sign of life after it read the message of this number.
+    pub(super) fn prove(&self, through: u64) {
+        self.state.lock().prove(through, None);
+        self.room.notify_one();
+        self.wished.notify_one();
     }
 
     /// Hands an answer to whoever waits for it; gives it back when nobody does.
     pub(super) fn claim(&self, answer: Message) -> Option<Message> {
-        let waiter =
-            answer.header.parent.as_ref().and_then(|parent| self.state.lock().waiters.remove(parent));
+        let Some(parent) = &answer.header.parent else { return Some(answer) };
+        let waiter = self.state.lock().answered(parent);
+        self.room.notify_one();
+        self.wished.notify_one();
         match waiter {
             Some(waiter) => waiter.reply.send(answer).err(),
             None => Some(answer),
@@ -268,7 +178,19 @@ impl Outbox {
 
     /// The cloud said something.
     pub(super) fn heard(&self) {
-        self.state.lock().unheard = None;
+        let mut state = self.state.lock();
+        state.unheard = None;
+        state.alive = Some(Instant::now());
+    }
+
+    /// The cloud's end of the link is there, which is not to say that the cloud answers.
+    pub(super) fn alive(&self) {
+        self.state.lock().alive = Some(Instant::now());
+    }
+
+    /// When the last sign of life came.
+    pub(super) fn alive_since(&self) -> Instant {
+        self.state.lock().alive.unwrap_or_else(Instant::now)
     }
 
     /// For how long the cloud has owed us any word.
@@ -281,23 +203,68 @@ impl Outbox {
         self.state.lock().waiters.retain(|_, waiter| !waiter.reply.is_closed());
     }
 
+    /// How many messages were dropped for want of room since the start.
+    pub(super) fn refused(&self) -> u64 {
+        self.state.lock().refused
+    }
+
     /// There is a link.
     pub(super) fn up(&self) {
         let mut state = self.state.lock();
         state.up = true;
         state.unheard = None;
+        state.alive = Some(Instant::now());
     }
 
-    /// There is no link: requests fail, other messages wait for the next one, the one being written first.
+    /// There is no link: requests fail, other messages wait for the next one, first those that may not have arrived.
     pub(super) fn down(&self) {
         let mut state = self.state.lock();
         state.up = false;
-        if let Some((lane, message)) = state.flying.take() {
-            state.lane(lane).unpop(message);
-        }
-        state.lanes.iter_mut().for_each(|lane| lane.retain(|message| !message.header.sync));
+        state.bring_back();
+        state.drop_requests();
         std::mem::take(&mut state.waiters).into_values().for_each(|waiter| waiter.fail(LOST));
+        state.shelf.hurry();
         self.room.notify_one();
+        self.wished.notify_one();
+    }
+
+    /// Stores what is to be stored, as long as it runs.
+    pub(super) async fn put_away(&self, seed: u64) {
+        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30), seed);
+        loop {
+            let due = self.state.lock().shelf.due();
+            let Some(due) = due.filter(|_| self.store.is_some()) else {
+                self.wished.notified().await;
+                continue;
+            };
+            tokio::select! {
+                () = tokio::time::sleep_until(due) => {}
+                () = self.wished.notified() => continue,
+            }
+            match self.commit().await {
+                Ok(()) => backoff.reset(),
+                Err(error) => {
+                    tracing::error!(error = %chain(&error), "cannot store what waits for the cloud, trying again");
+                    tokio::time::sleep(backoff.next_pause()).await;
+                }
+            }
+        }
+    }
+
+    /// Stores everything that is still to be stored.
+    pub(super) async fn put_all_away(&self) -> Result<(), StoreError> {
+        while self.store.is_some() && self.state.lock().shelf.due().is_some() {
+            self.commit().await?;
+        }
+        Ok(())
+    }
+
+    async fn commit(&self) -> Result<(), StoreError> {
+        let Some(store) = &self.store else { return Ok(()) };
+        let Some(taken) = self.state.lock().shelf.take() else { return Ok(()) };
+        store.commit(taken.batch.clone()).await?;
+        self.state.lock().shelf.stored(taken);
+        Ok(())
     }
 }
 

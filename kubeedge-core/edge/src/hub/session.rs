@@ -5,10 +5,10 @@ use std::sync::Arc;
 use futures::{StreamExt, stream::BoxStream};
 use kubeedge_core::{
     bus::Envelope,
-    failure::chain,
+    failure::{Failure, chain},
     message::{Content, Message},
     name::{Group, ModuleName, Operation},
-    transport::{Frame, FrameSink, Link, TransportError, TransportKind},
+    transport::{Frame, FrameSink, Lane, Link, TransportError, TransportKind},
     wire::Codec,
 };
 use tokio::time::{Duration, Instant, MissedTickBehavior};
@@ -17,7 +17,11 @@ use super::{
     EdgeHubSettings,
     dispatch::{self, Backlogs},
     outbox::Outbox,
+    pulse::Pulse,
 };
+
+/// How long a busy process may take to read what has come before a link counts as dead.
+const LAST_CHANCE: Duration = Duration::from_millis(10);
 
 /// Why a link ended.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +36,8 @@ pub(super) enum End {
         "the cloud was asked and said nothing for {0:?}; does it know this node, and is its node limit reached?"
     )]
     Mute(Duration),
+    #[error("the cloud gave no sign of life for {0:?}")]
+    Dead(Duration),
     #[error("the node has new certificates")]
     Renewed,
     #[error("edgecore ends")]
@@ -52,7 +58,7 @@ impl Session<'_> {
         let Link { rx, mut tx, .. } = link;
         let end = tokio::select! {
             end = self.read(rx) => end,
-            end = self.write(&mut *tx) => end,
+            end = Writer::new(self, &mut *tx).run() => end,
         };
         // A cloud that does not read must not hold up the end.
         let _ = tokio::time::timeout(Duration::from_secs(2), tx.close()).await;
@@ -88,43 +94,73 @@ impl Session<'_> {
             self.backlogs.leave(message);
         }
     }
+}
 
-    async fn write(&self, tx: &mut dyn FrameSink) -> End {
-        let settings = self.settings;
-        let mut beat = tokio::time::interval(settings.heartbeat);
+/// The writing half of a session.
+struct Writer<'a> {
+    settings: &'a EdgeHubSettings,
+    codec: &'a Arc<dyn Codec>,
+    outbox: &'a Outbox,
+    tx: &'a mut dyn FrameSink,
+    limit: Limit,
+    pulse: Pulse,
+}
+
+impl<'a> Writer<'a> {
+    fn new(session: &Session<'a>, tx: &'a mut dyn FrameSink) -> Self {
+        let Session { settings, codec, outbox, .. } = *session;
+        let limit = Limit::new(settings.qps, settings.burst);
+        Self { settings, codec, outbox, tx, limit, pulse: Pulse::new() }
+    }
+
+    async fn run(mut self) -> End {
+        let mut beat = tokio::time::interval(self.settings.heartbeat);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut limit = Limit::new(settings.qps, settings.burst);
         loop {
-            let free = limit.free_at();
-            let sent = tokio::select! {
+            let (written, waiting) = self.outbox.progress();
+            let patience = self.settings.heartbeat * 2;
+            let (ping, dead) = (self.pulse.due(waiting), self.outbox.alive_since() + patience);
+            let done = tokio::select! {
                 // In this order: nothing holds up a keepalive.
                 biased;
-                _ = beat.tick() => {
-                    if self.outbox.unheard() > settings.silence {
-                        return End::Mute(settings.silence);
-                    }
-                    self.outbox.sweep();
-                    self.send(tx, &keepalive()).await
+                _ = beat.tick() => self.beat(written).await,
+                through = self.pulse.answered() => {
+                    self.outbox.alive();
+                    self.outbox.prove(through);
+                    Ok(())
                 }
-                message = self.next(free) => {
-                    limit.spend();
-                    self.send_next(tx, message).await
+                () = tokio::time::sleep_until(dead), if self.pulse.works => doubt(self.outbox, patience).await,
+                () = due(ping) => self.ping(written).await,
+                (lane, message) = next(self.outbox, &self.limit, self.tx) => {
+                    self.limit.spend();
+                    self.send_next(lane, &message).await
                 }
             };
-            if let Err(end) = sent {
+            if let Err(end) = done {
                 return end;
             }
         }
     }
 
-    async fn next(&self, free: Instant) -> Message {
-        tokio::time::sleep_until(free).await;
-        self.outbox.next().await
+    async fn beat(&mut self, written: u64) -> Result<(), End> {
+        if self.outbox.unheard() > self.settings.silence {
+            return Err(End::Mute(self.settings.silence));
+        }
+        self.outbox.sweep();
+        self.outbox.prove(self.pulse.beat(written));
+        self.send(Lane::Control, &keepalive()).await?;
+        self.ping(written).await
     }
 
-    async fn send_next(&self, tx: &mut dyn FrameSink, mut message: Message) -> Result<(), End> {
-        message.header.sync = false;
-        match self.send(tx, &message).await {
+    async fn ping(&mut self, written: u64) -> Result<(), End> {
+        match tokio::time::timeout(self.settings.write, self.pulse.ping(self.tx, written)).await {
+            Ok(sent) => Ok(sent?),
+            Err(_) => Err(End::Stuck(self.settings.write)),
+        }
+    }
+
+    async fn send_next(&mut self, lane: Lane, message: &Message) -> Result<(), End> {
+        match self.send(lane, message).await {
             Err(End::Link(error)) if error.kind() == TransportKind::TooLarge => {
                 let why = chain(&error);
                 tracing::error!(resource = %message.route.resource, error = %why, "a message cannot be sent, dropped");
@@ -136,15 +172,51 @@ impl Session<'_> {
         Ok(())
     }
 
-    async fn send(&self, tx: &mut dyn FrameSink, message: &Message) -> Result<(), End> {
-        let frame = self.codec.encode(message).map_err(|error| {
-            End::Link(
-                kubeedge_core::failure::Failure::new(TransportKind::TooLarge, "encoding").because(error),
-            )
-        })?;
-        match tokio::time::timeout(self.settings.write, tx.send(frame)).await {
+    async fn send(&mut self, lane: Lane, message: &Message) -> Result<(), End> {
+        let frame = self
+            .codec
+            .encode(message)
+            .map_err(|error| End::Link(Failure::new(TransportKind::TooLarge, "encoding").because(error)))?;
+        match tokio::time::timeout(self.settings.write, self.tx.send(frame.in_lane(lane))).await {
             Ok(sent) => Ok(sent?),
             Err(_) => Err(End::Stuck(self.settings.write)),
+        }
+    }
+}
+
+/// Nothing was heard for so long: unless something lies there unread, the link is dead.
+async fn doubt(outbox: &Outbox, patience: Duration) -> Result<(), End> {
+    tokio::time::sleep(LAST_CHANCE).await;
+    if outbox.alive_since().elapsed() > patience { Err(End::Dead(patience)) } else { Ok(()) }
+}
+
+async fn due(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The next message to write and its lane, when the limit and the link let it go. Cancel-safe.
+async fn next(outbox: &Outbox, limit: &Limit, tx: &mut dyn FrameSink) -> (Lane, Message) {
+    loop {
+        let Some(lane) = outbox.waits(|lane| tx.has_room(lane)) else {
+            let blocked = outbox.waits(|_| true).is_some();
+            tokio::select! {
+                () = outbox.changed() => {}
+                () = tx.more_room(), if blocked => {}
+            }
+            continue;
+        };
+        let free = limit.free_at(lane);
+        if free > Instant::now() {
+            tokio::select! {
+                () = tokio::time::sleep_until(free) => {}
+                // It may be something that may go at once.
+                () = outbox.changed() => {}
+            }
+        } else if let Some(next) = outbox.try_next(|lane| tx.has_room(lane)) {
+            return next;
         }
     }
 }
@@ -156,11 +228,12 @@ fn keepalive() -> Message {
         .with(Content::text("ping"))
 }
 
-/// So many messages a second, so many at once after a rest.
+/// So many messages a second, so many at once after a rest. Half of those at once are kept for control: a flood of twins or
+/// uploads leaves it room.
 #[derive(Debug)]
 struct Limit {
     each: Duration,
-    rest: Duration,
+    burst: u32,
     /// When a bucket that is spent now would be full again.
     full: Instant,
 }
@@ -168,11 +241,13 @@ struct Limit {
 impl Limit {
     fn new(qps: u32, burst: u32) -> Self {
         let each = if qps == 0 { Duration::ZERO } else { Duration::from_secs(1) / qps };
-        Self { each, rest: each * burst.saturating_sub(1), full: Instant::now() }
+        Self { each, burst, full: Instant::now() }
     }
 
-    fn free_at(&self) -> Instant {
-        self.full.checked_sub(self.rest).unwrap_or(self.full)
+    /// When the next message of a lane may go.
+    fn free_at(&self, lane: Lane) -> Instant {
+        let burst = if lane == Lane::Control { self.burst } else { self.burst / 2 };
+        self.full.checked_sub(self.each * burst.saturating_sub(1)).unwrap_or(self.full)
     }
 
     fn spend(&mut self) {
@@ -189,7 +264,7 @@ mod tests {
         let (mut limit, start) = (Limit::new(30, 60), Instant::now());
         let mut times = Vec::new();
         for _ in 0..120 {
-            tokio::time::sleep_until(limit.free_at()).await;
+            tokio::time::sleep_until(limit.free_at(Lane::Control)).await;
             limit.spend();
             times.push(start.elapsed().as_millis());
         }
@@ -202,9 +277,26 @@ mod tests {
     async fn zero_messages_a_second_means_no_limit() {
         let (mut limit, start) = (Limit::new(0, 0), Instant::now());
         for _ in 0..1000 {
-            tokio::time::sleep_until(limit.free_at()).await;
+            tokio::time::sleep_until(limit.free_at(Lane::Control)).await;
             limit.spend();
         }
         assert_eq!(start.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_of_twins_leaves_tokens_for_control() {
+        let (mut limit, start) = (Limit::new(30, 60), Instant::now());
+        for _ in 0..200 {
+            tokio::time::sleep_until(limit.free_at(Lane::Twins)).await;
+            limit.spend();
+        }
+        let rate = 200.0 / start.elapsed().as_secs_f64();
+        assert!((30.0..=36.0).contains(&rate), "{rate}");
+        let flooded = Instant::now();
+        for _ in 0..30 {
+            tokio::time::sleep_until(limit.free_at(Lane::Control)).await;
+            limit.spend();
+        }
+        assert!(flooded.elapsed() <= Duration::from_millis(40), "{:?}", flooded.elapsed());
     }
 }

@@ -123,6 +123,10 @@ impl Remote {
             tracing::warn!(error = %error, resource = %envelope.message.route.resource, "last patch not stored");
         }
         if !self.is_connected() {
+            // The hub keeps the newest of each object for the next link.
+            if let Err(error) = self.bus.send(&ModuleName::EDGE_HUB, envelope.message.clone()).await {
+                tracing::debug!(error = %error, "a status is not kept for the cloud");
+            }
             return envelope.fail(LOST);
         }
         let Ok(_slot) = self.slots.acquire().await else { return };

@@ -177,6 +177,8 @@ async fn a_status_patch_keeps_its_id_and_refreshes_the_copy_of_its_pod() {
     let lost =
         rig.bus.request(&ModuleName::META_MANAGER, patch.clone(), Duration::from_secs(60)).await.unwrap();
     assert_eq!(lost.content.as_text().unwrap(), cloud::LOST);
+    // The hub keeps it for the next link.
+    assert_eq!(rig.hub.next().await.unwrap().message.header.id, patch.header.id);
     rig.connect().await;
     let (bus, sent) = (rig.bus.clone(), patch.clone());
     let asking =

@@ -143,6 +143,7 @@ impl Twin {
                     }
                 }
                 () = self.intake.ready() => {}
+                (report, answer) = self.uplink.fate() => self.uplink.decided(&report, answer),
                 () = flush => {}
             }
             self.take_readings();

@@ -7,7 +7,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE};
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use kubeedge_core::{
-    bus::{Bus, Inbox},
+    bus::{Bus, Envelope, Inbox},
     device::{DeviceId, DeviceState, Reading, Value, ValueType},
     failure::Failure,
     kernel::Shutdown,
@@ -27,6 +27,8 @@ struct Bench {
     bus: Bus,
     mqtt: Inbox,
     hub: Inbox,
+    /// Reports the cloud has not answered yet.
+    unanswered: Vec<Envelope>,
     manager: Arc<dyn DeviceManager>,
     shutdown: Shutdown,
     task: JoinHandle<()>,
@@ -51,7 +53,7 @@ impl Bench {
         let (manager, shutdown) = (twin.manager(), Shutdown::new());
         let mut ctx = ModuleContext { bus: bus.clone(), inbox: own, shutdown: shutdown.clone() };
         let task = tokio::spawn(async move { twin.start(&mut ctx).await.unwrap() });
-        Self { bus, mqtt, hub, manager, shutdown, task }
+        Self { bus, mqtt, hub, unanswered: Vec::new(), manager, shutdown, task }
     }
 
     async fn stop(self) {
@@ -108,7 +110,10 @@ impl Bench {
     }
 
     async fn cloud_out(&mut self) -> Message {
-        next(&mut self.hub).await
+        let next = tokio::time::timeout(PATIENCE, self.hub.next()).await.expect("nothing came").unwrap();
+        let message = next.message.clone();
+        self.unanswered.push(next);
+        message
     }
 
     /// What the cloud gets to know of a device's properties, without the greeting.

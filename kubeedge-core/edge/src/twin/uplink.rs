@@ -2,16 +2,29 @@
 //!
 //! Go remembers every message until it is confirmed, without limit, and forgets what changed while the link was down. We
 //! remember which properties changed, so that memory is bounded by the number of properties, a slow cloud gets only the
-//! newest value of each, and a change made offline is told at the next connect.
+//! newest value of each, and a change made offline is told at the next connect. After a restart everything is told, since the
+//! values are stored and nobody knows what the cloud has.
+//!
+//! Each report is a request to EdgeHub: the cloud's confirmation is its answer, and the hub says at once when it cannot be
+//! sent or its link broke. So few reports are on their way at a time that none waits long in the hub with an old value.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    ops::Bound,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
 
+use futures::{StreamExt, stream::FuturesUnordered};
 use kubeedge_core::{
-    bus::{Bus, SendError},
+    bus::{Bus, Envelope, SendError},
     message::{Content, Message, Millis},
     name::{Group, MessageId, ModuleName, NodeName, Operation},
 };
-use tokio::time::{Duration, Instant};
+use tokio::{
+    sync::oneshot,
+    time::{Duration, Instant, Timeout},
+};
 
 use super::{
     rows::Rows,
@@ -20,8 +33,13 @@ use super::{
 
 /// After how long an unconfirmed message is sent again, as Go does.
 const RESEND: Duration = Duration::from_secs(60);
-/// How long a device's next message waits for the confirmation of the last.
+/// How long a device's next message waits for the confirmation of the last, or after a failure.
 const WINDOW: Duration = Duration::from_secs(1);
+/// How many reports may be on their way at a time.
+const MOST_UNDER_WAY: usize = 128;
+/// For how long a report that is not confirmed counts as on its way. Go's cloud never confirms those of devices it does not
+/// know.
+const UNDER_WAY: Duration = Duration::from_secs(10);
 
 /// What of one device the cloud has to be told.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +55,22 @@ struct Sent {
     at: Instant,
 }
 
+/// What becomes of a report: its answer, or nothing when none comes.
+#[derive(Debug)]
+struct Fate {
+    report: MessageId,
+    answer: Pin<Box<Timeout<oneshot::Receiver<Message>>>>,
+}
+
+impl Future for Fate {
+    type Output = (MessageId, Option<Message>);
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = ready!(self.answer.as_mut().poll(cx));
+        Poll::Ready((self.report.clone(), answer.ok().and_then(Result::ok)))
+    }
+}
+
 /// See the module's text.
 #[derive(Debug)]
 pub(super) struct Uplink {
@@ -46,6 +80,9 @@ pub(super) struct Uplink {
     dirty: BTreeMap<String, Dirty>,
     unconfirmed: HashMap<MessageId, Sent>,
     waiting: HashMap<String, Instant>,
+    fates: FuturesUnordered<Fate>,
+    /// The device told last: the next round goes on after it.
+    last: String,
 }
 
 impl Uplink {
@@ -57,6 +94,8 @@ impl Uplink {
             dirty: BTreeMap::new(),
             unconfirmed: HashMap::new(),
             waiting: HashMap::new(),
+            fates: FuturesUnordered::new(),
+            last: String::new(),
         }
     }
 
@@ -106,14 +145,28 @@ impl Uplink {
         }
     }
 
+    /// Waits for what becomes of a report. Never completes when none is on its way. Cancel-safe.
+    pub(super) async fn fate(&mut self) -> (MessageId, Option<Message>) {
+        match self.fates.next().await {
+            Some(fate) => fate,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// A report was answered, refused, or not answered in time.
+    pub(super) fn decided(&mut self, message: &MessageId, answer: Option<Message>) {
+        if answer.is_some_and(|answer| answer.route.operation != Operation::ERROR) {
+            self.confirmed(message);
+        } else if let Some(sent) = self.unconfirmed.remove(message) {
+            self.waiting.insert(sent.device.clone(), Instant::now());
+            self.again(sent);
+        }
+    }
+
     /// When to call [`Uplink::flush`] at the latest; `None` when there is nothing to do.
     pub(super) fn next(&self) -> Option<Instant> {
-        if !self.connected {
-            return None;
-        }
-        let resend = self.unconfirmed.values().map(|sent| sent.at + RESEND).min();
-        let soon = (self.greet || !self.dirty.is_empty()).then(|| Instant::now() + Duration::from_millis(50));
-        resend.into_iter().chain(soon).min()
+        let waits = self.connected && (self.greet || !self.dirty.is_empty());
+        waits.then(|| Instant::now() + Duration::from_millis(50))
     }
 
     /// Sends what can be sent now; what the hub has no room for stays for the next time.
@@ -128,16 +181,7 @@ impl Uplink {
             }
         }
         let now = Instant::now();
-        let late: Vec<MessageId> =
-            self.unconfirmed.iter().filter(|(_, s)| now >= s.at + RESEND).map(|(id, _)| id.clone()).collect();
-        for id in late {
-            if let Some(sent) = self.unconfirmed.remove(&id) {
-                self.again(sent);
-            }
-        }
-        let free = |device: &&String| self.waiting.get(*device).is_none_or(|at| now >= *at + WINDOW);
-        let ready: Vec<String> = self.dirty.keys().filter(free).cloned().collect();
-        for device in ready {
+        for device in self.ready(now) {
             let Some(dirty) = self.dirty.remove(&device) else { continue };
             if let Err(error) = self.tell(rows, bus, &device, &dirty, now) {
                 let kept = self.of(&device);
@@ -145,7 +189,19 @@ impl Uplink {
                 kept.state |= dirty.state;
                 return self.refused(&error);
             }
+            self.last = device;
         }
+    }
+
+    /// The devices to tell of now, in turn, as many as may be on their way.
+    fn ready(&self, now: Instant) -> Vec<String> {
+        let under_way = self.unconfirmed.values().filter(|sent| now < sent.at + UNDER_WAY).count();
+        let free = |device: &&String| self.waiting.get(*device).is_none_or(|at| now >= *at + WINDOW);
+        let (from, to) = (Bound::Excluded(&self.last), Bound::Included(&self.last));
+        let after = self.dirty.range::<String, _>((from, Bound::Unbounded));
+        let before = self.dirty.range::<String, _>((Bound::Unbounded, to));
+        let in_turn = after.chain(before).map(|(device, _)| device).filter(free);
+        in_turn.take(MOST_UNDER_WAY.saturating_sub(under_way)).cloned().collect()
     }
 
     fn tell(
@@ -192,7 +248,10 @@ impl Uplink {
         at: Instant,
     ) -> Result<(), SendError> {
         let id = message.header.id.clone();
-        bus.try_send(&ModuleName::EDGE_HUB, message)?;
+        let (envelope, answer) = Envelope::with_reply(message);
+        bus.try_forward(&ModuleName::EDGE_HUB, envelope)?;
+        let answer = Box::pin(tokio::time::timeout(RESEND, answer));
+        self.fates.push(Fate { report: id.clone(), answer });
         // What is told anew need not be confirmed as it was.
         for sent in self.unconfirmed.values_mut().filter(|sent| sent.device == device) {
             sent.what.properties.retain(|property| !what.properties.contains(property));

@@ -9,6 +9,7 @@ use kubeedge_core::{
     kernel::{Module, ModuleContext, Shutdown},
     message::Message,
     name::{Group, ModuleName, Operation},
+    store::MetaStore,
     transport::{Credentials, Endpoint, Link, Listener, Peer, Transport},
     wire::{Codec, GoJson},
 };
@@ -88,8 +89,22 @@ impl Node {
         door: Box<dyn Listener>,
     ) -> Self {
         let transport: Arc<dyn Transport> = Arc::new(transport);
+        Self::run(EdgeHub::new(settings, transport.clone()), transport, door)
+    }
+
+    /// A node whose hub keeps what waits in a store, and a cloud that listens.
+    pub(crate) async fn over(
+        store: Arc<dyn MetaStore>,
+        settings: EdgeHubSettings,
+        transport: impl Transport,
+    ) -> Self {
+        let door = transport.listen(&Endpoint::from("cloud"), &Credentials::default()).await.unwrap();
+        let transport: Arc<dyn Transport> = Arc::new(transport);
+        Self::run(EdgeHub::new(settings, transport.clone()).store(store), transport, door)
+    }
+
+    fn run(hub: EdgeHub, transport: Arc<dyn Transport>, door: Box<dyn Listener>) -> Self {
         let (bus, mut inboxes) = Bus::freeze(modules());
-        let hub = EdgeHub::new(settings, transport.clone());
         let inbox = inboxes.remove(&ModuleName::EDGE_HUB).unwrap();
         let shutdown = Shutdown::new();
         let ctx = ModuleContext { bus: bus.clone(), inbox, shutdown: shutdown.clone() };
@@ -97,15 +112,20 @@ impl Node {
         Self { bus, hub, inboxes, transport, door: Some(door), shutdown, running }
     }
 
-    /// The cloud's end of the next link.
-    pub(crate) async fn cloud(&mut self) -> CloudEnd {
+    /// The cloud's end of the next link, which may have broken already.
+    pub(crate) async fn accept(&mut self) -> CloudEnd {
         let door = self.door.as_mut().unwrap();
         let incoming = tokio::time::timeout(PATIENCE, door.next()).await.expect("nobody dialled").unwrap();
         let peer = incoming.peer().clone();
-        let link = incoming.accept().await.unwrap();
+        CloudEnd { peer, link: incoming.accept().await.unwrap() }
+    }
+
+    /// The cloud's end of the next link, when the node knows of it.
+    pub(crate) async fn cloud(&mut self) -> CloudEnd {
+        let end = self.accept().await;
         let mut up = self.hub.connected();
         tokio::time::timeout(PATIENCE, up.wait_for(|up| *up)).await.unwrap().unwrap();
-        CloudEnd { peer, link }
+        end
     }
 
     pub(crate) fn close_door(&mut self) {
@@ -122,6 +142,17 @@ impl Node {
         let inbox = self.inboxes.get_mut(module).unwrap();
         let next = tokio::time::timeout(PATIENCE, inbox.next()).await;
         next.unwrap_or_else(|_| panic!("nothing came for {module}")).unwrap().message
+    }
+
+    /// Ends the hub in order.
+    pub(crate) async fn stop(self) {
+        self.shutdown.request();
+        tokio::time::timeout(PATIENCE, self.running).await.expect("the hub does not end").unwrap();
+    }
+
+    /// The mailbox of a module, for whoever plays it.
+    pub(crate) fn inbox(&mut self, module: &ModuleName) -> Inbox {
+        self.inboxes.remove(module).unwrap()
     }
 
     /// Breaks the hub off and starts a clone with the same mailbox, as a supervisor does.

@@ -8,6 +8,8 @@
 )]
 
 mod cloud;
+mod cuts;
+mod delivery;
 mod join;
 
 use std::{sync::Arc, time::Duration};
@@ -249,12 +251,38 @@ async fn a_module_that_does_not_read_holds_up_neither_answers_nor_keepalives_nor
 async fn a_cloud_that_is_asked_and_says_nothing_is_left() {
     let mut node = Node::start(settings(), Memory::new()).await;
     let mut cloud = node.cloud().await;
-    let asked = node.bus.request(&ModuleName::EDGE_HUB, query(), Duration::from_secs(60)).await;
-    assert!(matches!(asked, Err(RequestError::Late(..))));
     let began = Instant::now();
+    let bus = node.bus.clone();
+    let asked =
+        tokio::spawn(
+            async move { bus.request(&ModuleName::EDGE_HUB, query(), Duration::from_secs(60)).await },
+        );
+    // Its end of the link is there and answers pings.
     while cloud.try_next().await.is_some() {}
-    assert!(began.elapsed() <= Duration::from_secs(60), "{:?}", began.elapsed());
+    assert!(matches!(asked.await.unwrap(), Err(RequestError::Late(..))));
+    let left = began.elapsed();
+    assert!((90..=120).contains(&left.as_secs()), "{left:?}");
     node.cloud().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_that_went_dead_is_left_within_two_heartbeats() {
+    let network = Faulty::new(Memory::new(), 5);
+    let mut node = Node::start(settings(), network.clone()).await;
+    let mut cloud = node.cloud().await;
+    let reading = tokio::spawn(async move { while cloud.try_next().await.is_some() {} });
+    // Quiet, but alive.
+    tokio::time::sleep(Duration::from_secs(607)).await;
+    assert!(*node.hub.connected().borrow());
+    network.set(Faults { drop: 1.0, ..Faults::default() });
+    let broke = Instant::now();
+    let mut connected = node.hub.connected();
+    connected.wait_for(|up| !up).await.unwrap();
+    assert!(broke.elapsed() <= Duration::from_secs(30), "{:?}", broke.elapsed());
+    network.set(Faults::default());
+    node.cloud().await;
+    assert!(broke.elapsed() <= Duration::from_secs(32), "{:?}", broke.elapsed());
+    reading.await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
