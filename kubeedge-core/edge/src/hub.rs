@@ -27,7 +27,7 @@
 //! - The join trusts nobody on faith; see [`JoinSettings`].
 
 mod connect;
-mod dispatch;
+pub(crate) mod dispatch;
 mod files;
 mod https;
 mod identity;

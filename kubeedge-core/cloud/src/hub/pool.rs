@@ -99,7 +99,7 @@ impl Pool {
     pub(super) fn put_plain(&self, message: Message) -> Put {
         let message = for_the_wire(message);
         let mut inner = self.inner.lock();
-        let size = size(&message);
+        let size = message.size();
         if inner.plain.len() >= MAX_PLAIN || inner.plain_bytes + size > MAX_BYTES {
             return Put::Full;
         }
@@ -113,7 +113,7 @@ impl Pool {
     pub(super) fn next_plain(&self) -> Option<Message> {
         let mut inner = self.inner.lock();
         let message = inner.plain.pop_front()?;
-        inner.plain_bytes = inner.plain_bytes.saturating_sub(size(&message));
+        inner.plain_bytes = inner.plain_bytes.saturating_sub(message.size());
         Some(message)
     }
 
@@ -197,7 +197,7 @@ impl Pool {
         if !newest {
             return inner.queue(&flight.key, &self.wake);
         }
-        let freed = entry.message.take().as_ref().map_or(0, size);
+        let freed = entry.message.take().as_ref().map_or(0, Message::size);
         if flight.message.route.operation == Operation::DELETE || inner.kept.len() > MAX_REMEMBERED {
             inner.kept.remove(&flight.key);
         }
@@ -231,8 +231,8 @@ impl Pool {
 impl Inner {
     fn keep(&mut self, offer: Offer, version: Option<u64>, needs_record: bool, wake: &Notify) -> Put {
         let earlier = self.kept.get(&offer.key);
-        let freed = earlier.and_then(|entry| entry.message.as_ref()).map_or(0, size);
-        let bytes = self.kept_bytes.saturating_sub(freed) + size(&offer.message);
+        let freed = earlier.and_then(|entry| entry.message.as_ref()).map_or(0, Message::size);
+        let bytes = self.kept_bytes.saturating_sub(freed) + offer.message.size();
         if bytes > MAX_BYTES {
             return Put::Full;
         }
@@ -263,11 +263,6 @@ fn for_the_wire(mut message: Message) -> Message {
     message.route.resource = resource::trimmed(&message.route.resource);
     message.header.sync = false;
     message
-}
-
-/// What a message weighs here: its content and a little for the rest.
-fn size(message: &Message) -> usize {
-    message.content.as_json().len() + 256
 }
 
 #[cfg(test)]
@@ -378,6 +373,9 @@ mod tests {
             assert_eq!(pool.put_plain(plain()), Put::Taken);
         }
         assert_eq!(pool.put_plain(plain()), Put::Full);
+        let long = Pool::default();
+        let named = || Message::new(ModuleName::CLOUD_HUB, Operation::RESPONSE, "x".repeat(MAX_BYTES / 3));
+        assert_eq!([(); 3].map(|()| long.put_plain(named())), [Put::Taken, Put::Taken, Put::Full]);
         let big = "x".repeat(MAX_BYTES / 2);
         let heavy = |uid: &str| {
             let mut offer = update(uid, "1");

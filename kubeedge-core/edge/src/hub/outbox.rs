@@ -38,7 +38,7 @@ impl Queue {
     /// Takes a message in, or says that there is no room.
     #[must_use]
     pub(super) fn push(&mut self, message: Message) -> bool {
-        let size = size(&message);
+        let size = message.size();
         let fits = self.messages.len() < MOST && self.bytes.saturating_add(size) <= MOST_BYTES;
         if !fits && !self.messages.is_empty() {
             return false;
@@ -50,24 +50,20 @@ impl Queue {
 
     pub(super) fn pop(&mut self) -> Option<Message> {
         let message = self.messages.pop_front()?;
-        self.bytes -= size(&message);
+        self.bytes -= message.size();
         Some(message)
     }
 
     /// Puts back what was taken out.
     fn unpop(&mut self, message: Message) {
-        self.bytes += size(&message);
+        self.bytes += message.size();
         self.messages.push_front(message);
     }
 
     fn retain(&mut self, keep: impl Fn(&Message) -> bool) {
         self.messages.retain(keep);
-        self.bytes = self.messages.iter().map(size).sum();
+        self.bytes = self.messages.iter().map(Message::size).sum();
     }
-}
-
-fn size(message: &Message) -> usize {
-    message.content.as_json().len()
 }
 
 /// What goes first.

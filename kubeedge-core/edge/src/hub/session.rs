@@ -6,8 +6,10 @@ use futures::{StreamExt, stream::BoxStream};
 use kubeedge_core::{
     bus::Envelope,
     failure::chain,
+    log::{Seldom, shown},
     message::{Content, Message},
     name::{Group, ModuleName, Operation},
+    rate::Rate,
     transport::{Frame, FrameSink, Link, TransportError, TransportKind},
     wire::Codec,
 };
@@ -60,7 +62,7 @@ impl Session<'_> {
     }
 
     async fn read(&self, mut rx: BoxStream<'static, Result<Frame, TransportError>>) -> End {
-        let mut malformed = 0_u64;
+        let malformed = Seldom::default();
         loop {
             let frame = match rx.next().await {
                 None => return End::Closed,
@@ -71,9 +73,9 @@ impl Session<'_> {
             match self.codec.decode(frame) {
                 Ok(message) => self.take(message),
                 Err(error) => {
-                    malformed += 1;
-                    if malformed % 1000 == 1 {
-                        tracing::warn!(error = %chain(&error), malformed, "skipped a frame of the cloud that is no message");
+                    if let Some(unsaid) = malformed.line("") {
+                        let why = chain(&error);
+                        tracing::warn!(error = %shown(&why), unsaid, "skipped a frame of the cloud that is no message");
                     }
                 }
             }
@@ -93,7 +95,7 @@ impl Session<'_> {
         let settings = self.settings;
         let mut beat = tokio::time::interval(settings.heartbeat);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut limit = Limit::new(settings.qps, settings.burst);
+        let mut limit = Rate::new(settings.qps, settings.burst);
         loop {
             let free = limit.free_at();
             let sent = tokio::select! {
@@ -154,57 +156,4 @@ fn keepalive() -> Message {
     Message::new(ModuleName::EDGE_HUB, Operation::KEEPALIVE, "node")
         .in_group(Group::RESOURCE)
         .with(Content::text("ping"))
-}
-
-/// So many messages a second, so many at once after a rest.
-#[derive(Debug)]
-struct Limit {
-    each: Duration,
-    rest: Duration,
-    /// When a bucket that is spent now would be full again.
-    full: Instant,
-}
-
-impl Limit {
-    fn new(qps: u32, burst: u32) -> Self {
-        let each = if qps == 0 { Duration::ZERO } else { Duration::from_secs(1) / qps };
-        Self { each, rest: each * burst.saturating_sub(1), full: Instant::now() }
-    }
-
-    fn free_at(&self) -> Instant {
-        self.full.checked_sub(self.rest).unwrap_or(self.full)
-    }
-
-    fn spend(&mut self) {
-        self.full = self.full.max(Instant::now()) + self.each;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn sixty_messages_go_at_once_and_then_thirty_a_second() {
-        let (mut limit, start) = (Limit::new(30, 60), Instant::now());
-        let mut times = Vec::new();
-        for _ in 0..120 {
-            tokio::time::sleep_until(limit.free_at()).await;
-            limit.spend();
-            times.push(start.elapsed().as_millis());
-        }
-        assert_eq!(times[59], 0);
-        assert!((30..=40).contains(&times[60]), "{}", times[60]);
-        assert!((1990..=2070).contains(&times[119]), "{}", times[119]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn zero_messages_a_second_means_no_limit() {
-        let (mut limit, start) = (Limit::new(0, 0), Instant::now());
-        for _ in 0..1000 {
-            tokio::time::sleep_until(limit.free_at()).await;
-            limit.spend();
-        }
-        assert_eq!(start.elapsed(), Duration::ZERO);
-    }
 }
