@@ -139,6 +139,33 @@ impl Message {
         Self { header, route, content: Content::text(&why.to_string()) }
     }
 
+    /// What it weighs in a queue, in bytes: its content, its texts, and a little for the rest.
+    pub fn size(&self) -> usize {
+        const REST: usize = 256;
+        REST + self.texts().iter().map(|text| text.len()).sum::<usize>() + self.content.as_json().len()
+    }
+
+    /// The longest text of header and route, in bytes; no frame with more than [`json::MAX_TEXT`] is a message.
+    pub fn longest_text(&self) -> usize {
+        self.texts().iter().map(|text| text.len()).max().unwrap_or(0)
+    }
+
+    fn texts(&self) -> [&str; 9] {
+        let Header { id, parent, resource_version, kind, .. } = &self.header;
+        let Route { source, destination, group, operation, resource } = &self.route;
+        [
+            id.as_str(),
+            parent.as_ref().map_or("", |id| id.as_str()),
+            resource_version.as_ref().map_or("", |version| version.as_str()),
+            kind,
+            source.as_str(),
+            destination,
+            group.as_str(),
+            operation.as_str(),
+            resource.as_str(),
+        ]
+    }
+
     /// Whether this message answers another.
     pub fn is_answer(&self) -> bool {
         self.header.parent.is_some()
@@ -174,6 +201,22 @@ mod tests {
         assert_eq!(answer.route.operation, Operation::RESPONSE);
         assert_eq!(answer.route.source, ModuleName::EDGE_CONTROLLER);
         assert_eq!(answer.route.group, Group::RESOURCE);
+    }
+
+    #[test]
+    fn every_text_of_a_message_weighs() {
+        let small = Message::new(ModuleName::EDGED, Operation::QUERY, "a/b/c").size();
+        let long = "x".repeat(1000);
+        let mut message = Message::new(long.clone().into(), long.clone().into(), long.clone())
+            .in_group(long.clone().into())
+            .with(Content::text(&long))
+            .at_version(long.clone())
+            .answering(long.clone().into());
+        message.route.destination = long.clone();
+        message.header.kind = long.clone();
+        message.header.id = long.into();
+        assert!(small < 512 && message.size() >= 10_000, "{small} {}", message.size());
+        assert_eq!(message.longest_text(), 1000);
     }
 
     #[test]

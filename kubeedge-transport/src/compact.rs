@@ -16,7 +16,7 @@ use std::sync::{
 use bincode::{BorrowDecode, Encode, config};
 use bytes::Bytes;
 use kubeedge_core::{
-    message::{Content, Header, Message, Millis, Route},
+    message::{Content, Header, Message, Millis, Route, json::MAX_TEXT},
     name::{Group, MessageId, ModuleName, Operation, ResourceVersion},
     transport::{Frame, Peer},
     wire::{Codec, CodecError, CodecKind, GoJson},
@@ -242,7 +242,13 @@ fn decode(payload: &Bytes) -> Result<Message, CodecError> {
         operation: form.operation.resolve(Operation::of)?,
         resource: form.resource.into(),
     };
-    Ok(Message { header, route, content })
+    let message = Message { header, route, content };
+    match message.longest_text() {
+        length if length > MAX_TEXT => Err(malformed(format!(
+            "a text of header or route is {length} bytes long; at most {MAX_TEXT} are allowed"
+        ))),
+        _ => Ok(message),
+    }
 }
 
 /// Speaks Go's JSON, and the compact form with peers that do; see the module's text. One of it makes a codec of its own

@@ -33,8 +33,10 @@ mod compact;
 mod doors;
 mod fallback;
 mod faulty;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod memory;
-#[cfg(any(feature = "ws", feature = "quic"))]
+#[cfg(feature = "quic")]
 mod places;
 #[cfg(feature = "quic")]
 mod quic;

@@ -26,7 +26,6 @@ impl Places {
     }
 
     /// Whether more than half of them are taken.
-    #[cfg(feature = "quic")]
     pub(crate) fn are_scarce(&self) -> bool {
         self.free.available_permits() < self.count / 2
     }

@@ -8,8 +8,8 @@
 //!
 //! Peers that vanish without a close handshake are normal: Go never performs one.
 
-mod accept;
-mod link;
+pub(crate) mod accept;
+pub(crate) mod link;
 mod wire;
 
 use std::{sync::Arc, time::Duration};
@@ -45,6 +45,9 @@ pub struct WebSocketSettings {
     pub handshake: Duration,
     /// How many handshakes a listener carries out at once; further peers wait.
     pub handshakes: usize,
+    /// How many of them with one address, so that another always finds a place; an IPv6 network of 64 bits counts as
+    /// one. Further peers of the address wait.
+    pub handshakes_of_one: usize,
     /// Whether listeners want client certificates.
     pub client_certificates: ClientCertificates,
 }
@@ -55,6 +58,7 @@ impl Default for WebSocketSettings {
             max_frame: 16 << 20,
             handshake: Duration::from_secs(30),
             handshakes: 256,
+            handshakes_of_one: 192,
             client_certificates: ClientCertificates::Required,
         }
     }
@@ -89,7 +93,7 @@ impl WebSocket {
         self
     }
 
-    fn config(&self) -> WebSocketConfig {
+    pub(crate) fn config(&self) -> WebSocketConfig {
         let mut config = WebSocketConfig::default();
         // The first is held by every idle link, the second filled only when much goes out at once; a larger frame gets the
         // room it needs.

@@ -7,6 +7,8 @@
     clippy::print_stdout
 )]
 
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod kubectl;
 mod parts;
 mod peers;

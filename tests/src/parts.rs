@@ -1,6 +1,7 @@
 //! Cloudcore and edgecore as processes of their own, with Go's configuration files.
 
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -112,6 +113,16 @@ modules:
     /// The ports of the hub and of the service that gives certificates.
     pub fn ports(&self) -> (u16, u16) {
         (self.hub, self.https)
+    }
+
+    /// Where edges connect to, where they join, and where their tunnels are dialled.
+    pub fn doors(&self) -> [SocketAddr; 3] {
+        [self.hub, self.https, self.tunnel].map(|port| SocketAddr::from(([127, 0, 0, 1], port)))
+    }
+
+    /// The memory it holds just now, in bytes.
+    pub fn memory(&self) -> usize {
+        self.running.as_ref().map_or(0, Background::memory)
     }
 }
 

@@ -120,6 +120,13 @@ impl Background {
         self.child.id()
     }
 
+    /// The memory it holds just now, in bytes.
+    pub fn memory(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+        line.trim().trim_end_matches(" kB").parse::<usize>().map_or(0, |kilobytes| kilobytes << 10)
+    }
+
     /// Asks it to end, as a service manager does, and waits; the exit code, or `None` for a signal.
     pub fn stop(&mut self) -> Option<i32> {
         let _ = run(Command::new("kill").args(["-TERM", &self.child.id().to_string()]));

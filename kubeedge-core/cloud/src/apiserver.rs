@@ -28,7 +28,7 @@ mod layout;
 mod local;
 mod openapi;
 mod patch;
-mod protobuf;
+pub(crate) mod protobuf;
 mod registry;
 mod reviews;
 mod schema;

@@ -13,7 +13,7 @@
 mod https;
 mod pair;
 mod secrets;
-mod service;
+pub(crate) mod service;
 mod signing;
 mod tokens;
 
@@ -34,7 +34,7 @@ use tokio::{net::TcpListener, sync::watch};
 
 pub use self::secrets::{CA_SECRET, NAMESPACE, SERVER_SECRET, TOKEN_SECRET};
 use self::{pair::Pair, service::Service, tokens::Tokens};
-use crate::{cluster::Clients, denylist::Denylist, refusals::Refusals};
+use crate::{cluster::Clients, denylist::Denylist};
 
 /// The name of the module that runs the HTTPS service.
 pub const HTTPS: ModuleName = ModuleName::of("https");
@@ -319,7 +319,7 @@ impl Module for CertService {
             days: self.settings.node_certificate_days,
             reserved: self.reserved(),
             denied: self.denied.clone(),
-            refusals: Refusals::default(),
+            refusals: Default::default(),
         });
         tokio::select! {
             () = ctx.shutdown.requested() => {}

@@ -19,6 +19,7 @@ mod pool;
 pub(crate) mod records;
 mod rules;
 mod session;
+mod shares;
 mod upstream;
 
 use std::{
@@ -35,6 +36,7 @@ use kubeedge_core::{
     bus::Envelope,
     failure::BoxError,
     kernel::{Module, ModuleContext, Shutdown},
+    log::{Seldom, shown},
     message::{Content, Message, resource},
     name::{Group, ModuleName, NodeName, Operation},
     transport::{Credentials, Endpoint, Incoming, Link, Listener, Transport},
@@ -46,16 +48,17 @@ use tokio::{
     task::JoinSet,
 };
 
-pub use self::admission::NodeIdentity;
 pub(crate) use self::admission::{Guest, Refusal, certified, is_node_name};
+pub use self::{admission::NodeIdentity, shares::NodeLimits};
 use self::{
     admission::identify,
     pool::Offer,
     records::{Record, Records},
     rules::{Head, Mode},
     session::{End, Handle, Shared},
+    shares::Shares,
 };
-use crate::{denylist::Denylist, refusals::Refusals};
+use crate::denylist::Denylist;
 
 /// The hub's clocks.
 #[derive(Clone, Copy, Debug)]
@@ -86,6 +89,10 @@ pub struct CloudHubSettings {
     pub identity: NodeIdentity,
     /// Objects on their way to one edge at a time; 1 is Go's order, one strictly after the other.
     pub window: usize,
+    /// What one node may have in work.
+    pub per_node: NodeLimits,
+    /// Messages of all edges that one module works on or has waiting at a time; whose turn is next goes round.
+    pub in_work: usize,
     /// The clocks.
     pub times: HubTimes,
     /// The PEM text of the cluster's CA, for edges that ask for it.
@@ -98,6 +105,8 @@ impl Default for CloudHubSettings {
             node_limit: 500,
             identity: NodeIdentity::default(),
             window: 16,
+            per_node: NodeLimits::default(),
+            in_work: 512,
             times: HubTimes::default(),
             cluster_ca: Arc::from(""),
         }
@@ -256,6 +265,9 @@ struct Work {
     recorder: JoinSet<()>,
     /// Numbers whoever comes to a door.
     came: Arc<AtomicU64>,
+    /// Lines about nodes that come and go.
+    greetings: Seldom,
+    partings: Seldom,
     shutdown: Shutdown,
 }
 
@@ -267,8 +279,10 @@ impl Work {
             records: hub.records.clone(),
             times: hub.settings.times,
             window: hub.settings.window.max(1),
+            shares: Arc::new(Shares::new(&ctx.bus, &upstream::RECEIVERS, hub.settings.in_work)),
+            per_node: hub.settings.per_node,
+            complaints: Arc::default(),
             cluster_ca: hub.settings.cluster_ca.clone(),
-            refusals: Arc::default(),
         });
         let mut recorder = JoinSet::new();
         let records = hub.records.clone();
@@ -285,6 +299,8 @@ impl Work {
             served: JoinSet::new(),
             recorder,
             came: Arc::default(),
+            greetings: Seldom::default(),
+            partings: Seldom::default(),
             shutdown: ctx.shutdown.clone(),
         }
     }
@@ -295,9 +311,9 @@ impl Work {
             limit: self.settings.node_limit,
             sessions: self.sessions.clone(),
             denied: self.denied.clone(),
-            refusals: Refusals::default(),
             arrivals: self.arrivals.0.clone(),
             came: self.came.clone(),
+            refusals: Seldom::default(),
         };
         self.doors.spawn(entrance.watch(listener));
     }
@@ -340,12 +356,17 @@ impl Work {
             return;
         }
         if !self.sessions.fits(&node, self.settings.node_limit) {
-            tracing::warn!(%node, limit = self.settings.node_limit, "no room for one more node");
+            if let Some(unsaid) = self.greetings.line(node.as_str()) {
+                let limit = self.settings.node_limit;
+                tracing::warn!(%node, limit, unsaid, "no room for one more node");
+            }
             return;
         }
         let handle = Handle::new(number);
-        let nodes = self.sessions.count() + 1;
-        tracing::info!(%node, peer = ?link.peer.address, serial = guest.serial(), nodes, "node connected");
+        if let Some(unsaid) = self.greetings.line(node.as_str()) {
+            let nodes = self.sessions.count() + 1;
+            tracing::info!(%node, peer = ?link.peer.address, serial = guest.serial(), nodes, unsaid, "node connected");
+        }
         self.sessions.enter(&node, handle.clone());
         self.tell(&node, Operation::of("connected"));
         let shared = match self.shared.codec.for_link(&link.peer) {
@@ -372,10 +393,13 @@ impl Work {
             Ok((node, handle, end)) => {
                 let last = self.sessions.leave(&node, handle.generation);
                 self.inherit(&handle);
-                if matches!(end, End::Malformed(_)) {
-                    tracing::warn!(%node, why = %end, "session ended");
-                } else {
-                    tracing::info!(%node, why = %end, "session ended");
+                if let Some(unsaid) = self.partings.line(node.as_str()) {
+                    let why = end.to_string();
+                    if matches!(end, End::Malformed(_)) {
+                        tracing::warn!(%node, why = %shown(&why), unsaid, "session ended");
+                    } else {
+                        tracing::info!(%node, why = %shown(&why), unsaid, "session ended");
+                    }
                 }
                 if last {
                     self.tell(&node, Operation::of("disconnected"));
@@ -458,15 +482,32 @@ impl Work {
     }
 }
 
+/// The module that a message of an edge is for, for fuzzers.
+#[cfg(feature = "fuzz")]
+pub(crate) fn module_of(node: &NodeName, message: Message) -> Option<(ModuleName, Message)> {
+    match upstream::route(node, message) {
+        upstream::Upstream::Module(module, message) => Some((module, message)),
+        _ => None,
+    }
+}
+
+/// Decides how a message to a node travels, for fuzzers.
+#[cfg(feature = "fuzz")]
+pub(crate) fn travels(node: &NodeName, message: Message) {
+    let _ = rules::is_node_gone(&message);
+    drop(Delivery::of(node, message));
+}
+
 /// Lets peers in at one door.
 struct Entrance {
     identity: NodeIdentity,
     limit: usize,
     sessions: Sessions,
     denied: Denylist,
-    refusals: Refusals,
     arrivals: mpsc::Sender<Arrival>,
     came: Arc<AtomicU64>,
+    /// Lines about those who are not let in.
+    refusals: Seldom,
 }
 
 /// How long confirmations may still be saved at the end.
@@ -504,10 +545,11 @@ impl Entrance {
         let guest = match admitted {
             Ok(guest) => guest,
             Err(refusal) => {
-                if let Some(unsaid) = self.refusals.tell() {
-                    let peer = incoming.peer();
-                    let node: String = peer.claim("node_id").unwrap_or_default().chars().take(253).collect();
-                    tracing::warn!(peer = ?peer.address, node, why = %refusal, unsaid, "refused a peer");
+                let address = incoming.peer().address;
+                let peer = address.map(|address| address.ip().to_string()).unwrap_or_default();
+                if let Some(unsaid) = self.refusals.line(&peer) {
+                    let node = shown(incoming.peer().claim("node_id").unwrap_or_default()).to_string();
+                    tracing::warn!(peer = ?address, node, why = %shown(&refusal.to_string()), unsaid, "refused a peer");
                 }
                 let refuse = incoming.refuse(refusal.to_string());
                 let _ = tokio::time::timeout(Duration::from_secs(10), refuse).await;

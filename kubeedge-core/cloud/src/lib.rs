@@ -11,10 +11,11 @@ pub mod config;
 pub mod core;
 pub mod denylist;
 pub mod devices;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 pub mod hub;
 pub mod informer;
 pub mod kubernetes;
 pub mod objects;
-mod refusals;
 pub mod stream;
 pub mod sync;

@@ -14,7 +14,7 @@ mod downstream;
 mod locations;
 mod nodes;
 mod pods;
-mod upstream;
+pub(crate) mod upstream;
 
 use std::{sync::Arc, time::Duration};
 
@@ -25,6 +25,7 @@ use kubeedge_core::{
     bus::{Bus, Envelope, Inbox},
     failure::BoxError,
     kernel::{Module, ModuleContext},
+    log::Seldom,
     message::Message,
     name::{Group, ModuleName},
 };
@@ -114,7 +115,8 @@ impl Module for EdgeController {
         let access = Access::new(self.caches.pods.clone(), locations, self.settings.restrict_nodes);
         let address = self.settings.address.clone();
         let caches = self.caches.clone();
-        let upstream = Arc::new(Upstream { clients: self.clients.clone(), caches, access, address });
+        let (clients, complaints) = (self.clients.clone(), Seldom::default());
+        let upstream = Arc::new(Upstream { clients, caches, access, address, complaints });
         tokio::select! {
             () = ctx.shutdown.requested() => Ok(()),
             result = downstream.run() => Ok(result?),

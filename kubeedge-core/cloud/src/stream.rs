@@ -22,6 +22,7 @@ use kubeedge_core::{
     failure::{BoxError, Failure},
     kernel::{Module, ModuleContext},
     kinds,
+    log::{Seldom, shown},
     name::{Group, ModuleName, NodeName},
     transport::{Credentials, Endpoint, Incoming, Link, Listener, Peer, Transport},
     tunnel::{CLAIM_NODE, CONNECT_PATH, Connector, Duplex, FrameKind, GoUrl},
@@ -38,7 +39,6 @@ use crate::{
     cluster::{self, Clients, api_path},
     denylist::Denylist,
     hub::{Guest, NodeIdentity, certified, is_node_name},
-    refusals::Refusals,
 };
 
 kinds! {
@@ -271,8 +271,7 @@ const ENTERING: usize = 64;
 impl CloudStream {
     async fn serve(&self, mut listener: Box<dyn Listener>) -> BoxError {
         let (mut entering, mut served) = (JoinSet::new(), JoinSet::new());
-        let refusals = Arc::<Refusals>::default();
-        let mut generation = 0;
+        let (mut generation, refusals) = (0, Arc::new(Seldom::default()));
         loop {
             tokio::select! {
                 incoming = listener.next(), if entering.len() < ENTERING => match incoming {
@@ -343,7 +342,7 @@ async fn announce(clients: &Clients, node: &NodeName, port: Option<u16>) {
 async fn admit(
     incoming: Box<dyn Incoming>,
     admitted: Result<Guest, String>,
-    refusals: Arc<Refusals>,
+    refusals: Arc<Seldom>,
 ) -> Option<(Guest, Link)> {
     match admitted {
         Ok(guest) => match tokio::time::timeout(Duration::from_secs(30), incoming.accept()).await {
@@ -355,8 +354,10 @@ async fn admit(
             Err(_) => None,
         },
         Err(why) => {
-            if let Some(unsaid) = refusals.tell() {
-                tracing::warn!(peer = ?incoming.peer().address, why, unsaid, "refused a tunnel");
+            let address = incoming.peer().address;
+            let peer = address.map(|address| address.ip().to_string()).unwrap_or_default();
+            if let Some(unsaid) = refusals.line(&peer) {
+                tracing::warn!(peer = ?address, why = %shown(&why), unsaid, "refused a tunnel");
             }
             let _ = tokio::time::timeout(Duration::from_secs(10), incoming.refuse(why)).await;
             None

@@ -14,13 +14,13 @@ mod env;
 mod events;
 mod node;
 mod observer;
-mod plan;
+pub(crate) mod plan;
 mod reporter;
 pub mod server;
-mod spec;
+pub(crate) mod spec;
 mod start;
-mod status;
-mod view;
+pub(crate) mod status;
+pub(crate) mod view;
 mod volumes;
 mod worker;
 

@@ -54,7 +54,7 @@
 //! [`EdgeHub::refused`] counts it and the log says so, once for each row and thousand.
 
 mod connect;
-mod dispatch;
+pub(crate) mod dispatch;
 mod files;
 mod https;
 mod identity;

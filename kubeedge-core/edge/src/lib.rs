@@ -8,6 +8,8 @@ pub mod config;
 pub mod core;
 pub mod edged;
 pub mod eventbus;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 pub mod hub;
 pub mod meta;
 pub mod runtime;

@@ -14,7 +14,7 @@
 //! Frames go out as text when the cloud's came as text, which a Go cloud insists on. *Not Go-compatible yet*: bytes that
 //! are no UTF-8 go out as binary all the same, as WebSocket libraries insist, and end the tunnel of a Go cloud.
 
-mod request;
+pub(crate) mod request;
 mod session;
 
 use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};

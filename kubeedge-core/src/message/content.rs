@@ -42,7 +42,8 @@ impl Content {
     /// A JSON document made elsewhere, checked to be one.
     pub fn from_json_bytes(bytes: impl Into<Bytes>) -> Result<Self, ContentError> {
         let bytes = bytes.into();
-        serde_json::from_slice::<serde::de::IgnoredAny>(&bytes)
+        // Parsed as text, not skipped: strings that are no UTF-8 could not be written again.
+        serde_json::from_slice::<&serde_json::value::RawValue>(&bytes)
             .map_err(|source| ContentError { expected: "a JSON document", source })?;
         Ok(if bytes.trim_ascii() == b"null" { Self::Empty } else { Self::Json(bytes) })
     }
@@ -140,6 +141,7 @@ mod tests {
     fn content_that_is_not_json_is_refused() {
         assert!(Content::from_json_bytes("{").is_err());
         assert!(Content::from_json_bytes("").is_err());
+        assert!(Content::from_json_bytes(&b"\"\xff\""[..]).is_err());
         assert!(Content::from_json_bytes(" null ").unwrap().is_empty());
     }
 

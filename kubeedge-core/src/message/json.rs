@@ -17,6 +17,10 @@ use serde_json::value::RawValue;
 use super::{Content, Header, Message, Millis, Route};
 use crate::name::{MessageId, ResourceVersion};
 
+/// The longest text in a header or route, in bytes: MQTT's longest topic, which is the longest resource there is, and
+/// a little.
+pub const MAX_TEXT: usize = (64 << 10) + 1024;
+
 /// A frame does not hold a message.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -241,7 +245,13 @@ any_case_object!(PartsVisitor<'de> -> Parts<'de>, "a KubeEdge message", |key, ma
 }, Parts { header: WireIn::default(), route: Route::default(), content: None });
 
 fn text<'de, A: MapAccess<'de>>(map: &mut A) -> Result<String, A::Error> {
-    Ok(map.next_value::<Option<String>>()?.unwrap_or_default())
+    let text = map.next_value::<Option<String>>()?.unwrap_or_default();
+    if text.len() > MAX_TEXT {
+        let why =
+            format!("a text of header or route is {} bytes long; at most {MAX_TEXT} are allowed", text.len());
+        return Err(de::Error::custom(why));
+    }
+    Ok(text)
 }
 
 struct RouteIn(Route);
@@ -308,6 +318,20 @@ mod tests {
             r#"{"content":{"a":}}"#,
         ] {
             assert!(decode(&Bytes::from(bad)).is_err(), "{bad:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn a_text_of_header_or_route_that_is_too_long_is_refused() {
+        for (field, good) in
+            [("msg_id", true), ("resourceversion", true), ("resource", false), ("group", false)]
+        {
+            let part = if good { "header" } else { "route" };
+            let frame =
+                |length| Bytes::from(format!(r#"{{"{part}":{{"{field}":"{}"}}}}"#, "x".repeat(length)));
+            assert!(decode(&frame(MAX_TEXT)).is_ok());
+            let error = decode(&frame(MAX_TEXT + 1)).unwrap_err().to_string();
+            assert!(error.contains("66561 bytes long; at most 66560") && error.len() < 200, "{error}");
         }
     }
 

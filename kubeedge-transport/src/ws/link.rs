@@ -150,7 +150,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> FrameSink for Sink<S> {
 }
 
 /// Makes a link of a socket whose handshake is done.
-pub(super) fn join<S>(socket: WebSocketStream<S>, peer: Peer, max_frame: usize) -> Link
+pub(crate) fn join<S>(socket: WebSocketStream<S>, peer: Peer, max_frame: usize) -> Link
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {

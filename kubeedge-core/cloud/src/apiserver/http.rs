@@ -11,7 +11,7 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use kubeedge_core::cluster::Body;
 use serde_json::{Value, json};
 
-pub(super) use self::call::Call;
+pub(super) use self::call::{Call, MAX_BODY};
 use self::call::{continued, decode, parse_query, read};
 use super::{
     Server, User, discovery,

@@ -1,8 +1,12 @@
 //! Patches: JSON, merge, and strategic merge with Kubernetes' merge keys.
 
+use json_patch::PatchOperation;
 use serde_json::{Map, Value};
 
-use super::status::Refusal;
+use super::{http::MAX_BODY, status::Refusal};
+
+/// The longest JSON patch; Kubernetes' own limit.
+const MOST_OPERATIONS: usize = 10_000;
 
 /// How the items of a list are told apart when lists are merged.
 pub(super) enum Items {
@@ -45,11 +49,29 @@ pub(super) fn items(around: &str, field: &str) -> Items {
 pub(crate) fn json_patch(mut object: Value, patch: Value) -> Result<Value, Refusal> {
     let patch: json_patch::Patch = serde_json::from_value(patch)
         .map_err(|error| Refusal::bad_request(format!("error decoding patch: {error}")))?;
-    json_patch::patch(&mut object, &patch).map_err(|error| Refusal {
-        code: http::StatusCode::UNPROCESSABLE_ENTITY,
-        reason: "Invalid",
-        ..Refusal::bad_request(error.to_string())
-    })?;
+    if patch.len() > MOST_OPERATIONS {
+        let why =
+            format!("a JSON patch of {} operations; at most {MOST_OPERATIONS} are allowed", patch.len());
+        return Err(Refusal::bad_request(why));
+    }
+    let mut copied = 0;
+    for (at, operation) in patch.0.into_iter().enumerate() {
+        // A few copies of the whole into itself would make gigabytes of nothing.
+        if let PatchOperation::Copy(copy) = &operation {
+            copied += object.pointer(copy.from.as_str()).map_or(0, |value| value.to_string().len());
+            if copied > MAX_BODY {
+                return Err(Refusal::too_large(MAX_BODY));
+            }
+        }
+        json_patch::patch(&mut object, &[operation]).map_err(|mut error| {
+            error.operation = at;
+            Refusal {
+                code: http::StatusCode::UNPROCESSABLE_ENTITY,
+                reason: "Invalid",
+                ..Refusal::bad_request(error.to_string())
+            }
+        })?;
+    }
     Ok(object)
 }
 
@@ -252,6 +274,15 @@ mod tests {
         let patched =
             json_patch(json!({"a": 1}), json!([{"op": "replace", "path": "/a", "value": 3}])).unwrap();
         assert_eq!(patched, json!({"a": 3}));
+    }
+
+    #[test]
+    fn a_json_patch_that_multiplies_its_object_or_never_ends_is_refused() {
+        let copies: Vec<_> =
+            (0..40).map(|at| json!({"op": "copy", "from": "", "path": format!("/c{at}")})).collect();
+        assert_eq!(json_patch(json!({"a": "x".repeat(1000)}), json!(copies)).unwrap_err().code, 413);
+        let tests = vec![json!({"op": "test", "path": "/a", "value": 1}); MOST_OPERATIONS + 1];
+        assert_eq!(json_patch(json!({"a": 1}), json!(tests)).unwrap_err().code, 400);
     }
 
     proptest! {

@@ -16,7 +16,7 @@ use super::{edit::put, registry::text, status::Refusal};
 const MAGIC: &[u8] = b"k8s\0";
 
 /// The object in a body.
-pub(super) fn decode(body: &[u8]) -> Result<Value, Refusal> {
+pub(crate) fn decode(body: &[u8]) -> Result<Value, Refusal> {
     let envelope = body.strip_prefix(MAGIC).ok_or_else(|| broken("it does not begin with k8s"))?;
     let mut raw: &[u8] = &[];
     let mut object = Value::Null;

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::apiserver::edit::put;
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::{OffsetDateTime, PrimitiveDateTime, format_description::well_known::Rfc3339};
 
 use super::{
     defaults,
@@ -46,9 +46,10 @@ pub(crate) struct Deletion {
     pub policy: Option<String>,
 }
 
-/// A moment so many seconds after this one, as Kubernetes writes it.
+/// A moment so many seconds after this one, as Kubernetes writes it; what no calendar holds is its last or first day.
 pub(crate) fn later(moment: OffsetDateTime, seconds: i64) -> String {
-    let moment = moment + time::Duration::seconds(seconds);
+    let end = if seconds < 0 { OffsetDateTime::UNIX_EPOCH } else { PrimitiveDateTime::MAX.assume_utc() };
+    let moment = moment.checked_add(time::Duration::seconds(seconds)).unwrap_or(end);
     moment.replace_nanosecond(0).ok().and_then(|m| m.format(&Rfc3339).ok()).unwrap_or_default()
 }
 

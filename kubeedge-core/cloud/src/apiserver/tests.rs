@@ -170,6 +170,26 @@ async fn bad_input_gets_one_clear_status_and_changes_nothing() {
 }
 
 #[tokio::test]
+async fn times_beyond_every_calendar_are_cut_to_what_there_is() {
+    let cluster = cluster().await;
+    let pods = "/api/v1/namespaces/default/pods";
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n", "containers": [{"name": "c", "image": "i"}]}});
+    assert_eq!(ours(&cluster, "POST", pods, &pod).await.0, 201);
+    let (code, gone) =
+        ours(&cluster, "DELETE", &format!("{pods}/p"), &json!({"gracePeriodSeconds": i64::MAX})).await;
+    assert_eq!(
+        (code, &gone["metadata"]["deletionTimestamp"]),
+        (200, &json!("9999-12-31T23:59:59Z")),
+        "{gone}"
+    );
+    let watch = format!("{pods}?watch=true&timeoutSeconds={}", u64::MAX);
+    let request = Request::builder().uri(watch).body(super::http::full("")).unwrap();
+    let response = cluster.service(&Actor::Ourselves).oneshot(request).await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert!(response.into_body().frame().await.is_some());
+}
+
+#[tokio::test]
 async fn a_node_may_touch_only_what_is_its_own() {
     let cluster = cluster().await;
     let (n1, n2) = (Actor::Node("n1".into()), Actor::Node("n2".into()));

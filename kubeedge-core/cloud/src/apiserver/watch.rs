@@ -26,6 +26,8 @@ const BOOKMARK: Duration = Duration::from_secs(60);
 const BEFORE_END: Duration = Duration::from_secs(2);
 /// How long a watch lasts when its client does not say.
 const DEFAULT_SECONDS: u64 = 1800;
+/// How long a watch lasts at most, whatever its client says.
+const LONGEST_SECONDS: u64 = 86_400;
 /// How many changes are read from the history at once.
 const CHUNK: usize = 64;
 
@@ -75,7 +77,7 @@ pub(super) fn events(
         server.storage.since(version, 1).map_err(|TooOld| Refusal::expired())?;
     }
     let now = Instant::now();
-    let seconds = if watch.seconds == 0 { DEFAULT_SECONDS } else { watch.seconds };
+    let seconds = if watch.seconds == 0 { DEFAULT_SECONDS } else { watch.seconds.min(LONGEST_SECONDS) };
     let end = now + Duration::from_secs(seconds);
     let mut cursor = Cursor {
         version: asked.unwrap_or(0),

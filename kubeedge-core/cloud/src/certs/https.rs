@@ -1,11 +1,12 @@
 //! The listener of the HTTPS service: TLS with a client certificate that may be shown, HTTP/1.1 and HTTP/2.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
 };
+use kubeedge_core::lobby::{Lobby, LobbyLimits};
 use rustls::{
     DigitallySignedStruct, DistinguishedName, SignatureScheme,
     client::danger::HandshakeSignatureValid,
@@ -16,33 +17,54 @@ use rustls::{
 use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,
+    time::Instant,
 };
 use tokio_rustls::TlsAcceptor;
 
 use super::service::{Caller, Service};
 
-/// Connections served at a time; further ones wait in the listening queue.
-const CONNECTIONS: usize = 512;
+/// Connections served at a time and of one address, and how long one may crawl while others wait.
+const LIMITS: LobbyLimits =
+    LobbyLimits { places: 512, of_one: 384, waiting: 512, undisturbed: Duration::from_secs(5) };
 /// A connection may take this long in all: every exchange here is one short request.
 const LIFETIME: Duration = Duration::from_secs(60);
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// Serves connections until dropped.
 pub(super) async fn serve(listener: TcpListener, tls: TlsAcceptor, service: Arc<Service>) {
-    let mut connections = JoinSet::new();
+    let mut lobby = Lobby::new(LIMITS);
+    let (mut connections, mut running) = (JoinSet::new(), HashMap::new());
     loop {
-        tokio::select! {
-            accepted = listener.accept(), if connections.len() < CONNECTIONS => match accepted {
-                Ok((socket, from)) => {
-                    connections.spawn(connection(socket, from, tls.clone(), service.clone()));
+        while let Some((socket, from)) = lobby.admit() {
+            let task = connections.spawn(connection(socket, from, tls.clone(), service.clone()));
+            lobby.begin(task.id(), from);
+            running.insert(task.id(), task);
+        }
+        let overdue = lobby.overdue();
+        let when = overdue.map_or_else(Instant::now, |(when, _)| when);
+        let done = tokio::select! {
+            accepted = listener.accept(), if lobby.has_room() => {
+                match accepted {
+                    // Whoever has to go for it is not told: it has said nothing yet.
+                    Ok((socket, from)) => drop(lobby.enter(socket, from)),
+                    Err(error) => {
+                        // Out of file descriptors, most likely: give others time to end.
+                        tracing::warn!(error = %error, "a connection was not accepted");
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    }
                 }
-                Err(error) => {
-                    // Out of file descriptors, most likely: give others time to end.
-                    tracing::warn!(error = %error, "a connection was not accepted");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-            },
-            Some(_) = connections.join_next() => {}
+                None
+            }
+            Some(done) = connections.join_next_with_id() => {
+                Some(done.map_or_else(|error| error.id(), |(task, ())| task))
+            }
+            () = tokio::time::sleep_until(when), if overdue.is_some() => overdue.map(|(_, task)| task),
+        };
+        if let Some(task) = done {
+            lobby.done(task);
+            if let Some(running) = running.remove(&task) {
+                running.abort();
+            }
         }
     }
 }

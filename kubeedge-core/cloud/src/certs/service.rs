@@ -8,6 +8,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use kubeedge_core::{
     bus::Bus,
     failure::BoxError,
+    log::{Seldom, shown},
     message::{Content, Message},
     name::{Group, ModuleName, Operation},
     pki::{Authority, Names},
@@ -18,7 +19,6 @@ use serde_json::{Value, json};
 use crate::{
     cluster::{self, Clients, api_path},
     denylist::Denylist,
-    refusals::Refusals,
 };
 
 /// The largest report of a task.
@@ -26,28 +26,29 @@ const MAX_REPORT: usize = 3 << 20;
 
 /// Who asks.
 #[derive(Clone, Debug)]
-pub(super) struct Caller {
-    pub(super) from: SocketAddr,
+pub(crate) struct Caller {
+    pub(crate) from: SocketAddr,
     /// The certificate shown; the caller holds its key, nothing else is known of it.
-    pub(super) certificate: Option<CertificateDer<'static>>,
+    pub(crate) certificate: Option<CertificateDer<'static>>,
 }
 
 #[derive(Debug)]
-pub(super) struct Service {
-    pub(super) authority: Arc<Authority>,
-    pub(super) clients: Arc<Clients>,
-    pub(super) bus: Bus,
-    pub(super) days: u32,
+pub(crate) struct Service {
+    pub(crate) authority: Arc<Authority>,
+    pub(crate) clients: Arc<Clients>,
+    pub(crate) bus: Bus,
+    pub(crate) days: u32,
     /// Names that no node gets a certificate for.
-    pub(super) reserved: Names,
-    pub(super) denied: Denylist,
-    pub(super) refusals: Refusals,
+    pub(crate) reserved: Names,
+    pub(crate) denied: Denylist,
+    /// Lines about those who get nothing.
+    pub(crate) refusals: Seldom,
 }
 
 pub(super) type Answer = Response<Full<Bytes>>;
 
 impl Service {
-    pub(super) async fn answer<B>(&self, caller: &Caller, request: Request<B>) -> Answer
+    pub(crate) async fn answer<B>(&self, caller: &Caller, request: Request<B>) -> Answer
     where
         B: http_body::Body<Data = Bytes> + Send,
         B::Error: Into<BoxError>,
@@ -75,9 +76,9 @@ impl Service {
 
     /// Logs a refusal, with no more lines than are good.
     pub(super) fn tell(&self, caller: &Caller, node: &str, why: &str) {
-        if let Some(unsaid) = self.refusals.tell() {
-            let node: String = node.chars().take(253).collect();
-            tracing::warn!(peer = %caller.from, node, why, unsaid, "refused a request");
+        if let Some(unsaid) = self.refusals.line(&caller.from.ip().to_string()) {
+            let (node, why) = (shown(node), shown(why));
+            tracing::warn!(peer = %caller.from, %node, %why, unsaid, "refused a request");
         }
     }
 

@@ -8,6 +8,7 @@ use std::{
 use kube::core::Status;
 use kubeedge_core::{
     bus::Envelope,
+    log::{Seldom, shown},
     message::{Content, Message},
     name::{Group, ModuleName, NodeName, Operation},
 };
@@ -48,12 +49,14 @@ pub(super) struct Reports {
     waiting: usize,
     busy: HashSet<ObjectKey>,
     writing: JoinSet<Written>,
+    complaints: Seldom,
 }
 
 impl Reports {
     pub(super) fn new(clients: Arc<Clients>, devices: Arc<Informer>) -> Self {
         let (pending, busy) = (HashMap::new(), HashSet::new());
-        Self { clients, devices, pending, waiting: 0, busy, writing: JoinSet::new() }
+        let (writing, complaints) = (JoinSet::new(), Seldom::default());
+        Self { clients, devices, pending, waiting: 0, busy, writing, complaints }
     }
 
     pub(super) fn has_room(&self) -> bool {
@@ -68,14 +71,13 @@ impl Reports {
             return;
         }
         let Some((node, key)) = device_of(&text) else {
-            tracing::debug!(resource = %text, "not a report of a device");
+            tracing::debug!(resource = %shown(&text), "not a report of a device");
             return;
         };
         let device = self.devices.get(&key);
         let owned = device.as_ref().and_then(|device| DeviceView::of(device).ok());
         if owned.is_none_or(|view| view.node.as_ref() != Some(&node)) {
-            tracing::warn!(%node, device = %key.name, "a report of a device that is not the node's");
-            return;
+            return self.complain(&node, &key, "a report of a device that is not the node's");
         }
         let content = &envelope.message.content;
         let pending = self.pending.entry(key.clone()).or_default();
@@ -84,7 +86,7 @@ impl Reports {
         } else if text.contains("state/update") {
             content.decode::<StateReport>().map(|report| pending.state = Some(report.device))
         } else {
-            tracing::debug!(resource = %text, "not a report of a device");
+            tracing::debug!(resource = %shown(&text), "not a report of a device");
             return self.forget_if_empty(&key);
         };
         match read {
@@ -94,9 +96,16 @@ impl Reports {
                 self.write(key);
             }
             Err(error) => {
-                tracing::warn!(%node, device = %key.name, error = %error, "an unreadable report");
+                self.complain(&node, &key, &format!("an unreadable report: {error}"));
                 self.forget_if_empty(&key);
             }
+        }
+    }
+
+    /// A line about a report that is not taken, no more than one a second for each node.
+    fn complain(&self, node: &NodeName, device: &ObjectKey, why: &str) {
+        if let Some(unsaid) = self.complaints.line(node.as_str()) {
+            tracing::warn!(%node, device = %shown(&device.name), why = %shown(why), unsaid, "a report is not taken");
         }
     }
 

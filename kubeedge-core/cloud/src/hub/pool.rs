@@ -144,7 +144,7 @@ impl Pool {
     pub(super) fn put_plain(&self, message: Message) -> Put {
         let (lane, message) = (rules::lane(&message), for_the_wire(message));
         let mut inner = self.inner.lock();
-        let size = size(&message);
+        let size = message.size();
         if inner.plain.len() >= MAX_PLAIN || inner.plain_bytes + size > MAX_BYTES {
             return Put::Full;
         }
@@ -237,7 +237,7 @@ impl Pool {
         if !newest {
             return inner.queue(&flight.key, &self.wake);
         }
-        let freed = entry.message.take().as_ref().map_or(0, size);
+        let freed = entry.message.take().as_ref().map_or(0, Message::size);
         if flight.message.route.operation == Operation::DELETE || inner.kept.len() > MAX_REMEMBERED {
             inner.kept.remove(&flight.key);
         }
@@ -271,7 +271,7 @@ impl Pool {
 impl Inner {
     fn next_plain(&mut self, lane: Lane) -> Option<Message> {
         let message = self.plain.of(lane).pop_front()?;
-        self.plain_bytes = self.plain_bytes.saturating_sub(size(&message));
+        self.plain_bytes = self.plain_bytes.saturating_sub(message.size());
         Some(message)
     }
 
@@ -297,8 +297,8 @@ impl Inner {
 
     fn keep(&mut self, offer: Offer, version: Option<u64>, needs_record: bool, wake: &Notify) -> Put {
         let earlier = self.kept.get(&offer.key);
-        let freed = earlier.and_then(|entry| entry.message.as_ref()).map_or(0, size);
-        let bytes = self.kept_bytes.saturating_sub(freed) + size(&offer.message);
+        let freed = earlier.and_then(|entry| entry.message.as_ref()).map_or(0, Message::size);
+        let bytes = self.kept_bytes.saturating_sub(freed) + offer.message.size();
         if bytes > MAX_BYTES {
             return Put::Full;
         }
@@ -335,11 +335,6 @@ fn for_the_wire(mut message: Message) -> Message {
 /// How many objects of the later lane may be on their way at once.
 fn later_window(window: usize) -> usize {
     (window - window / 4).max(1)
-}
-
-/// What a message weighs here: its content and a little for the rest.
-fn size(message: &Message) -> usize {
-    message.content.as_json().len() + 256
 }
 
 #[cfg(test)]
@@ -512,6 +507,9 @@ mod tests {
             assert_eq!(pool.put_plain(plain()), Put::Taken);
         }
         assert_eq!(pool.put_plain(plain()), Put::Full);
+        let long = Pool::default();
+        let named = || Message::new(ModuleName::CLOUD_HUB, Operation::RESPONSE, "x".repeat(MAX_BYTES / 3));
+        assert_eq!([(); 3].map(|()| long.put_plain(named())), [Put::Taken, Put::Taken, Put::Full]);
         let pool = Pool::default();
         let big = "x".repeat(MAX_BYTES / 2);
         let heavy = |uid: &str| {

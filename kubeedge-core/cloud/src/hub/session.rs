@@ -8,7 +8,8 @@ use std::{
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use kubeedge_core::{
-    bus::{Bus, Envelope},
+    bus::Bus,
+    log::{Seldom, shown},
     message::{Content, Message},
     name::{Group, ModuleName, NodeName, Operation},
     transport::{FrameSink, Link, TransportError, TransportKind},
@@ -21,12 +22,9 @@ use super::{
     Delivery, HubTimes,
     pool::{Flight, Key, Next, Pool, Put},
     records::{Confirmed, Known, Records},
+    shares::{InWork, NodeLimits, Shares},
     upstream::{self, Upstream},
 };
-use crate::refusals::Refusals;
-
-/// Messages of one edge that modules may be working on at a time; the edge is not read further meanwhile.
-const OUTSTANDING: usize = 32;
 
 /// Messages written in a row before confirmations and clocks are looked at.
 const WRITES: usize = 64;
@@ -58,8 +56,11 @@ pub(super) struct Shared {
     pub(super) records: Arc<Records>,
     pub(super) times: HubTimes,
     pub(super) window: usize,
+    pub(super) shares: Arc<Shares>,
+    pub(super) per_node: NodeLimits,
+    /// Lines about what nodes do wrong.
+    pub(super) complaints: Arc<Seldom>,
     pub(super) cluster_ca: Arc<str>,
-    pub(super) refusals: Arc<Refusals>,
 }
 
 /// The handle by which the hub reaches a session.
@@ -110,32 +111,28 @@ struct Reader<'a> {
     alive: Instant,
 }
 
-type Answers = FuturesUnordered<tokio::sync::oneshot::Receiver<Message>>;
-
 impl Reader<'_> {
     async fn run(
         mut self,
         mut rx: futures::stream::BoxStream<'static, Result<kubeedge_core::transport::Frame, TransportError>>,
     ) -> End {
-        let mut answers = Answers::new();
+        let mut work = InWork::new(&self.shared.shares, self.shared.per_node);
         loop {
-            let full = answers.len() >= OUTSTANDING;
-            if full {
-                // Silence counts while we listen only: an API server that is slow must not cost the node its session.
-                self.alive = Instant::now();
-            }
+            let (full, rest) = (work.is_full(), work.rests_until());
+            let listens = !full && rest.is_none();
+            let before = Instant::now();
             let silent = self.alive + self.shared.times.keepalive;
             tokio::select! {
                 // In this order: a keepalive that waits to be read must be seen before the silence is.
                 biased;
-                Some(answer) = answers.next() => {
+                answer = work.next() => {
                     // A module that is done without an answer drops its end.
                     // One for which there is no room ends the session, and with it the edge's request.
-                    if let Ok(answer) = answer {
+                    if let Some(answer) = answer {
                         let _ = deliver(self.node, self.handle, &self.shared.records, answer);
                     }
                 }
-                frame = rx.next(), if !full => {
+                frame = rx.next(), if listens => {
                     let message = match frame {
                         None => return End::Closed,
                         Some(Err(error)) => return error.into(),
@@ -144,16 +141,25 @@ impl Reader<'_> {
                             Err(error) => return error.into(),
                         },
                     };
+                    work.has_read();
                     let before = Instant::now();
-                    self.take(message, &mut answers).await;
+                    self.take(message, &mut work).await;
                     self.alive += before.elapsed();
                 }
-                () = tokio::time::sleep_until(silent) => return End::Silent(self.shared.times.keepalive),
+                () = tokio::time::sleep_until(rest.unwrap_or(silent)), if !full => {
+                    if listens {
+                        return End::Silent(self.shared.times.keepalive);
+                    }
+                }
+            }
+            if !listens {
+                // Silence counts while we listen only: an API server that is slow must not cost the node its session.
+                self.alive += before.elapsed();
             }
         }
     }
 
-    async fn take(&mut self, message: Message, answers: &mut Answers) {
+    async fn take(&mut self, message: Message, work: &mut InWork<'_>) {
         let node = self.node;
         match upstream::route(node, message.clone()) {
             Upstream::Keepalive => self.alive = Instant::now(),
@@ -163,31 +169,25 @@ impl Reader<'_> {
                 }
             }
             Upstream::EdgeError => {
-                tracing::warn!(%node, resource = %message.route.resource, why = ?message.content, "the edge reports an error");
+                if let Some(unsaid) = self.shared.complaints.line(node.as_str()) {
+                    let resource = shown(message.route.resource.as_str());
+                    tracing::warn!(%node, %resource, why = ?message.content, unsaid, "the edge reports an error");
+                }
             }
             Upstream::Control => self.plain(upstream::control_answer(&message)),
             Upstream::ClusterCa => self.plain(cluster_ca(&message, &self.shared.cluster_ca)),
             Upstream::Ignored(what) => {
-                tracing::debug!(%node, resource = %message.route.resource, what, "ignored a message");
+                tracing::debug!(%node, resource = %shown(message.route.resource.as_str()), what, "ignored a message");
             }
             Upstream::OfAnother(named) => {
-                if let Some(unsaid) = self.shared.refusals.tell() {
-                    let named: String = named.chars().take(253).collect();
-                    tracing::warn!(%node, named, unsaid, "refused a message of a node that names another");
+                if let Some(unsaid) = self.shared.complaints.line(node.as_str()) {
+                    tracing::warn!(%node, named = %shown(&named), unsaid, "refused a message of a node that names another");
                 }
             }
             Upstream::Tasks(message) => {
                 self.shared.bus.publish(&Group::TASK_MANAGER, message).await;
             }
-            Upstream::Module(module, message) => self.forward(&module, message, answers).await,
-        }
-    }
-
-    async fn forward(&self, module: &ModuleName, message: Message, answers: &mut Answers) {
-        let (envelope, answer) = Envelope::with_reply(message);
-        match self.shared.bus.forward(module, envelope).await {
-            Ok(()) => answers.push(answer),
-            Err(error) => tracing::debug!(node = %self.node, error = %error, "nobody takes a message"),
+            Upstream::Module(module, message) => work.hand(&self.shared.bus, module, message),
         }
     }
 

@@ -10,6 +10,10 @@ use super::rules;
 /// The router of user messages.
 pub(super) const ROUTER: ModuleName = ModuleName::of("router");
 
+/// The modules that messages of edges go to, one each.
+pub(super) const RECEIVERS: [ModuleName; 4] =
+    [ModuleName::EDGE_CONTROLLER, ModuleName::DEVICE_CONTROLLER, ModuleName::DYNAMIC_CONTROLLER, ROUTER];
+
 /// What is to be done with a message from an edge.
 #[derive(Debug, PartialEq)]
 pub(super) enum Upstream {

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::PodSpec;
 use kube::core::Status;
-use kubeedge_core::name::NodeName;
+use kubeedge_core::{
+    log::{Seldom, shown},
+    name::NodeName,
+};
 use parking_lot::Mutex;
 use serde::Deserialize;
 
@@ -23,6 +26,7 @@ pub(super) struct Access {
     pods: Arc<Informer>,
     locations: Arc<Mutex<Locations>>,
     restrict: bool,
+    complaints: Seldom,
 }
 
 #[derive(Deserialize)]
@@ -49,7 +53,7 @@ struct Bound {
 
 impl Access {
     pub(super) fn new(pods: Arc<Informer>, locations: Arc<Mutex<Locations>>, restrict: bool) -> Self {
-        Self { pods, locations, restrict }
+        Self { pods, locations, restrict, complaints: Seldom::default() }
     }
 
     /// Whether a pod of the node refers to the ConfigMap or Secret that is asked for.
@@ -71,7 +75,10 @@ impl Access {
             Referent::ConfigMap => "configmap",
             Referent::Secret => "secret",
         };
-        tracing::warn!(node = %ask.node, what, namespace = ask.namespace, name = ask.name, "a node asks for what no pod of it refers to");
+        if let Some(unsaid) = self.complaints.line(ask.node.as_str()) {
+            let (namespace, name) = (shown(ask.namespace), shown(ask.name));
+            tracing::warn!(node = %ask.node, what, %namespace, %name, unsaid, "a node asks for what no pod of it refers to");
+        }
         Err(not_yours(what, ask))
     }
 

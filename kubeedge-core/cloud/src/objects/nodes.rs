@@ -47,7 +47,7 @@ impl Upstream {
     /// Labels and annotations only; answered when it worked, as in Go.
     pub(super) async fn update_node(&self, ask: &Ask<'_>) -> Option<Message> {
         let done = self.merge_node_metadata(ask).await;
-        answered_when_done(ask, done)
+        self.answered_when_done(ask, done)
     }
 
     async fn merge_node_metadata(&self, ask: &Ask<'_>) -> Answered {
@@ -85,7 +85,7 @@ impl Upstream {
             }
             "update" => {
                 let done = self.merge_node_status(ask).await;
-                answered_when_done(ask, done).map(renamed)
+                self.answered_when_done(ask, done).map(renamed)
             }
             _ => None,
         }
@@ -111,6 +111,17 @@ impl Upstream {
         ask.client.merge(&path, &json!({"status": status})).await
     }
 
+    /// Failures of these requests are not answered; the edge tries again with its next one.
+    fn answered_when_done(&self, ask: &Ask<'_>, done: Answered) -> Option<Message> {
+        match done {
+            Ok(_) => Some(answer::response(ask.message, Content::text("OK"))),
+            Err(status) => {
+                self.complain(ask, &status, "a node was not updated");
+                None
+            }
+        }
+    }
+
     /// Writes down which cloudcore the node is connected to; three attempts, a second apart.
     pub(super) async fn annotate(&self, node: &NodeName) {
         let patch = json!({"metadata": {"annotations": {CLOUDCORE: self.address}}});
@@ -125,17 +136,6 @@ impl Upstream {
                 Err(status) if status.is_not_found() => return,
                 Err(status) => tracing::warn!(%node, attempt, error = %status, "a node was not annotated"),
             }
-        }
-    }
-}
-
-/// Failures of these requests are not answered; the edge tries again with its next one.
-fn answered_when_done(ask: &Ask<'_>, done: Answered) -> Option<Message> {
-    match done {
-        Ok(_) => Some(answer::response(ask.message, Content::text("OK"))),
-        Err(status) => {
-            tracing::warn!(node = %ask.node, error = %status, "a node was not updated");
-            None
         }
     }
 }

@@ -6,6 +6,7 @@ use base64::Engine as _;
 use http::Method;
 use kube::core::Status;
 use kubeedge_core::{
+    log::{Seldom, shown},
     message::{Message, resource},
     name::NodeName,
 };
@@ -42,6 +43,8 @@ pub(super) struct Upstream {
     pub(super) caches: Caches,
     pub(super) access: Access,
     pub(super) address: String,
+    /// Lines about what nodes ask in vain.
+    pub(super) complaints: Seldom,
 }
 
 /// One request, taken apart.
@@ -73,12 +76,12 @@ impl Upstream {
             return Vec::new();
         }
         let (Some(namespace), Some(kind)) = (parts.next(), parts.next()) else {
-            tracing::debug!(resource = text, operation, "not a request for an object");
+            tracing::debug!(resource = %shown(text), operation = %shown(operation), "not a request for an object");
             return Vec::new();
         };
         let name = parts.next().unwrap_or_default();
         if parts.next().is_some() {
-            tracing::debug!(resource = text, operation, "not a request for an object");
+            tracing::debug!(resource = %shown(text), operation = %shown(operation), "not a request for an object");
             return Vec::new();
         }
         let client = self.clients.of(&node);
@@ -140,7 +143,7 @@ impl Upstream {
             }
             ("volumeattachment", "query") => api_path(STORAGE, &["volumeattachments", ask.name]),
             _ => {
-                tracing::debug!(node = %ask.node, kind, operation, "nobody handles this request");
+                tracing::debug!(node = %ask.node, kind = %shown(kind), operation = %shown(operation), "nobody handles this request");
                 return None;
             }
         };
@@ -217,13 +220,23 @@ impl Upstream {
             _ => return,
         };
         if let Err(status) = done {
-            tracing::warn!(node = %ask.node, event = ask.name, error = %status, "an event was not recorded");
+            self.complain(ask, &status, "an event was not recorded");
+        }
+    }
+}
+
+impl Upstream {
+    /// A line about what is not answered, no more than one a second for each node.
+    pub(super) fn complain(&self, ask: &Ask<'_>, status: &Status, what: &'static str) {
+        if let Some(unsaid) = self.complaints.line(ask.node.as_str()) {
+            let (name, why) = (shown(ask.name), status.to_string());
+            tracing::warn!(node = %ask.node, %name, error = %shown(&why), unsaid, what);
         }
     }
 }
 
 /// The patch in `{"event":…,"patchData":"…"}`: as text, or in base64.
-fn event_patch(message: &Message) -> Option<Vec<u8>> {
+pub(crate) fn event_patch(message: &Message) -> Option<Vec<u8>> {
     #[derive(serde::Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Body {

@@ -13,11 +13,11 @@
 //! | `/healthz…` | `ok` |
 
 mod cri_log;
-mod exec;
+pub(crate) mod exec;
 mod lists;
 mod logs;
-mod query;
-mod remote;
+pub(crate) mod query;
+pub(crate) mod remote;
 mod tail;
 
 use std::{convert::Infallible, fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};

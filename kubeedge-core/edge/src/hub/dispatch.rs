@@ -27,20 +27,20 @@ const LINK_OPERATIONS: [&str; 3] = ["config", "ping", "pong"];
 
 /// What is to be done with a message nobody waits for.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Target {
+pub(crate) enum Target {
     Module(ModuleName),
     /// For nobody here, and why.
     Nobody(&'static str),
 }
 
 /// The answer to a message of the link layer itself; `None` for any other message.
-pub(super) fn link_answer(message: &Message) -> Option<Message> {
+pub(crate) fn link_answer(message: &Message) -> Option<Message> {
     let is_ours = LINK_OPERATIONS.contains(&message.route.operation.as_str());
     is_ours.then(|| message.answer(Content::text("ack")))
 }
 
 /// Whom a message is for that answers no request that waits.
-pub(super) fn target(message: &Message) -> Target {
+pub(crate) fn target(message: &Message) -> Target {
     let route = &message.route;
     match (route.group.as_str(), route.source.as_str()) {
         ("twin", _) => Target::Module(ModuleName::TWIN),

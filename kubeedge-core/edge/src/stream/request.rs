@@ -33,7 +33,7 @@ const PATH: &AsciiSet = &NON_ALPHANUMERIC
 
 /// A request the cloud makes that cannot be passed on.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum RequestError {
+pub(crate) enum RequestError {
     #[error("the cloud's connector is not readable: {0}")]
     Json(#[from] serde_json::Error),
     #[error("the cloud asks for a path or query that cannot be in a request: {0}")]
@@ -44,7 +44,7 @@ pub(super) enum RequestError {
 
 /// A request for the node's API.
 #[derive(Debug)]
-pub(super) struct Local {
+pub(crate) struct Local {
     pub(super) method: Method,
     pub(super) target: PathAndQuery,
     pub(super) headers: HeaderMap,
@@ -52,7 +52,7 @@ pub(super) struct Local {
 
 impl Local {
     /// Reads a connector. Its host is not looked at: there is one API only.
-    pub(super) fn read(data: &[u8]) -> Result<Self, RequestError> {
+    pub(crate) fn read(data: &[u8]) -> Result<Self, RequestError> {
         let connector: Connector = serde_json::from_slice(data)?;
         let method = match &connector.method {
             Some(method) => Method::from_bytes(method.as_bytes())?,
@@ -62,7 +62,7 @@ impl Local {
     }
 
     /// The request for a body: a plain GET.
-    pub(super) fn plain(mut self) -> Self {
+    pub(crate) fn plain(mut self) -> Self {
         for name in [CONNECTION, UPGRADE] {
             self.headers.remove(name);
         }
@@ -72,7 +72,7 @@ impl Local {
     }
 
     /// The request as it is written to a connection.
-    pub(super) fn head(&self) -> Vec<u8> {
+    pub(crate) fn head(&self) -> Vec<u8> {
         let mut head = String::new();
         // Writing to a String does not fail.
         let _ = write!(head, "{} {} HTTP/1.1\r\n", self.method, self.target);

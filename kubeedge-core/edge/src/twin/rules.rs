@@ -79,7 +79,8 @@ impl Side {
     fn take(&mut self, patch: &SidePatch, origin: Origin, now: i64) -> bool {
         let mut version = self.version.unwrap_or_default();
         match origin {
-            Origin::Local | Origin::Mapper => version.edge += 1,
+            // A peer may have sent the largest number there is.
+            Origin::Local | Origin::Mapper => version.edge = version.edge.saturating_add(1),
             Origin::Detail => {}
             Origin::Cloud => match patch.version {
                 Some(wanted) if version.cloud <= wanted.cloud && version.edge <= wanted.edge => {
@@ -96,7 +97,7 @@ impl Side {
         self.value = None;
         self.timestamp = 0;
         if let Some(version) = &mut self.version {
-            version.edge += 1;
+            version.edge = version.edge.saturating_add(1);
         }
     }
 }
@@ -288,6 +289,18 @@ mod tests {
             cloud,
             r#"{"actual":{"value":"27","metadata":{"timestamp":9}},"optional":true,"metadata":{"type":"int"},"actual_version":{"cloud":0,"edge":2}}"#
         );
+    }
+
+    #[test]
+    fn a_version_at_its_end_stays_there() {
+        let mut twins = Twins::new();
+        let largest = format!(r#"{{"cloud":{0},"edge":{0}}}"#, i64::MAX);
+        let wish =
+            format!(r#"{{"twin":{{"t":{{"expected":{{"value":"1"}},"expected_version":{largest}}}}}}}"#);
+        run(&mut twins, &wish, Origin::Cloud).unwrap();
+        run(&mut twins, r#"{"twin":{"t":{"expected":{"value":"2"}}}}"#, Origin::Local).unwrap();
+        run(&mut twins, r#"{"twin":{"t":null}}"#, Origin::Local).unwrap();
+        assert_eq!(twins["t"].expected.version, Some(Version { cloud: i64::MAX, edge: i64::MAX }));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::apiserver::{
 };
 
 /// The largest body; Kubernetes' own limit.
-const MAX_BODY: usize = 3 << 20;
+pub(in crate::apiserver) const MAX_BODY: usize = 3 << 20;
 
 /// A request, taken apart.
 #[derive(Debug)]

@@ -39,13 +39,13 @@ pub(super) struct Session {
 
 /// A command and who wants what of it.
 #[derive(Debug)]
-pub(super) struct Task {
-    pub(super) attach: bool,
-    pub(super) what: ExecSpec,
-    pub(super) stdout: bool,
-    pub(super) stderr: bool,
+pub(crate) struct Task {
+    pub(crate) attach: bool,
+    pub(crate) what: ExecSpec,
+    pub(crate) stdout: bool,
+    pub(crate) stderr: bool,
     /// Whether the client can end its input without ending the connection.
-    pub(super) half_closes: bool,
+    pub(crate) half_closes: bool,
 }
 
 impl Task {

@@ -29,7 +29,7 @@ use crate::channel::{CLOSE, RESIZE, STATUS, STDERR, STDIN, STDOUT};
 /// is lost.
 const PARTING: Duration = Duration::from_secs(5);
 
-type Input = Option<Box<dyn AsyncWrite + Send + Unpin>>;
+pub(crate) type Input = Option<Box<dyn AsyncWrite + Send + Unpin>>;
 
 /// Carries a command's input and output until it ends or the client leaves, which ends the command.
 pub(super) async fn run<S>(
@@ -114,7 +114,7 @@ struct Size {
 }
 
 /// Hands the client's words on until it leaves.
-async fn listen(
+pub(crate) async fn listen(
     from: &mut (impl Stream<Item = Result<Message, Error>> + Unpin),
     task: &Task,
     mut stdin: Input,

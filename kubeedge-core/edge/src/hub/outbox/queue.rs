@@ -38,7 +38,7 @@ impl Queue {
 
 /// What a message weighs.
 pub(super) fn size(message: &Message) -> usize {
-    message.content.as_json().len()
+    message.size()
 }
 
 #[cfg(test)]

@@ -1,0 +1,54 @@
+//! Doors for fuzzers: what reads bytes of edges and clients, without the sockets around it. No stable interface.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use kubeedge_core::{bus::Bus, cluster::ClusterApi, message::Message, name::NodeName, pki::Authority};
+use rustls::pki_types::CertificateDer;
+
+use crate::{
+    certs::service::{Caller, Service},
+    cluster::Clients,
+    hub, objects,
+};
+
+/// The object in a protobuf body of a Kubernetes client, if it is read.
+#[cfg(feature = "embedded-apiserver")]
+pub fn protobuf(body: &[u8]) -> Option<serde_json::Value> {
+    crate::apiserver::protobuf::decode(body).ok()
+}
+
+/// The module and the resource a message of this node's edge goes to, if it goes to one.
+pub fn upstream(node: &NodeName, message: Message) -> Option<(String, Message)> {
+    let _ = objects::upstream::event_patch(&message);
+    hub::module_of(node, message).map(|(module, message)| (module.as_str().to_owned(), message))
+}
+
+/// How a message to this node would travel.
+pub fn delivery(node: &NodeName, message: Message) {
+    hub::travels(node, message);
+}
+
+/// The HTTPS service that edges join through.
+#[derive(Debug)]
+pub struct Certificates(Service);
+
+impl Certificates {
+    /// Signs with this authority and looks nodes up in this cluster.
+    pub fn new(authority: Authority, cluster: Arc<dyn ClusterApi>) -> Self {
+        let (bus, _) = Bus::freeze([]);
+        let clients = Arc::new(Clients::new(cluster));
+        let authority = Arc::new(authority);
+        let (reserved, denied, refusals) = Default::default();
+        Self(Service { authority, clients, bus, days: 1, reserved, denied, refusals })
+    }
+
+    /// Answers a request; `shown` is the caller's certificate in DER.
+    pub async fn answer(&self, shown: Option<Bytes>, request: Request<Full<Bytes>>) -> Response<Full<Bytes>> {
+        let certificate = shown.map(|der| CertificateDer::from(der.to_vec()));
+        let caller = Caller { from: SocketAddr::from(([192, 0, 2, 1], 1)), certificate };
+        self.0.answer(&caller, request).await
+    }
+}
