@@ -17,11 +17,12 @@ use async_trait::async_trait;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use futures::{FutureExt, StreamExt, future::join_all};
 use kubeedge_cloud::{
-    apiserver::{EmbeddedCluster, EmbeddedSettings},
+    apiserver::{EmbeddedCluster, EmbeddedSettings, Signer},
     core::{CloudCore, CloudCoreSettings},
     hub::NodeIdentity,
 };
 use kubeedge_core::{
+    clock::Clock,
     failure::BoxError,
     kernel::{Module, ModuleContext},
     message::{Content, Message},
@@ -143,8 +144,14 @@ struct Bench {
 }
 
 async fn start() -> Bench {
-    let cluster =
-        EmbeddedCluster::open(Arc::new(MemoryStore::new()), EmbeddedSettings::default()).await.unwrap();
+    let cluster = EmbeddedSettings {
+        signer: Signer::new(b"secret"),
+        definitions: vec![],
+        namespaces: vec![],
+        root_ca_pem: String::new(),
+        clock: Clock::wall(),
+    };
+    let cluster = EmbeddedCluster::open(Arc::new(MemoryStore::new()), cluster).await.unwrap();
     let mut settings = CloudCoreSettings { listen: Endpoint::from("hub"), ..CloudCoreSettings::default() };
     settings.hub.identity = NodeIdentity::Claim;
     // No edge of ours says that it is alive more than once.
