@@ -12,7 +12,7 @@ use std::{
 use anyhow::Context;
 use kubeedge_bin::{Unusable, shutdown_signal};
 use kubeedge_core::transport::{Credentials, Transport};
-use kubeedge_transport::{Quic, WebSocket};
+use kubeedge_transport::{Quic, QuicSettings, WebSocket};
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
@@ -69,7 +69,10 @@ impl Run {
         let report = Report::new(&plan);
         let transport: Arc<dyn Transport> = match plan.transport {
             Wire::Websocket => Arc::new(WebSocket::default()),
-            Wire::Quic => Arc::new(Quic::default()),
+            // A socket for each of thousands of links would be a descriptor and buffers for each.
+            Wire::Quic => {
+                Arc::new(Quic::new(QuicSettings { shared_socket: true, ..QuicSettings::default() }))
+            }
         };
         let shared = Arc::new(Shared::new(plan, transport));
         let phase = || watch::Sender::new(Phase::Away);
