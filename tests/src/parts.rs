@@ -35,16 +35,25 @@ impl Cloud {
         let (data, api) = (folder.join("cluster"), format!("127.0.0.1:{}", free_port()));
         let kubectl = Kubectl::new(folder, &data.join("kubeconfig"));
         let args = ["--embedded", &data.display().to_string(), "--api-address", &api].map(str::to_owned);
-        (Self::with(folder, Path::new("\"\""), limit, args.to_vec()), kubectl)
+        (Self::with(folder.join("cloudcore"), Path::new("\"\""), limit, args.to_vec()), kubectl)
     }
 
     /// Starts one on the cluster of this kubeconfig.
     pub fn start(folder: &Path, kubeconfig: &Path) -> Self {
-        Self::with(folder, kubeconfig, 10, Vec::new())
+        Self::with(folder.join("cloudcore"), kubeconfig, 10, Vec::new())
     }
 
-    fn with(folder: &Path, kubeconfig: &Path, limit: u32, args: Vec<String>) -> Self {
-        let folder = folder.join("cloudcore");
+    /// Starts a further one on the cluster of this kubeconfig.
+    pub fn another(folder: &Path, kubeconfig: &Path, name: &str) -> Self {
+        Self::with(folder.join(name), kubeconfig, 10, Vec::new())
+    }
+
+    /// Kills it, as a power cut does.
+    pub fn kill(&mut self) {
+        drop(self.running.take());
+    }
+
+    fn with(folder: PathBuf, kubeconfig: &Path, limit: u32, args: Vec<String>) -> Self {
         std::fs::create_dir_all(&folder).unwrap();
         let [hub, https, tunnel] = std::array::from_fn(|_| free_port());
         let quic = free_udp_port();
@@ -137,11 +146,24 @@ impl Edge {
     /// Joins a cloud as a node of this name with the join token of the site's cluster; `modules` are further lines of
     /// its configuration, indented by two.
     pub fn join(site: &Kubectl, cloud: &Cloud, node: &str, modules: &str) -> Self {
-        Self::join_over(site, cloud, node, "", modules)
+        Self::join_all(site, &[cloud], node, "", modules)
     }
 
-    /// The same; `links` are further lines of edgeHub, indented by four.
+    /// The same with several clouds to connect to, the first of which signs its certificate.
+    pub fn join_any(site: &Kubectl, clouds: &[&Cloud], node: &str, modules: &str) -> Self {
+        Self::join_all(site, clouds, node, "", modules)
+    }
+
+    /// As [`Edge::join`]; `links` are further lines of edgeHub, indented by four.
     pub fn join_over(site: &Kubectl, cloud: &Cloud, node: &str, links: &str, modules: &str) -> Self {
+        Self::join_all(site, &[cloud], node, links, modules)
+    }
+
+    fn join_all(site: &Kubectl, clouds: &[&Cloud], node: &str, links: &str, modules: &str) -> Self {
+        let listed = |port: &dyn Fn(&Cloud) -> u16| {
+            clouds.iter().map(|cloud| format!("127.0.0.1:{}", port(cloud))).collect::<Vec<_>>().join(",")
+        };
+        let (hubs, tunnels) = (listed(&|cloud| cloud.hub), listed(&|cloud| cloud.tunnel));
         let folder = site.folder().join(node);
         std::fs::create_dir_all(&folder).unwrap();
         let token = site.join_token();
@@ -156,9 +178,9 @@ modules:
     heartbeat: 5
     httpServer: https://127.0.0.1:{https}
     token: {token}
-    websocket: {{enable: true, server: "127.0.0.1:{hub}", handshakeTimeout: 30, writeDeadline: 15}}
+    websocket: {{enable: true, server: "{hubs}", handshakeTimeout: 30, writeDeadline: 15}}
 {links}
-  edgeStream: {{enable: true, server: "127.0.0.1:{tunnel}"}}
+  edgeStream: {{enable: true, server: "{tunnels}"}}
   edged:
     hostnameOverride: {node}
     nodeIP: 127.0.0.1
@@ -168,9 +190,7 @@ modules:
 {modules}
 "#,
             dir = folder.display(),
-            https = cloud.https,
-            hub = cloud.hub,
-            tunnel = cloud.tunnel,
+            https = clouds[0].https,
             token = token.trim(),
             kubelet = free_port(),
         );

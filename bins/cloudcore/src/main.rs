@@ -2,7 +2,12 @@
 
 mod embedded;
 
-use std::{pin::pin, process::ExitCode, sync::Arc};
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    pin::pin,
+    process::ExitCode,
+    sync::Arc,
+};
 
 use clap::Parser;
 use embedded::Embedded;
@@ -41,8 +46,10 @@ impl Program for CloudCoreProgram {
         &self.flags
     }
 
-    fn plan(&self, config: &CloudCoreConfig, _: &Host) -> Result<CloudPlan, PlanError> {
-        CloudPlan::new(config)
+    fn plan(&self, config: &CloudCoreConfig, host: &Host) -> Result<CloudPlan, PlanError> {
+        let mut seed = DefaultHasher::new();
+        (host.address, std::process::id()).hash(&mut seed);
+        Ok(CloudPlan::new(config)?.on(host, seed.finish()))
     }
 
     fn not_acted_on(config: &CloudCoreConfig, host: &Host) -> Vec<String> {

@@ -237,7 +237,7 @@ impl Site {
         let store = self.store(&folder.join("edgecore.db"), "what the node keeps").await?;
         let settings = self.edge_settings(&folder, cloud).await?;
         let transport = Arc::new(WebSocket::default());
-        let tunnel_to = EdgeStreamSettings { server: tunnel(cloud), ..EdgeStreamSettings::default() };
+        let tunnel_to = EdgeStreamSettings { servers: vec![tunnel(cloud)], ..EdgeStreamSettings::default() };
         let core = EdgeCore::assemble(settings, transport.clone(), store, runtime)
             .tunnel(tunnel_to, transport)
             .codec(Arc::new(Adaptive::default()));

@@ -122,6 +122,19 @@ impl CloudPlan {
         Ok(Self { settings: settings(hub)?, quic, tunnel, without: off.collect() })
     }
 
+    /// The same on this machine. As in Go, cloudcores of one cluster are told apart by the addresses of their machines,
+    /// not by the one they advertise together; `seed` keeps what they do regularly from falling together.
+    #[must_use]
+    pub fn on(mut self, host: &Host, seed: u64) -> Self {
+        let address = host.address.to_string();
+        if let Some(tunnel) = &mut self.tunnel {
+            tunnel.recorded_as = Some(address.clone());
+        }
+        self.settings.objects.address = address;
+        self.settings.sync.seed = seed;
+        self
+    }
+
     /// Puts everything together but what only a vendor knows.
     pub fn assemble(mut self, transport: Arc<dyn Transport>, cluster: ConfiguredCluster) -> CloudCoreBuilder {
         self.settings.hub.cluster_ca = cluster.ca;

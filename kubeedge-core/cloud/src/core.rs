@@ -31,7 +31,7 @@ use crate::{
     cluster::Clients,
     denylist::DenylistKeeper,
     devices::DeviceController,
-    hub::{CloudHub, CloudHubSettings, Door, Sessions},
+    hub::{CloudHub, CloudHubSettings, Door, Instance, Sessions},
     informer::Informers,
     objects::{EdgeController, EdgeControllerSettings},
     stream::{CloudStream, CloudStreamSettings, Tunnels},
@@ -220,7 +220,8 @@ impl CloudCoreBuilder {
             Door { transport, endpoint, credentials }
         });
         let denylist = DenylistKeeper::new(&clients, &informers);
-        let hub = CloudHub::new(hub, doors.collect(), self.codec, &clients, &informers);
+        let instance = Instance::new(&objects.address);
+        let hub = CloudHub::new(hub, doors.collect(), self.codec, &clients, &informers, &instance);
         let hub = hub.denying(denylist.list());
         let certs = CertService::new(certs, identity.clone(), &clients).await?.denying(denylist.list());
         let stream = self.tunnel.map(|(settings, transport)| {
@@ -241,9 +242,9 @@ impl CloudCoreBuilder {
         let mut modules: Vec<Box<dyn Module>> = vec![
             Box::new(denylist),
             Box::new(hub),
-            Box::new(EdgeController::new(objects, clients, informers)),
+            Box::new(EdgeController::new(objects, clients, informers, &instance)),
             Box::new(DeviceController::new(clients, informers)),
-            Box::new(SyncController::new(sync, clients, informers)),
+            Box::new(SyncController::new(sync, clients, informers, parts.sessions.clone())),
             Box::new(certs),
         ];
         modules.extend(stream.map(|stream| Box::new(stream) as Box<dyn Module>));

@@ -15,6 +15,7 @@
 //! is remembered until it is. A sender that waits learns whether its message was taken for a session or a record.
 
 mod admission;
+mod claims;
 mod pool;
 pub(crate) mod records;
 mod rules;
@@ -49,9 +50,11 @@ use tokio::{
 };
 
 pub(crate) use self::admission::{Guest, Refusal, certified, is_node_name};
+pub use self::claims::Instance;
 pub use self::{admission::NodeIdentity, shares::NodeLimits};
 use self::{
     admission::identify,
+    claims::Claims,
     pool::Offer,
     records::{Record, Records},
     rules::{Head, Mode},
@@ -123,6 +126,11 @@ impl Sessions {
         self.0.lock().len()
     }
 
+    /// The nodes that are connected.
+    pub fn nodes(&self) -> Vec<NodeName> {
+        self.0.lock().keys().cloned().collect()
+    }
+
     /// Whether a node is connected.
     pub fn has(&self, node: &NodeName) -> bool {
         self.0.lock().contains_key(node)
@@ -179,24 +187,28 @@ pub struct CloudHub {
     doors: Vec<Door>,
     codec: Arc<dyn Codec>,
     records: Arc<Records>,
+    claims: Arc<Claims>,
     sessions: Sessions,
     denied: Denylist,
     bound: watch::Sender<Vec<Endpoint>>,
 }
 
 impl CloudHub {
-    /// A hub behind these doors. Records are kept through the clients; the informers are shared with other modules.
+    /// A hub behind these doors. Records are kept through the clients; the informers are shared with other modules. The
+    /// instance tells this cloudcore from others of the cluster.
     pub fn new(
         settings: CloudHubSettings,
         doors: Vec<Door>,
         codec: Arc<dyn Codec>,
         clients: &Arc<crate::cluster::Clients>,
         informers: &crate::informer::Informers,
+        instance: &Instance,
     ) -> Self {
         let records = Arc::new(Records::new(clients.clone(), informers));
+        let claims = Arc::new(Claims::new(clients.clone(), informers, instance.clone()));
         let bound = watch::Sender::new(Vec::new());
         let (sessions, denied) = (Sessions::default(), Denylist::default());
-        Self { settings, doors, codec, records, sessions, denied, bound }
+        Self { settings, doors, codec, records, claims, sessions, denied, bound }
     }
 
     /// Keeps those on this list out, and cuts their links.
@@ -262,12 +274,15 @@ struct Work {
     arrivals: (mpsc::Sender<Arrival>, mpsc::Receiver<Arrival>),
     doors: JoinSet<BoxError>,
     served: JoinSet<(NodeName, Handle, End)>,
-    recorder: JoinSet<()>,
     /// Numbers whoever comes to a door.
     came: Arc<AtomicU64>,
     /// Lines about nodes that come and go.
     greetings: Seldom,
     partings: Seldom,
+    /// What runs beside the sessions until the hub ends.
+    clerks: JoinSet<()>,
+    claims: Arc<Claims>,
+    claiming: JoinSet<()>,
     shutdown: Shutdown,
 }
 
@@ -284,11 +299,12 @@ impl Work {
             complaints: Arc::default(),
             cluster_ca: hub.settings.cluster_ca.clone(),
         });
-        let mut recorder = JoinSet::new();
+        let mut clerks = JoinSet::new();
         let records = hub.records.clone();
-        recorder.spawn(async move { records.make_remembered().await });
+        clerks.spawn(async move { records.make_remembered().await });
         let records = hub.records.clone();
-        recorder.spawn(async move { records.save_confirmed().await });
+        clerks.spawn(async move { records.save_confirmed().await });
+        clerks.spawn(hub.claims.clone().watch(hub.sessions.clone()));
         Self {
             settings: hub.settings.clone(),
             sessions: hub.sessions.clone(),
@@ -297,10 +313,12 @@ impl Work {
             arrivals: mpsc::channel(64),
             doors: JoinSet::new(),
             served: JoinSet::new(),
-            recorder,
             came: Arc::default(),
             greetings: Seldom::default(),
             partings: Seldom::default(),
+            clerks,
+            claims: hub.claims.clone(),
+            claiming: JoinSet::new(),
             shutdown: ctx.shutdown.clone(),
         }
     }
@@ -328,7 +346,8 @@ impl Work {
                 Some(failed) = self.doors.join_next() => {
                     return Err(failed.unwrap_or_else(|panic| panic.into()));
                 }
-                Some(died) = self.recorder.join_next() => died?,
+                Some(died) = self.clerks.join_next() => died?,
+                Some(_) = self.claiming.join_next() => {}
                 // While too much is remembered for nodes that are away, the mailbox waits, and with it the controllers.
                 () = records.room(), if records.is_crowded() => {}
                 envelope = ctx.inbox.next(), if !records.is_crowded() => match envelope {
@@ -368,6 +387,7 @@ impl Work {
             tracing::info!(%node, peer = ?link.peer.address, serial = guest.serial(), nodes, unsaid, "node connected");
         }
         self.sessions.enter(&node, handle.clone());
+        self.claiming.spawn(self.claims.clone().claim(node.clone(), handle.clone()));
         self.tell(&node, Operation::of("connected"));
         let shared = match self.shared.codec.for_link(&link.peer) {
             Some(codec) => Arc::new(Shared { codec, ..Shared::clone(&self.shared) }),
@@ -426,9 +446,7 @@ impl Work {
     fn tell(&self, node: &NodeName, operation: Operation) {
         let message = Message::new(ModuleName::CLOUD_HUB, operation, format!("node/{node}"))
             .with(Content::text(node.as_str()));
-        for module in
-            [ModuleName::EDGE_CONTROLLER, ModuleName::DEVICE_CONTROLLER, ModuleName::SYNC_CONTROLLER]
-        {
+        for module in [ModuleName::DEVICE_CONTROLLER, ModuleName::SYNC_CONTROLLER] {
             if self.shared.bus.has(&module)
                 && let Err(error) = self.shared.bus.try_send(&module, message.clone())
             {
@@ -475,7 +493,7 @@ impl Work {
         let Delivery::Acked(offer) = Delivery::of(node, message) else {
             return Err("the node is not connected");
         };
-        if !offer.gone && self.shared.records.known(&offer.record) == records::Known::Missing {
+        if !offer.is_deletion() && self.shared.records.known(&offer.record) == records::Known::Missing {
             self.shared.records.ensure_later(offer.record);
         }
         Ok(())

@@ -110,7 +110,7 @@ fn print<T: serde::Serialize>(value: Option<&T>) -> u64 {
 /// What became of one object since the subscriber last looked.
 #[derive(Clone, Debug)]
 pub struct Change {
-    /// What the subscriber saw last; `None` when it never saw the object.
+    /// What the subscriber saw last, of an object that is gone its last form; `None` when it never saw the object.
     pub old: Option<Arc<Object>>,
     /// What is there now; `None` when the object is gone.
     pub new: Option<Arc<Object>>,
@@ -132,6 +132,10 @@ impl Mailbox {
     fn put(&self, key: &ObjectKey, change: Change) {
         let mut waiting = self.waiting.lock();
         if let Some(earlier) = waiting.changes.get_mut(key) {
+            let same = |(seen, last): (&Arc<Object>, &Arc<Object>)| seen.uid == last.uid;
+            if change.new.is_none() && earlier.old.as_ref().zip(change.old.as_ref()).is_some_and(same) {
+                earlier.old = change.old;
+            }
             earlier.new = change.new;
         } else {
             waiting.order.push_back(key.clone());
@@ -247,6 +251,18 @@ impl Informer {
         Some(key)
     }
 
+    /// The object is gone; subscribers get it as it was at the end.
+    fn delete(&self, object: DynamicObject) {
+        let key = ObjectKey::new(object.namespace().unwrap_or_default(), object.name_any());
+        if let Some(last) = Object::new(object, &self.kind) {
+            let mut state = self.state.lock();
+            if let Some(kept) = state.objects.get_mut(&key).filter(|kept| kept.uid == last.uid) {
+                *kept = Arc::new(last);
+            }
+        }
+        self.set(key, None);
+    }
+
     async fn run(self: Arc<Self>, client: kube::Client, labels: Option<String>) {
         let api: Api<DynamicObject> = Api::all_with(client, &self.kind);
         let mut config = watcher::Config::default();
@@ -262,9 +278,7 @@ impl Informer {
                 Ok(watcher::Event::InitApply(object)) => listed.extend(self.apply(object)),
                 Ok(watcher::Event::InitDone) => self.finish_list(&std::mem::take(&mut listed)),
                 Ok(watcher::Event::Apply(object)) => drop(self.apply(object)),
-                Ok(watcher::Event::Delete(object)) => {
-                    self.set(ObjectKey::new(object.namespace().unwrap_or_default(), object.name_any()), None);
-                }
+                Ok(watcher::Event::Delete(object)) => self.delete(object),
                 Err(error) => {
                     tracing::warn!(kind = %self.kind.kind, error = %error, "watch failed, trying again");
                 }
@@ -366,6 +380,20 @@ mod tests {
         assert!(first.old.is_none());
         assert_eq!(first.new.unwrap().version, "2");
         assert_eq!(changes.next().await.new.unwrap().key.name, "c");
+    }
+
+    #[tokio::test]
+    async fn an_object_that_is_gone_is_seen_as_it_was_at_the_end() {
+        let informer = informer();
+        let mut changes = informer.subscribe();
+        informer.apply(object("a", "1", 1, 1));
+        changes.next().await;
+        informer.apply(object("a", "2", 1, 2));
+        informer.delete(object("a", "3", 1, 3));
+        let change = changes.next().await;
+        assert!(change.new.is_none());
+        let last: serde_json::Value = change.old.unwrap().view().unwrap();
+        assert_eq!((&last["metadata"]["resourceVersion"], &last["status"]["n"]), (&"3".into(), &3.into()));
     }
 
     #[tokio::test]

@@ -34,6 +34,7 @@ use tokio::task::JoinSet;
 use self::{access::Access, downstream::Downstream, upstream::Upstream};
 use crate::{
     cluster::Clients,
+    hub::Instance,
     informer::{Informer, Informers},
 };
 
@@ -46,7 +47,7 @@ const CONCURRENT: usize = 256;
 /// How the controller works.
 #[derive(Clone, Debug)]
 pub struct EdgeControllerSettings {
-    /// The address of this cloudcore, for the annotation `cloudcore` of the nodes connected to it.
+    /// The address of this cloudcore's machine, for the annotation `cloudcore` of the nodes connected to it.
     pub address: String,
     /// Whether a node gets only the ConfigMaps and Secrets its pods refer to, and tokens only for its pods, as the
     /// node authorizer of Kubernetes has it. Off is Go's way: every node may ask for everything.
@@ -90,12 +91,19 @@ pub struct EdgeController {
     clients: Arc<Clients>,
     caches: Caches,
     settings: EdgeControllerSettings,
+    instance: Instance,
 }
 
 impl EdgeController {
-    /// A controller on these clients and informers.
-    pub fn new(settings: EdgeControllerSettings, clients: &Arc<Clients>, informers: &Informers) -> Self {
-        Self { clients: clients.clone(), caches: Caches::new(informers), settings }
+    /// A controller on these clients and informers. Nodes that register are connected to this instance.
+    pub fn new(
+        settings: EdgeControllerSettings,
+        clients: &Arc<Clients>,
+        informers: &Informers,
+        instance: &Instance,
+    ) -> Self {
+        let instance = instance.clone();
+        Self { clients: clients.clone(), caches: Caches::new(informers), settings, instance }
     }
 }
 
@@ -113,10 +121,10 @@ impl Module for EdgeController {
         let locations = Arc::default();
         let mut downstream = Downstream::new(self.caches.clone(), ctx.bus.clone(), Arc::clone(&locations));
         let access = Access::new(self.caches.pods.clone(), locations, self.settings.restrict_nodes);
-        let address = self.settings.address.clone();
         let caches = self.caches.clone();
-        let (clients, complaints) = (self.clients.clone(), Seldom::default());
-        let upstream = Arc::new(Upstream { clients, caches, access, address, complaints });
+        let (clients, instance) = (self.clients.clone(), self.instance.clone());
+        let complaints = Seldom::default();
+        let upstream = Arc::new(Upstream { clients, caches, access, instance, complaints });
         tokio::select! {
             () = ctx.shutdown.requested() => Ok(()),
             result = downstream.run() => Ok(result?),

@@ -11,6 +11,7 @@
 //! text (logs, metrics) and breaks on binary streams. A request's HTTP status does not travel through the tunnel, as in
 //! Go: a log that is not there is an empty log.
 
+mod ports;
 mod session;
 
 use std::{collections::HashMap, fmt, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
@@ -20,7 +21,7 @@ use http::{HeaderMap, Method};
 use kubeedge_core::{
     cluster::Body,
     failure::{BoxError, Failure},
-    kernel::{Module, ModuleContext},
+    kernel::{Module, ModuleContext, Shutdown},
     kinds,
     log::{Seldom, shown},
     name::{Group, ModuleName, NodeName},
@@ -176,8 +177,9 @@ pub struct CloudStreamSettings {
     pub identity: NodeIdentity,
     /// Tunnels served at once.
     pub node_limit: usize,
-    /// The port that the API server finds in a Node's status, for clusters that reach nodes by address and port.
-    pub kubelet_port: Option<u16>,
+    /// The address of this cloudcore's machine, where several serve one cluster: under it a port is recorded, which the
+    /// API server finds in the status of this cloudcore's nodes.
+    pub recorded_as: Option<String>,
 }
 
 impl Default for CloudStreamSettings {
@@ -186,7 +188,7 @@ impl Default for CloudStreamSettings {
             listen: Endpoint::from("0.0.0.0:10004"),
             identity: NodeIdentity::default(),
             node_limit: 500,
-            kubelet_port: None,
+            recorded_as: None,
         }
     }
 }
@@ -253,11 +255,12 @@ impl Module for CloudStream {
         }
         let listener = self.transport.listen(&self.settings.listen, &self.credentials).await?;
         let local = listener.local();
-        tracing::info!(endpoint = %local, "CloudStream listens");
+        let port = self.port(&ctx.shutdown).await;
+        tracing::info!(endpoint = %local, ?port, "CloudStream listens");
         self.bound.send_replace(Some(local));
         let result = tokio::select! {
             () = ctx.shutdown.requested() => Ok(()),
-            error = self.serve(listener) => Err(error),
+            error = self.serve(listener, port) => Err(error),
         };
         self.bound.send_replace(None);
         self.tunnels.0.lock().clear();
@@ -269,7 +272,20 @@ impl Module for CloudStream {
 const ENTERING: usize = 64;
 
 impl CloudStream {
-    async fn serve(&self, mut listener: Box<dyn Listener>) -> BoxError {
+    /// The port by which the API server knows this cloudcore. Without one tunnels work all the same.
+    async fn port(&self, shutdown: &Shutdown) -> Option<u16> {
+        let address = self.settings.recorded_as.as_deref().filter(|address| !address.is_empty())?;
+        let port = tokio::select! {
+            port = ports::negotiate(self.clients.ours(), address) => port,
+            () = shutdown.requested() => return None,
+        };
+        port.inspect_err(
+            |status| tracing::warn!(error = %status, "no tunnel port is recorded for this cloudcore"),
+        )
+        .ok()
+    }
+
+    async fn serve(&self, mut listener: Box<dyn Listener>, port: Option<u16>) -> BoxError {
         let (mut entering, mut served) = (JoinSet::new(), JoinSet::new());
         let (mut generation, refusals) = (0, Arc::new(Seldom::default()));
         loop {
@@ -288,7 +304,7 @@ impl CloudStream {
                 },
                 Some(entered) = entering.join_next() => if let Ok(Some((guest, link))) = entered {
                     generation += 1;
-                    served.spawn(self.tunnel(guest, link, generation));
+                    served.spawn(self.tunnel(guest, link, generation, port));
                 },
                 Some(ended) = served.join_next() => if let Err(error) = ended {
                     tracing::error!(error = %error, "a tunnel failed");
@@ -297,11 +313,16 @@ impl CloudStream {
         }
     }
 
-    fn tunnel(&self, guest: Guest, link: Link, generation: u64) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    fn tunnel(
+        &self,
+        guest: Guest,
+        link: Link,
+        generation: u64,
+        port: Option<u16>,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         let (commands, receiver) = mpsc::channel(64);
         let handle = Handle { commands, end: Default::default(), generation };
-        let (tunnels, clients, port) =
-            (self.tunnels.clone(), self.clients.clone(), self.settings.kubelet_port);
+        let (tunnels, clients) = (self.tunnels.clone(), self.clients.clone());
         let denied = self.denied.clone();
         Box::pin(async move {
             let node = guest.node.clone();

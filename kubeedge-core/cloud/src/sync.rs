@@ -4,17 +4,17 @@
 //! deleted from the edge, one that is newer is sent as an update. This runs every five seconds as in Go, and for a
 //! node's records at once when it connects, so that both sides agree soon after a reconnect. Records of nodes that are
 //! gone are removed.
+//!
+//! Where we differ from Go: only nodes that are connected to this cloudcore are compared, as nobody else can be told;
+//! records are read when they change, so that a pass over objects that agree costs a look-up each; deletions go first,
+//! so that none hits an object made anew under the same name; passes of several cloudcores do not fall together.
 
+mod index;
 mod plural;
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use kube::core::ApiResource;
 use kubeedge_core::{
     bus::{Bus, SendError},
     failure::BoxError,
@@ -22,24 +22,31 @@ use kubeedge_core::{
     message::{Content, Message, resource},
     name::{Group, ModuleName, NodeName, Operation},
 };
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use serde_json::json;
 
+use self::index::{Confirmed, Index};
 use crate::{
     cluster::Clients,
-    hub::records::{self, Record, RecordBody, Records},
-    informer::{Change, Informer, Informers, Object, ObjectKey},
+    hub::{
+        Sessions,
+        records::{self, Record, Records},
+    },
+    informer::{Informer, Informers, Object, ObjectKey},
 };
 
 /// How the controller works.
 #[derive(Clone, Copy, Debug)]
 pub struct SyncSettings {
-    /// The pause between two passes. KubeEdge: 5 s.
+    /// The pause between two passes; each is up to a fifth longer. KubeEdge: 5 s.
     pub every: Duration,
+    /// Where the random part of the pauses starts.
+    pub seed: u64,
 }
 
 impl Default for SyncSettings {
     fn default() -> Self {
-        Self { every: Duration::from_secs(5) }
+        Self { every: Duration::from_secs(5), seed: 0 }
     }
 }
 
@@ -49,151 +56,123 @@ pub struct SyncController {
     settings: SyncSettings,
     informers: Arc<Informers>,
     records: Records,
+    sessions: Sessions,
     nodes: Arc<Informer>,
     namespaced: Arc<Informer>,
     cluster: Arc<Informer>,
-    of_nodes: HashMap<NodeName, HashSet<ObjectKey>>,
-    kinds: HashMap<(String, String), ApiResource>,
+    index: Index,
+    /// Nodes that had records and no Node object in the last pass.
+    orphans: HashSet<NodeName>,
 }
 
-/// Kinds beyond this many are not watched; a record may name any.
-const MAX_KINDS: usize = 256;
+/// Records that are compared before others get a turn.
+const SLICE: usize = 1024;
 
 impl SyncController {
-    /// A controller on these clients and informers.
-    pub fn new(settings: SyncSettings, clients: &Arc<Clients>, informers: &Arc<Informers>) -> Self {
+    /// A controller on these clients and informers, for the nodes that have a session.
+    pub fn new(
+        settings: SyncSettings,
+        clients: &Arc<Clients>,
+        informers: &Arc<Informers>,
+        sessions: Sessions,
+    ) -> Self {
         let (namespaced, cluster) = records::informers_of(informers);
         Self {
             settings,
             informers: informers.clone(),
             records: Records::new(clients.clone(), informers),
+            sessions,
             nodes: crate::objects::edge_nodes(informers),
             namespaced,
             cluster,
-            of_nodes: HashMap::new(),
-            kinds: HashMap::new(),
+            index: Index::default(),
+            orphans: HashSet::new(),
         }
     }
 
-    /// Notes whose a record is, so that a node that connects costs its own records, not everybody's.
-    fn note(&mut self, change: &Change) {
-        let Some(record) = change.new.as_ref().or(change.old.as_ref()) else { return };
-        let Some((node, _)) = records::split_name(&record.key.name) else { return };
-        if change.new.is_some() {
-            self.of_nodes.entry(node).or_default().insert(record.key.clone());
-        } else if let Some(records) = self.of_nodes.get_mut(&node) {
-            records.remove(&record.key);
-            if records.is_empty() {
-                self.of_nodes.remove(&node);
-            }
-        }
-    }
-
-    /// Compares the records of all nodes with the cluster.
+    /// Compares the records of all connected nodes with the cluster.
     async fn pass(&mut self, bus: &Bus) -> Result<(), SendError> {
-        for record in self.namespaced.list().into_iter().chain(self.cluster.list()) {
-            self.compare(&record, bus).await?;
+        for node in self.sessions.nodes() {
+            self.compare(&node, bus).await?;
         }
+        self.collect_orphans().await;
         Ok(())
     }
 
-    /// Compares the records of one node with the cluster.
-    async fn pass_node(&mut self, node: &NodeName, bus: &Bus) -> Result<(), SendError> {
-        let Some(records) = self.of_nodes.get(node) else { return Ok(()) };
-        let of = |key: &ObjectKey| if key.namespace.is_empty() { &self.cluster } else { &self.namespaced };
-        let records: Vec<_> = records.iter().filter_map(|key| of(key).get(key)).collect();
-        for record in records {
-            self.compare(&record, bus).await?;
-        }
-        Ok(())
-    }
-
-    async fn compare(&mut self, record: &Object, bus: &Bus) -> Result<(), SendError> {
-        let Some((node, uid)) = records::split_name(&record.key.name) else { return Ok(()) };
-        match self.difference(&node, uid, record) {
-            Some(message) => bus.send(&ModuleName::CLOUD_HUB, message).await,
-            None => Ok(()),
-        }
-    }
-
-    /// The message that brings the edge nearer to the cluster, if one is needed.
-    fn difference(&mut self, node: &NodeName, uid: &str, record: &Object) -> Option<Message> {
-        let body: RecordBody = record.view().ok()?;
-        if body.spec.object_kind.is_empty() || body.spec.object_name.is_empty() {
-            return None;
-        }
-        let informer = self.informer_of(&body.spec.object_api_version, &body.spec.object_kind)?;
-        // Not listed yet is not gone.
-        if !informer.is_ready() {
-            return None;
-        }
-        let key = ObjectKey::new(record.key.namespace.clone(), body.spec.object_name.clone());
-        let path =
-            resource::object(&key.namespace, &body.spec.object_kind.to_lowercase(), &body.spec.object_name);
-        let path = resource::for_node(node, &path);
-        let found = informer.get(&key).filter(|object| object.uid == uid);
-        let Some(object) = found else { return Some(gone(path, &key, uid)) };
-        // A record without version was never confirmed; Go leaves such an object unsent for good.
-        let confirmed = body.status.object_resource_version;
-        let confirmed = if confirmed.is_empty() { 0 } else { confirmed.number()? };
-        if object.version.number()? <= confirmed {
-            return None;
-        }
-        if moved(node, &object) {
-            return Some(gone(path, &key, uid));
-        }
-        let update = Message::new(ModuleName::EDGE_CONTROLLER, Operation::UPDATE, path);
-        let update = update.in_group(Group::RESOURCE).at_version(object.version.clone());
-        Some(update.with(object.content.clone()))
-    }
-
-    fn informer_of(&mut self, api_version: &str, kind: &str) -> Option<Arc<Informer>> {
-        let key = (api_version.to_owned(), kind.to_owned());
-        if !self.kinds.contains_key(&key) {
-            if self.kinds.len() >= MAX_KINDS {
-                tracing::warn!(api_version, kind, "too many kinds in sync records");
-                return None;
+    async fn compare(&self, node: &NodeName, bus: &Bus) -> Result<(), SendError> {
+        let (mut gone, mut newer) = (Vec::new(), Vec::new());
+        for (count, confirmed) in self.index.of(node).enumerate() {
+            match difference(node, confirmed) {
+                Difference::None => {}
+                Difference::Gone(message) => gone.push(message),
+                Difference::Newer(message) => newer.push(message),
             }
-            let resource =
-                ApiResource::from_gvk_with_plural(&plural::gvk(api_version, kind)?, &plural::of(kind));
-            self.kinds.insert(key.clone(), resource);
+            if count % SLICE == SLICE - 1 {
+                tokio::task::yield_now().await;
+            }
         }
-        self.kinds.get(&key).map(|resource| self.informers.of(resource))
+        for message in gone.into_iter().chain(newer) {
+            bus.send(&ModuleName::CLOUD_HUB, message).await?;
+        }
+        Ok(())
     }
 
-    /// Removes the records of nodes that are gone.
-    async fn collect(&self) {
-        for record in self.namespaced.list().into_iter().chain(self.cluster.list()) {
-            self.collect_one(&record.key).await;
+    /// Removes the records of nodes that are gone. A node must be missing in two passes: its label may be on its way.
+    async fn collect_orphans(&mut self) {
+        let missing = |node: &NodeName| self.nodes.get(&ObjectKey::new("", node.as_str())).is_none();
+        let orphans: HashSet<_> = self.index.nodes().into_iter().filter(missing).collect();
+        for node in orphans.intersection(&self.orphans) {
+            self.collect(node).await;
         }
+        self.orphans = orphans;
     }
 
-    /// Removes the records of one node, if it is gone.
-    async fn collect_node(&self, node: &NodeName) {
-        let records: Vec<_> = self.of_nodes.get(node).into_iter().flatten().cloned().collect();
-        for record in records {
-            self.collect_one(&record).await;
+    async fn collect(&self, node: &NodeName) {
+        for confirmed in self.index.of(node) {
+            let namespace = &confirmed.key.namespace;
+            let namespace = if namespace.is_empty() { resource::NO_NAMESPACE } else { namespace };
+            let record = Record::new(node, namespace, &confirmed.uid);
+            if let Err(status) = self.records.remove(&record).await {
+                tracing::warn!(record = %record.name, error = %status, "a sync record was not removed");
+            }
         }
     }
+}
 
-    async fn collect_one(&self, record: &ObjectKey) {
-        let Some((node, uid)) = records::split_name(&record.name) else { return };
-        if self.nodes.get(&ObjectKey::new("", node.as_str())).is_some() {
-            return;
-        }
-        let namespace = if record.namespace.is_empty() { resource::NO_NAMESPACE } else { &record.namespace };
-        if let Err(status) = self.records.remove(&Record::new(&node, namespace, uid)).await {
-            tracing::warn!(record = %record.name, error = %status, "a sync record was not removed");
-        }
+/// What an edge has of one object against the cluster.
+enum Difference {
+    None,
+    Gone(Message),
+    Newer(Message),
+}
+
+fn difference(node: &NodeName, confirmed: &Confirmed) -> Difference {
+    let Confirmed { uid, kind, informer, key, version } = confirmed;
+    // Not listed yet is not gone.
+    if !informer.is_ready() {
+        return Difference::None;
     }
+    // Volume attachments have no namespace, but are asked for and recorded in one.
+    let found = informer.get(key).or_else(|| informer.get(&ObjectKey::new("", key.name.clone())));
+    let found = found.filter(|object| object.uid == *uid);
+    let path = || resource::for_node(node, &resource::object(&key.namespace, kind, &key.name));
+    let Some(object) = found else { return Difference::Gone(gone(path(), key, uid)) };
+    let (Some(version), Some(there)) = (version, object.version.number()) else { return Difference::None };
+    if there <= *version {
+        return Difference::None;
+    }
+    if kind == "device" && moved(node, &object) {
+        return Difference::Gone(gone(path(), key, uid));
+    }
+    let update = Message::new(ModuleName::EDGE_CONTROLLER, Operation::UPDATE, path());
+    let update = update.in_group(Group::RESOURCE).at_version(object.version.clone());
+    Difference::Newer(update.with(object.content.clone()))
 }
 
 /// Whether a device is on another node by now. Go keeps sending it to the old one.
 fn moved(node: &NodeName, object: &Object) -> bool {
     #[derive(serde::Deserialize)]
     struct Placed {
-        #[serde(default)]
-        kind: String,
         #[serde(default)]
         spec: Spec,
     }
@@ -203,7 +182,7 @@ fn moved(node: &NodeName, object: &Object) -> bool {
         node_name: Option<String>,
     }
     let Ok(placed) = object.view::<Placed>() else { return false };
-    placed.kind == "Device" && placed.spec.node_name.is_some_and(|place| place != node.as_str())
+    placed.spec.node_name.is_some_and(|place| place != node.as_str())
 }
 
 fn gone(path: kubeedge_core::name::Resource, key: &ObjectKey, uid: &str) -> Message {
@@ -237,20 +216,18 @@ impl Module for SyncController {
         }
         let mut nodes = self.nodes.subscribe();
         let (mut namespaced, mut cluster) = (self.namespaced.subscribe(), self.cluster.subscribe());
-        self.collect().await;
-        let mut tick = tokio::time::interval(self.settings.every);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut random = SmallRng::seed_from_u64(self.settings.seed);
+        let mut next = tokio::time::Instant::now();
         loop {
             tokio::select! {
-                // In this order: what a node has is noted before it is compared.
+                // In this order: what is known of records comes before it is acted on.
                 biased;
                 () = ctx.shutdown.requested() => return Ok(()),
-                change = namespaced.next() => self.note(&change),
-                change = cluster.next() => self.note(&change),
-                _ = tick.tick() => self.pass(&ctx.bus).await?,
+                change = namespaced.next() => self.index.note(&change, &self.informers),
+                change = cluster.next() => self.index.note(&change, &self.informers),
                 change = nodes.next() => {
-                    if let (None, Some(gone)) = (&change.new, &change.old) {
-                        self.collect_node(&gone.key.name.as_str().into()).await;
+                    if let (Some(gone), None) = (&change.old, &change.new) {
+                        self.collect(&NodeName::from(gone.key.name.as_str())).await;
                     }
                 }
                 envelope = ctx.inbox.next() => {
@@ -259,8 +236,13 @@ impl Module for SyncController {
                     if route.operation == "connected"
                         && let Some(node) = resource::target_node(&route.resource)
                     {
-                        self.pass_node(&node, &ctx.bus).await?;
+                        self.compare(&node, &ctx.bus).await?;
                     }
+                }
+                () = tokio::time::sleep_until(next) => {
+                    self.pass(&ctx.bus).await?;
+                    let longer = self.settings.every.mul_f64(random.random_range(0.0..0.2));
+                    next = tokio::time::Instant::now() + self.settings.every + longer;
                 }
             }
         }

@@ -264,6 +264,11 @@ fn quic(hub: &edge::EdgeHub) -> Option<QuicLink> {
     })
 }
 
+/// One server, or several with commas between them, which Go does not know: each is tried in turn.
+fn listed(servers: &str) -> Vec<String> {
+    servers.split(',').map(|server| server.trim().to_owned()).filter(|server| !server.is_empty()).collect()
+}
+
 fn hub(hub: &edge::EdgeHub, node: NodeName) -> EdgeHubSettings {
     let (websocket, quic) = (&hub.websocket, &hub.quic);
     let (server, handshake, write) = match (websocket.enable, quic.enable) {
@@ -280,7 +285,7 @@ fn hub(hub: &edge::EdgeHub, node: NodeName) -> EdgeHubSettings {
         seed: seed(&node),
         node,
         project: hub.project_id.clone(),
-        servers: vec![server.clone()],
+        servers: listed(server),
         heartbeat: seconds(hub.heartbeat),
         qps: hub.message_qps,
         burst: hub.message_burst,
@@ -302,7 +307,7 @@ fn hub(hub: &edge::EdgeHub, node: NodeName) -> EdgeHubSettings {
 fn stream(stream: &edge::EdgeStream, node: &NodeName) -> EdgeStreamSettings {
     EdgeStreamSettings {
         seed: seed(node),
-        server: Endpoint::from(stream.server.as_str()),
+        servers: listed(&stream.server).into_iter().map(Endpoint).collect(),
         handshake: seconds(stream.handshake_timeout),
         write: seconds(stream.write_deadline),
         ..EdgeStreamSettings::default()

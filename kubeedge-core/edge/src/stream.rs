@@ -64,8 +64,8 @@ pub struct EdgeStreamSettings {
     pub node: NodeName,
     /// The node's internal address.
     pub address: String,
-    /// Where the cloud's tunnel server listens: `host:port`; KubeEdge's port is 10004.
-    pub server: Endpoint,
+    /// Where cloudcores' tunnel servers listen: `host:port` each; KubeEdge's port is 10004. They are tried in turn.
+    pub servers: Vec<Endpoint>,
     /// How long a dial may take, handshakes included. KubeEdge: 30 s.
     pub handshake: Duration,
     /// How long a frame may take to be written before the tunnel is given up. KubeEdge: 15 s.
@@ -83,7 +83,7 @@ impl Default for EdgeStreamSettings {
         Self {
             node: NodeName::default(),
             address: String::new(),
-            server: Endpoint::from("127.0.0.1:10004"),
+            servers: vec![Endpoint::from("127.0.0.1:10004")],
             handshake: Duration::from_secs(30),
             write: Duration::from_secs(15),
             reconnect: Duration::from_secs(2),
@@ -125,21 +125,30 @@ impl EdgeStream {
     /// Keeps a tunnel up; never ends but with the credentials' source.
     async fn keep(&mut self) {
         let mut backoff = Backoff::new(self.settings.reconnect, LONGEST, self.settings.seed);
+        let mut turn = 0;
         loop {
             let Some(who) = self.who().await else { return std::future::pending().await };
+            let servers = &self.settings.servers;
+            let Some(server) = servers.get(turn % servers.len().max(1)).cloned() else {
+                tracing::warn!("no tunnel server is named: set modules.edgeStream.server");
+                return std::future::pending().await;
+            };
             let started = Instant::now();
-            match self.dial(&who).await {
+            match self.dial(&server, &who).await {
                 Ok(link) => {
-                    tracing::info!(server = %self.settings.server, "tunnel connected");
+                    tracing::info!(%server, "tunnel connected");
                     self.connected.send_replace(true);
                     let why = session::serve(link, &self.api, &self.settings).await;
                     self.connected.send_replace(false);
-                    tracing::info!(server = %self.settings.server, why, "tunnel ended");
+                    tracing::info!(%server, why, "tunnel ended");
                     if started.elapsed() > LONGEST {
                         backoff.reset();
                     }
                 }
-                Err(why) => tracing::warn!(server = %self.settings.server, why, "tunnel not connected"),
+                Err(why) => {
+                    turn += 1;
+                    tracing::warn!(%server, why, "tunnel not connected");
+                }
             }
             tokio::time::sleep(backoff.next_pause()).await;
         }
@@ -156,8 +165,7 @@ impl EdgeStream {
         Some(who)
     }
 
-    async fn dial(&self, who: &Credentials) -> Result<Link, String> {
-        let server = &self.settings.server;
+    async fn dial(&self, server: &Endpoint, who: &Credentials) -> Result<Link, String> {
         let to = match server.path() {
             "/" => Endpoint(format!("{}{CONNECT_PATH}", server.authority())),
             _ => server.clone(),

@@ -54,6 +54,13 @@ impl Checks {
         self.must(is, path, || format!("is {endpoint:?}, must be host:port such as 192.0.2.2:10000"));
     }
 
+    /// One endpoint, or several with commas between them.
+    pub fn endpoints(&mut self, path: &str, endpoints: &str) {
+        for endpoint in endpoints.split(',') {
+            self.endpoint(path, endpoint.trim());
+        }
+    }
+
     /// A number that must not be nothing.
     pub fn positive(&mut self, path: &str, value: impl Into<u64>) {
         self.must(value.into() > 0, path, || "is 0, must be 1 or more".to_owned());

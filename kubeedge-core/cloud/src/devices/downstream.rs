@@ -134,7 +134,7 @@ impl Downstream {
                     "spec.deviceModelRef names no DeviceModel; the device is not sent to its node".to_owned()
                 }
                 name => format!(
-                    "there is no DeviceModel {name:?} in namespace {namespace:?}; the device is sent to node {node:?} once there is"
+                    "there is no DeviceModel {name:?} in namespace {namespace:?}; the device is sent to node {node} once there is"
                 ),
             };
             self.seen.insert(device.key.clone(), seen);

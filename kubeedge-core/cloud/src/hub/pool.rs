@@ -1,7 +1,8 @@
 //! What waits for one session: messages sent once, and objects kept until the edge has confirmed them.
 //!
 //! Objects are kept under their UID, the newest message only. After the confirmation the message goes and its
-//! version stays, so that an older one does not follow. Both parts are bounded: a session whose plain messages do
+//! version stays, so that an older one does not follow. An object made anew under the name of another waits until the
+//! edge has confirmed that the other is gone: sent again later, that deletion would hit the wrong one. Both parts are bounded: a session whose plain messages do
 //! not fit any more is ended (its edge does not read), an object that does not fit is left to the reconciliation.
 //!
 //! What is written next is chosen by lane (see [`Lane`]), and in a lane plain messages before objects. Objects of the later
@@ -14,7 +15,7 @@ use std::{
 
 use kubeedge_core::{
     message::{Message, resource},
-    name::{MessageId, Operation},
+    name::{MessageId, Operation, Resource},
 };
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -43,6 +44,13 @@ pub(super) struct Offer {
     /// Deletion, or an object that is being deleted.
     pub(super) gone: bool,
     pub(super) record: Arc<Record>,
+}
+
+impl Offer {
+    /// The object is gone; an object that only is being deleted is not.
+    pub(super) fn is_deletion(&self) -> bool {
+        self.message.route.operation == Operation::DELETE
+    }
 }
 
 /// What became of an offered message.
@@ -114,6 +122,13 @@ impl<T> Lanes<T> {
     }
 }
 
+impl Entry {
+    /// The edge is being told that the object is gone.
+    fn is_leaving(&self) -> bool {
+        self.message.as_ref().is_some_and(|message| message.route.operation == Operation::DELETE)
+    }
+}
+
 #[derive(Debug, Default)]
 struct Inner {
     plain: Lanes<Message>,
@@ -125,6 +140,8 @@ struct Inner {
     later_flying: usize,
     flights: HashMap<MessageId, Key>,
     acked: VecDeque<Key>,
+    /// Deletions not confirmed yet: the name, the object that is to go, and the objects of that name that wait for it.
+    leaving: HashMap<Resource, (Key, VecDeque<Key>)>,
 }
 
 /// The pool of one session.
@@ -180,20 +197,20 @@ impl Pool {
             return Put::Stale;
         }
         let mut inner = self.inner.lock();
-        let mut needs_record = false;
-        if !forced {
-            match inner.kept.get(&offer.key) {
-                Some(kept) if kept.gone || version <= kept.version => return Put::Stale,
-                Some(kept) => needs_record = kept.needs_record,
-                None => match known(&offer.record) {
-                    Known::Missing => needs_record = true,
-                    // Go drops this and never sends the object if the version was never written.
-                    Known::Unversioned => {}
-                    Known::At(confirmed) if version <= confirmed.number() => return Put::Stale,
-                    Known::At(_) => {}
-                },
-            }
-        }
+        let needs_record = match inner.kept.get(&offer.key) {
+            // Nothing comes after the end. Go lets an answer take the place of the deletion, which is lost then.
+            Some(kept) if kept.is_leaving() => return Put::Stale,
+            Some(kept) if !forced && (kept.gone || version <= kept.version) => return Put::Stale,
+            Some(kept) => kept.needs_record,
+            None => match known(&offer.record) {
+                Known::At(confirmed) if !forced && version <= confirmed.number() => return Put::Stale,
+                // An object that is being deleted gets its record like any other, or its edge might never hear of it.
+                Known::Missing => offer.message.route.operation != Operation::RESPONSE,
+                // Go drops what has a record without a version, and never sends it if the version was never written.
+                Known::Unversioned | Known::At(_) => false,
+            },
+        };
+        let needs_record = needs_record && !offer.is_deletion();
         inner.keep(offer, version, needs_record, &self.wake)
     }
 
@@ -238,10 +255,18 @@ impl Pool {
             return inner.queue(&flight.key, &self.wake);
         }
         let freed = entry.message.take().as_ref().map_or(0, Message::size);
-        if flight.message.route.operation == Operation::DELETE || inner.kept.len() > MAX_REMEMBERED {
+        let gone = flight.message.route.operation == Operation::DELETE;
+        if gone || inner.kept.len() > MAX_REMEMBERED {
             inner.kept.remove(&flight.key);
         }
         inner.kept_bytes = inner.kept_bytes.saturating_sub(freed);
+        if gone && let Some((_, waiting)) = inner.leaving.remove(&flight.message.route.resource) {
+            for key in waiting {
+                let Some(lane) = inner.kept.get(&key).map(|entry| entry.lane) else { continue };
+                inner.ready.of(lane).push_back(key);
+            }
+            self.wake.notify_one();
+        }
     }
 
     /// The flight failed. Returns how often in a row, for the pause before [`Pool::requeue`].
@@ -279,8 +304,16 @@ impl Inner {
         loop {
             let key = self.ready.of(lane).pop_front()?;
             let Some(entry) = self.kept.get_mut(&key) else { continue };
+            let Some(message) = entry.message.clone() else {
+                entry.queued = false;
+                continue;
+            };
+            let leaving = self.leaving.get_mut(&message.route.resource);
+            if let Some((_, waiting)) = leaving.filter(|(leaving, _)| *leaving != key) {
+                waiting.push_back(key);
+                continue;
+            }
             entry.queued = false;
-            let Some(message) = entry.message.clone() else { continue };
             entry.flying = true;
             let (record, needs_record) = (entry.record.clone(), entry.needs_record);
             self.flights.insert(message.header.id.clone(), key.clone());
@@ -307,7 +340,12 @@ impl Inner {
         self.kept_bytes = bytes;
         let Offer { key, message, gone, record } = offer;
         let lane = rules::lane(&message);
-        let message = Some(for_the_wire(message));
+        let message = for_the_wire(message);
+        if message.route.operation == Operation::DELETE {
+            let leaving = || (key.clone(), VecDeque::new());
+            self.leaving.entry(message.route.resource.clone()).or_insert_with(leaving);
+        }
+        let message = Some(message);
         let entry = Entry { message, version, gone, record, needs_record, queued, flying, failures, lane };
         self.kept.insert(key.clone(), entry);
         self.queue(&key, wake);
@@ -486,6 +524,32 @@ mod tests {
             }
         }
         assert_eq!(seen, 100);
+    }
+
+    #[test]
+    fn an_object_made_anew_under_an_old_name_follows_the_confirmed_deletion_of_the_old_one() {
+        let pool = Pool::default();
+        pool.put(offer("old", Operation::DELETE, "5"), at("4"));
+        pool.put(update("new", "6"), |_| Known::Missing);
+        let first = pool.next_ready().unwrap();
+        assert_eq!(first.key, "old");
+        assert!(pool.next_ready().is_none());
+        pool.failed(&first);
+        assert!(pool.next_ready().is_none());
+        pool.requeue(&first.key);
+        pool.landed(&pool.next_ready().unwrap());
+        assert_eq!(pool.next_ready().unwrap().key, "new");
+    }
+
+    #[test]
+    fn an_object_the_edge_never_heard_of_gets_its_record_though_it_is_being_deleted() {
+        let pool = Pool::default();
+        let mut ending = update("a", "5");
+        ending.gone = true;
+        assert_eq!(pool.put(ending, |_| Known::Missing), Put::Taken);
+        assert!(pool.next_ready().unwrap().needs_record);
+        pool.put(offer("b", Operation::DELETE, "5"), |_| Known::Missing);
+        assert!(!pool.next_ready().unwrap().needs_record);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -69,13 +69,16 @@ pub(super) struct Handle {
     pub(super) pool: Arc<Pool>,
     pub(super) end: CancellationToken,
     pub(super) why: Arc<std::sync::OnceLock<&'static str>>,
+    /// The version of the Node in which this cloudcore claims it; 0 until it does.
+    pub(super) claimed: Arc<AtomicU64>,
     /// Tells a session from its successors.
     pub(super) generation: u64,
 }
 
 impl Handle {
     pub(super) fn new(generation: u64) -> Self {
-        Self { pool: Arc::default(), end: CancellationToken::new(), why: Arc::default(), generation }
+        let (why, claimed) = (Arc::default(), Arc::default());
+        Self { pool: Arc::default(), end: CancellationToken::new(), why, claimed, generation }
     }
 
     /// Ends the session; the first reason counts.
@@ -215,7 +218,7 @@ pub(super) fn deliver(
     let put = match Delivery::of(node, message) {
         Delivery::Plain(message) => handle.pool.put_plain(*message),
         Delivery::Acked(offer) => {
-            let (record, gone) = (offer.record.clone(), offer.gone);
+            let (record, gone) = (offer.record.clone(), offer.is_deletion());
             let put = handle.pool.put(*offer, |record| records.known(record));
             if put == Put::Full {
                 tracing::warn!(%node, record = %record.name, "too much waits for the edge, left to reconciliation");

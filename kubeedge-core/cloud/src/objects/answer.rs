@@ -27,6 +27,12 @@ pub(super) fn confirmation(question: &Message, done: Result<(), Box<Status>>) ->
     }
 }
 
+/// The plain confirmation, with the version of what was written.
+pub(super) fn versioned_confirmation(question: &Message, written: &Bytes) -> Message {
+    let version = serde_json::from_slice::<Versioned>(written).unwrap_or_default().metadata.resource_version;
+    versioned(response(question, Content::text("OK")), version)
+}
+
 /// The bare object with its version, or the error as Go writes it.
 pub(super) fn bare(question: &Message, answered: Answered) -> Message {
     match answered.and_then(checked) {

@@ -1,22 +1,21 @@
 //! Registration and status of nodes.
 
-use std::time::Duration;
-
 use http::Method;
 use kubeedge_core::{
+    clock::Clock,
     message::{Content, Message, resource},
-    name::NodeName,
 };
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{
     answer::{self, Answered},
     upstream::{Ask, CORE, Upstream, not_yours},
 };
-use crate::cluster::{self, Media, api_path, failure};
-
-/// The annotation that names the cloudcore a node is connected to.
-const CLOUDCORE: &str = "cloudcore";
+use crate::{
+    cluster::{self, Media, api_path, failure},
+    hub::Instance,
+};
 
 impl Upstream {
     /// Creates the Node as the node itself; labels which a node may not set itself are set by us afterwards.
@@ -27,7 +26,7 @@ impl Upstream {
             .content
             .decode()
             .map_err(|error| failure(400, "BadRequest", format!("not a Node: {error}")))?;
-        let reserved = prepare(&mut node, ask.name, &self.address)
+        let reserved = prepare(&mut node, ask.name, &self.instance)
             .ok_or_else(|| failure(400, "BadRequest", "not a Node: no object"))?;
         let path = api_path(CORE, &["nodes"]);
         let made = ask.client.post(&path, node.to_string()).await?;
@@ -84,59 +83,101 @@ impl Upstream {
                 Some(renamed(answer::response(ask.message, Content::text(&text))))
             }
             "update" => {
-                let done = self.merge_node_status(ask).await;
+                let done = self.put_node_status(ask).await;
                 self.answered_when_done(ask, done).map(renamed)
             }
             _ => None,
         }
     }
 
-    async fn merge_node_status(&self, ask: &Ask<'_>) -> Answered {
+    async fn put_node_status(&self, ask: &Ask<'_>) -> Answered {
         own_node(ask)?;
-        let body: Map<String, Value> = ask
+        let body: OldStatus = ask
             .message
             .content
             .decode()
             .map_err(|error| failure(400, "BadRequest", format!("not a node status: {error}")))?;
-        let status = body.get("Status").cloned().unwrap_or_default();
-        if let Some(Value::Object(extended)) = body.get("ExtendResources") {
-            let annotations: Map<String, Value> = extended
-                .iter()
-                .map(|(name, resources)| (name.clone(), Value::String(resources.to_string())))
-                .collect();
-            let patch = json!({"metadata": {"annotations": annotations}});
+        if let Some(extended) = body.extend_resources.filter(|extended| !extended.is_empty()) {
+            let patch = json!({"metadata": {"annotations": described(&extended)}});
             cluster::merge(self.clients.ours(), &api_path(CORE, &["nodes", ask.name]), &patch).await?;
         }
+        let there = ask.client.get(&api_path(CORE, &["nodes", ask.name])).await?;
+        let mut node: Value = serde_json::from_slice(&there)
+            .map_err(|error| failure(502, "InternalError", format!("not a Node: {error}")))?;
+        let mut status = body.status;
+        refresh_heartbeats(&mut status, self.clients.clock());
+        keep_what_is_the_clusters(&mut status, node.get("status"));
+        if let Some(node) = node.as_object_mut() {
+            node.insert("status".to_owned(), Value::Object(status));
+        }
         let path = api_path(CORE, &["nodes", ask.name, "status"]);
-        ask.client.merge(&path, &json!({"status": status})).await
+        ask.client.call(Method::PUT, &path, Media::Json, node.to_string()).await
     }
 
     /// Failures of these requests are not answered; the edge tries again with its next one.
     fn answered_when_done(&self, ask: &Ask<'_>, done: Answered) -> Option<Message> {
         match done {
-            Ok(_) => Some(answer::response(ask.message, Content::text("OK"))),
+            Ok(node) => Some(answer::versioned_confirmation(ask.message, &node)),
             Err(status) => {
                 self.complain(ask, &status, "a node was not updated");
                 None
             }
         }
     }
+}
 
-    /// Writes down which cloudcore the node is connected to; three attempts, a second apart.
-    pub(super) async fn annotate(&self, node: &NodeName) {
-        let patch = json!({"metadata": {"annotations": {CLOUDCORE: self.address}}});
-        let path = api_path(CORE, &["nodes", node.as_str()]);
-        for attempt in 0..3_u32 {
-            if attempt > 0 {
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-            match cluster::merge(self.clients.ours(), &path, &patch).await {
-                Ok(_) => return,
-                // A node that connects for the first time is annotated when it registers.
-                Err(status) if status.is_not_found() => return,
-                Err(status) => tracing::warn!(%node, attempt, error = %status, "a node was not annotated"),
-            }
+/// A whole status in the form of old edges.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct OldStatus {
+    #[serde(default)]
+    status: Map<String, Value>,
+    #[serde(default)]
+    extend_resources: Option<Map<String, Value>>,
+}
+
+/// Go's name for a resource it describes in a second annotation.
+const GPU: (&str, &str) = ("nvidia.com/gpu", "huawei.com/gpu-status");
+
+/// Extended resources as annotations.
+fn described(extended: &Map<String, Value>) -> Map<String, Value> {
+    let text = |value: &Value| Value::String(value.to_string());
+    let mut annotations: Map<_, _> =
+        extended.iter().map(|(name, resources)| (name.clone(), text(resources))).collect();
+    let gpus: Vec<_> = extended.get(GPU.0).and_then(Value::as_array).into_iter().flatten().collect();
+    if !gpus.is_empty() {
+        let healthy: Vec<_> = gpus.iter().map(|gpu| json!({"id": gpu["name"], "healthy": true})).collect();
+        annotations.insert(GPU.1.to_owned(), text(&Value::Array(healthy)));
+    }
+    annotations
+}
+
+/// A status that was long on its way says nothing of how long ago the node was heard of.
+fn refresh_heartbeats(status: &mut Map<String, Value>, clock: &Clock) {
+    let (now, moment) = (cluster::moment(clock), cluster::stamp(clock));
+    let conditions = status.get_mut("conditions").and_then(Value::as_array_mut);
+    for condition in conditions.into_iter().flatten().filter_map(Value::as_object_mut) {
+        let at = condition.get("lastHeartbeatTime").and_then(Value::as_str).unwrap_or_default();
+        let at = time::OffsetDateTime::parse(at, &time::format_description::well_known::Rfc3339);
+        if at.is_ok_and(|at| now - at > HEARTBEAT) {
+            condition.insert("lastHeartbeatTime".to_owned(), moment.as_str().into());
         }
+    }
+}
+
+/// Go's nodeUpdateFrequency.
+const HEARTBEAT: time::Duration = time::Duration::seconds(10);
+
+/// Attached volumes and the tunnel's port are written by the cluster and the cloud, not by nodes.
+fn keep_what_is_the_clusters(status: &mut Map<String, Value>, there: Option<&Value>) {
+    status.remove("volumesAttached");
+    if let Some(volumes) = there.and_then(|there| there.get("volumesAttached")) {
+        status.insert("volumesAttached".to_owned(), volumes.clone());
+    }
+    let endpoints = there.and_then(|there| there.get("daemonEndpoints"));
+    let port = endpoints.and_then(|endpoints| endpoints.pointer("/kubeletEndpoint/Port"));
+    if let (Some(endpoints), Some(1..)) = (endpoints, port.and_then(Value::as_u64)) {
+        status.insert("daemonEndpoints".to_owned(), endpoints.clone());
     }
 }
 
@@ -145,15 +186,15 @@ pub(super) fn own_node(ask: &Ask<'_>) -> Result<(), Box<kube::core::Status>> {
     if ask.name == ask.node.as_str() { Ok(()) } else { Err(not_yours("node", ask)) }
 }
 
-/// Fills in name and annotation; takes out and returns the labels a node may not set itself.
-fn prepare(node: &mut Value, name: &str, address: &str) -> Option<Map<String, Value>> {
+/// Fills in name and annotations; takes out and returns the labels a node may not set itself.
+fn prepare(node: &mut Value, name: &str, instance: &Instance) -> Option<Map<String, Value>> {
     let node = node.as_object_mut()?;
     node.insert("apiVersion".to_owned(), "v1".into());
     node.insert("kind".to_owned(), "Node".into());
     let metadata = node.entry("metadata").or_insert_with(|| json!({})).as_object_mut()?;
     metadata.insert("name".to_owned(), name.into());
     if let Some(annotations) = child(metadata, "annotations") {
-        annotations.insert(CLOUDCORE.to_owned(), address.into());
+        annotations.extend(instance.annotations());
     }
     let mut reserved = Map::new();
     if let Some(labels) = child(metadata, "labels") {
@@ -182,13 +223,32 @@ fn is_reserved(label: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use kubeedge_core::message::Millis;
+
     use super::*;
+
+    #[test]
+    fn a_status_of_an_old_edge_leaves_the_clusters_fields_alone_and_tells_of_gpus() {
+        let mut status = json!({"volumesAttached": [1], "daemonEndpoints": {"kubeletEndpoint": {"Port": 10350}},
+            "conditions": [{"type": "Ready", "lastHeartbeatTime": "2020-01-01T00:00:00Z"}]});
+        let status = status.as_object_mut().unwrap();
+        let there = json!({"daemonEndpoints": {"kubeletEndpoint": {"Port": 10351}}});
+        keep_what_is_the_clusters(status, Some(&there));
+        refresh_heartbeats(status, &Clock::of(|| Millis(1_800_000_000_000)));
+        assert_eq!(status["daemonEndpoints"]["kubeletEndpoint"]["Port"], 10351);
+        assert_eq!(status.get("volumesAttached"), None);
+        assert_eq!(status["conditions"][0]["lastHeartbeatTime"], "2027-01-15T08:00:00Z");
+        let extended = json!({"nvidia.com/gpu": [{"name": "gpu-0", "type": "t", "capacity": "1"}]});
+        let annotations = described(extended.as_object().unwrap());
+        assert_eq!(annotations["huawei.com/gpu-status"], r#"[{"healthy":true,"id":"gpu-0"}]"#);
+        assert!(annotations["nvidia.com/gpu"].as_str().unwrap().contains("gpu-0"));
+    }
 
     #[test]
     fn labels_guarded_by_node_restriction_are_kept_apart() {
         let mut node = json!({"metadata": {"labels": {
             "node-role.kubernetes.io/edge": "", "kubernetes.io/arch": "amd64", "rack": "7", "acme.io/x": "y"}}});
-        let reserved = prepare(&mut node, "n", "10.0.0.1").unwrap();
+        let reserved = prepare(&mut node, "n", &Instance::new("10.0.0.1")).unwrap();
         assert_eq!(
             reserved.keys().collect::<Vec<_>>(),
             ["kubernetes.io/arch", "node-role.kubernetes.io/edge"]

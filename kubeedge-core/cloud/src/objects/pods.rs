@@ -3,11 +3,12 @@
 use http::Method;
 use kube::core::Status;
 use kubeedge_core::{
+    clock::Clock,
     message::{Content, Message, resource},
     name::{Group, ModuleName, Operation},
 };
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{
     answer::{self, Answered},
@@ -109,7 +110,7 @@ impl Upstream {
         let uid = |pod: &Value| pod.pointer("/metadata/uid").and_then(Value::as_str).map(str::to_owned);
         match pod {
             Ok(pod) if uid(&pod).as_deref() == Some(&request.uid) => {
-                let done = put_status(ask, &path, pod, request).await;
+                let done = put_status(ask, &path, pod, request, self.clients.clock()).await;
                 answers.push(answer::confirmation(ask.message, done));
             }
             Err(status) if !status.is_not_found() => {
@@ -128,11 +129,11 @@ async fn put_status(
     path: &str,
     mut pod: Value,
     request: &PodStatusRequest,
+    clock: &Clock,
 ) -> Result<(), Box<Status>> {
-    let started = pod.pointer("/status/startTime").cloned();
     let mut status = request.status.clone();
-    if let (Some(status), Some(started)) = (status.as_object_mut(), started) {
-        status.insert("startTime".to_owned(), started);
+    if let Some(status) = status.as_object_mut() {
+        settle(status, &pod, clock);
     }
     let finished = is_finished(&status) && pod.pointer("/metadata/deletionTimestamp").is_some();
     if let Some(pod) = pod.as_object_mut() {
@@ -147,6 +148,42 @@ async fn put_status(
     Ok(())
 }
 
+/// Fits a reported status to what was known of the pod: when it started, since when its conditions hold, and the
+/// containers in the order users know.
+fn settle(status: &mut Map<String, Value>, pod: &Value, clock: &Clock) {
+    let now = || Value::String(cluster::stamp(clock));
+    let started = pod.pointer("/status/startTime").filter(|time| !time.is_null());
+    match (started, status.get("startTime")) {
+        (Some(started), _) => drop(status.insert("startTime".to_owned(), started.clone())),
+        (None, None | Some(Value::Null)) => drop(status.insert("startTime".to_owned(), now())),
+        _ => {}
+    }
+    let known = pod.pointer("/status/conditions").and_then(Value::as_array);
+    let conditions = status.get_mut("conditions").and_then(Value::as_array_mut);
+    for condition in conditions.into_iter().flatten() {
+        if !matches!(condition["type"].as_str(), Some("Ready" | "Initialized")) {
+            continue;
+        }
+        let before = known.into_iter().flatten().find(|known| known["type"] == condition["type"]);
+        let unchanged = before.filter(|before| before["status"] == condition["status"]);
+        let since = unchanged.map_or_else(now, |before| before["lastTransitionTime"].clone());
+        if let Some(condition) = condition.as_object_mut() {
+            condition.insert("lastTransitionTime".to_owned(), since);
+        }
+    }
+    let name = |container: &Value| container["name"].as_str().unwrap_or_default().to_owned();
+    if let Some(containers) = status.get_mut("containerStatuses").and_then(Value::as_array_mut) {
+        containers.sort_by_key(name);
+    }
+    if let Some(containers) = status.get_mut("initContainerStatuses").and_then(Value::as_array_mut) {
+        let order = pod.pointer("/spec/initContainers").and_then(Value::as_array);
+        let place = |container: &Value| {
+            order.into_iter().flatten().position(|known| known["name"] == container["name"])
+        };
+        containers.sort_by_key(place);
+    }
+}
+
 /// No container runs any more, and the phase says so.
 fn is_finished(status: &Value) -> bool {
     let running = |container: &Value| container.pointer("/state/running").is_some();
@@ -157,7 +194,7 @@ fn is_finished(status: &Value) -> bool {
 /// The edge runs a pod that is gone: told by its name alone, as Go does.
 fn stale_pod(ask: &Ask<'_>, name: &str) -> Message {
     let path = resource::for_node(&ask.node, &resource::object(ask.namespace, "pod", name));
-    let stub = json!({"metadata": {"name": name, "namespace": ask.namespace}, "spec": {"containers": null}, "status": {}});
+    let stub = json!({"metadata": {"name": name, "namespace": ask.namespace, "creationTimestamp": null}, "spec": {"containers": null}, "status": {}});
     Message::new(ModuleName::EDGE_CONTROLLER, Operation::DELETE, path)
         .in_group(Group::RESOURCE)
         .with(Content::json(&stub).unwrap_or_default())

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     cluster::{self, Acting, Clients, Media, api_path, failure, namespaced},
+    hub::Instance,
     informer::{Informer, ObjectKey},
 };
 
@@ -42,7 +43,7 @@ pub(super) struct Upstream {
     pub(super) clients: Arc<Clients>,
     pub(super) caches: Caches,
     pub(super) access: Access,
-    pub(super) address: String,
+    pub(super) instance: Instance,
     /// Lines about what nodes ask in vain.
     pub(super) complaints: Seldom,
 }
@@ -71,10 +72,6 @@ impl Upstream {
         let operation = message.route.operation.as_str();
         let mut parts = text.split('/').skip(1);
         let node = NodeName::from(parts.next().unwrap_or_default());
-        if operation == "connected" {
-            self.annotate(&node).await;
-            return Vec::new();
-        }
         let (Some(namespace), Some(kind)) = (parts.next(), parts.next()) else {
             tracing::debug!(resource = %shown(text), operation = %shown(operation), "not a request for an object");
             return Vec::new();
@@ -110,7 +107,7 @@ impl Upstream {
             ("pod", "insert") => {
                 let path = namespaced(CORE, ask.namespace, "pods", &[]);
                 let made = ask.client.post(&path, ask.body()).await;
-                answer::unversioned(answer::object_response(question, made, NO_POD))
+                answer::object_response(question, made, NO_POD)
             }
             ("pod", "delete") => answer::confirmation(question, self.delete_pod(ask).await),
             ("configmap", "query") => answer::bare(question, self.referred(Referent::ConfigMap, ask).await),
@@ -189,6 +186,10 @@ impl Upstream {
     }
 
     async fn lease(&self, operation: &str, ask: &Ask<'_>) -> Option<Message> {
+        if ask.namespace.is_empty() || ask.name.is_empty() {
+            let nameless = failure(400, "BadRequest", "a lease has a namespace and a name");
+            return Some(answer::object_response(ask.message, Err(nameless), NO_LEASE));
+        }
         if ask.namespace == "kube-node-lease" && ask.name != ask.node.as_str() {
             let refused = Err(not_yours("lease", ask));
             return Some(answer::object_response(ask.message, refused, NO_LEASE));
@@ -252,7 +253,7 @@ pub(crate) fn event_patch(message: &Message) -> Option<Vec<u8>> {
 /// A node asks for what is another's.
 pub(super) fn not_yours(what: &str, ask: &Ask<'_>) -> Box<Status> {
     let Ask { node, name, .. } = ask;
-    failure(403, "Forbidden", format!("{what} {name:?} is not of node {node:?}"))
+    failure(403, "Forbidden", format!("{what} {name:?} is not of node {:?}", node.as_str()))
 }
 
 #[cfg(test)]

@@ -165,8 +165,11 @@ impl FakeCluster {
         }
         match *method {
             Method::PUT | Method::PATCH => {
-                let mut next = current;
+                let mut next = current.clone();
                 merge(&mut next, body);
+                if next == current {
+                    return Ok(current);
+                }
                 Ok(self.put(&mut state, key, "MODIFIED", next))
             }
             Method::DELETE => {

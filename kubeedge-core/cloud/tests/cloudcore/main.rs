@@ -1,12 +1,17 @@
 //! A whole cloudcore over a cluster and a network in memory, and edges that speak Go's protocol to it.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod catalogue;
 mod cluster;
 mod denylist;
 mod edge;
+mod instances;
 mod join;
 mod names;
 mod network;
+mod recorded;
+#[cfg(feature = "embedded-apiserver")]
+mod records;
 mod replay;
 mod sessions;
 mod takeover;

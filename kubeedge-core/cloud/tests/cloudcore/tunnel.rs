@@ -37,7 +37,7 @@ impl Tunnel {
         let clients = Arc::new(Clients::new(Arc::new(cluster.clone())));
         let settings = CloudStreamSettings {
             identity: NodeIdentity::Claim,
-            kubelet_port: Some(10351),
+            recorded_as: Some("10.0.0.1".to_owned()),
             ..CloudStreamSettings::default()
         };
         let stream = CloudStream::new(settings, network.clone(), Credentials::default(), &clients);
@@ -86,6 +86,11 @@ async fn a_log_comes_through_the_tunnel_and_ends_with_the_nodes_end() {
     let node =
         |node: &serde_json::Value| node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"] == 10351;
     tunnel.cluster.until("/api/v1/nodes/edge-1", node).await;
+    let record = tunnel.cluster.get("/api/v1/namespaces/kubeedge/configmaps/tunnelport").unwrap();
+    assert_eq!(
+        record["metadata"]["annotations"]["tunnelportrecord.kubeedge.io"],
+        r#"{"ipTunnelPort":{"10.0.0.1":10351},"port":{"10351":true}}"#
+    );
 
     let log = tunnel.tunnels.logs(&NODE, path.clone(), HeaderMap::new()).await.unwrap();
     let open = next(&mut edge).await;

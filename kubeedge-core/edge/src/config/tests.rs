@@ -110,6 +110,16 @@ fn quic_is_dialled_alone_or_before_websocket_as_the_switches_say() {
     assert_eq!(of(false, true), ("192.0.2.2:10001".to_owned(), 30, 15, Some(false)));
 }
 
+#[test]
+fn several_cloudcores_can_be_named() {
+    let config = read(
+        "{modules: {edgeHub: {websocket: {server: 'a:10000, b:10000'}}, edgeStream: {enable: true, server: 'a:10004,b:10004'}}}",
+    );
+    let plan = EdgePlan::new(&config, &host()).unwrap();
+    assert_eq!(plan.settings.hub.servers, ["a:10000", "b:10000"]);
+    assert_eq!(plan.tunnel.unwrap().servers, ["a:10004", "b:10004"].map(Into::into));
+}
+
 /// What becomes of a configuration, all in one text, with the secrets that are not printed for debugging.
 fn outcome(config: &EdgeCoreConfig) -> String {
     let mut plan = EdgePlan::new(config, &host());

@@ -289,6 +289,8 @@ fn node_patch(status: &NodeStatus) -> Value {
     let mut value = serde_json::to_value(status).unwrap_or_default();
     if let Some(fields) = value.as_object_mut() {
         fields.insert("$setElementOrder/conditions".to_owned(), order.into());
+        // Told at registration only: from then on the cloud writes the port of its tunnel there.
+        fields.remove("daemonEndpoints");
     }
     json!({"status": value})
 }
@@ -383,6 +385,14 @@ mod tests {
         let ready = conditions.iter().find(|c| c.type_ == "Ready").unwrap();
         assert_eq!(ready.status, "False");
         assert!(ready.message.as_ref().unwrap().contains("socket is gone"));
+    }
+
+    #[test]
+    fn a_nodes_status_leaves_the_port_alone_that_the_cloud_has_set_for_logs() {
+        let endpoint = DaemonEndpoint { port: 10350 };
+        let endpoints = NodeDaemonEndpoints { kubelet_endpoint: Some(endpoint) };
+        let status = NodeStatus { daemon_endpoints: Some(endpoints), ..NodeStatus::default() };
+        assert_eq!(node_patch(&status)["status"].get("daemonEndpoints"), None);
     }
 
     #[test]

@@ -111,8 +111,15 @@ impl Rows {
         }
     }
 
+    /// Removes an object, unless the row is of another object of the same name that was made since.
     pub(super) async fn remove(&self, message: &Message) -> Result<(), StoreError> {
-        self.store.commit(Batch::new().delete(key(message.route.resource.as_str()))).await
+        let key = key(message.route.resource.as_str());
+        let old = self.store.get(&key).await?.map(|row| uid_in(&row.value)).unwrap_or_default();
+        let named = uid_in(&message.content.data());
+        if !old.is_empty() && !named.is_empty() && old != named {
+            return Ok(());
+        }
+        self.store.commit(Batch::new().delete(key)).await
     }
 
     /// Removes a pod with its last patch, unless the row is of another pod of the same name, and the tokens that were

@@ -46,7 +46,7 @@ impl Cloud {
         let settings = EdgeStreamSettings {
             node: NodeName::of("edge-1"),
             address: "10.0.0.7".into(),
-            server: listener.local(),
+            servers: vec![listener.local()],
             reconnect: Duration::from_millis(1),
             ..EdgeStreamSettings::default()
         };

@@ -30,7 +30,7 @@ pub(super) fn check(config: &EdgeCoreConfig, checks: &mut Checks) {
         checks.port("modules.serviceBus.port", modules.service_bus.port);
     }
     if modules.edge_stream.enable {
-        checks.endpoint("modules.edgeStream.server", &modules.edge_stream.server);
+        checks.endpoints("modules.edgeStream.server", &modules.edge_stream.server);
         checks.positive("modules.edgeStream.handshakeTimeout", modules.edge_stream.handshake_timeout);
     }
     if modules.device_twin.enable {
@@ -53,7 +53,7 @@ fn hub(hub: &EdgeHub, checks: &mut Checks) {
             .to_owned()
     });
     if hub.websocket.enable {
-        checks.endpoint(&key("websocket.server"), &hub.websocket.server);
+        checks.endpoints(&key("websocket.server"), &hub.websocket.server);
         checks.positive(&key("websocket.handshakeTimeout"), hub.websocket.handshake_timeout);
         checks.positive(&key("websocket.writeDeadline"), hub.websocket.write_deadline);
     }

@@ -47,7 +47,7 @@ section! {
         read_deadline: u32 = 15,
         /// How many seconds one message may take to be written.
         write_deadline: u32 = 15,
-        /// The hub, as host and port. Empty: this host, port 10000.
+        /// The hub, as host and port; several with commas between them are tried in turn. Empty: this host, port 10000.
         server: String = String::new(),
     }
 }

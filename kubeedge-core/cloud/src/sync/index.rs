@@ -1,0 +1,96 @@
+//! The records by node, read once when they change and not with every pass.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+};
+
+use kube::core::ApiResource;
+use kubeedge_core::name::NodeName;
+
+use super::plural;
+use crate::{
+    hub::records::{self, RecordBody},
+    informer::{Change, Informer, Informers, ObjectKey},
+};
+
+/// What one edge was sent of one object.
+#[derive(Debug)]
+pub(super) struct Confirmed {
+    /// The object's unique id.
+    pub(super) uid: String,
+    /// Its kind in lower case, as in resources.
+    pub(super) kind: String,
+    /// Where it is looked up.
+    pub(super) informer: Arc<Informer>,
+    /// Its namespace (empty for cluster-scoped objects) and name.
+    pub(super) key: ObjectKey,
+    /// The version the edge has confirmed; 0 for none yet, or when none was ever written.
+    pub(super) version: Option<u64>,
+}
+
+/// Kinds beyond this many are not watched; a record may name any.
+const MAX_KINDS: usize = 256;
+
+/// See the module's text.
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    nodes: HashMap<NodeName, BTreeMap<ObjectKey, Confirmed>>,
+    kinds: HashMap<(String, String), Option<ApiResource>>,
+}
+
+impl Index {
+    /// Takes in what became of a record.
+    pub(super) fn note(&mut self, change: &Change, informers: &Informers) {
+        let Some(record) = change.new.as_ref().or(change.old.as_ref()) else { return };
+        let Some((node, uid)) = records::split_name(&record.key.name) else { return };
+        let confirmed = change.new.as_ref().and_then(|record| {
+            let body: RecordBody = record.view().ok()?;
+            let (spec, version) = (body.spec, body.status.object_resource_version);
+            if spec.object_kind.is_empty() || spec.object_name.is_empty() {
+                return None;
+            }
+            let informer = self.informer_of(&spec.object_api_version, &spec.object_kind, informers)?;
+            Some(Confirmed {
+                uid: uid.to_owned(),
+                kind: spec.object_kind.to_lowercase(),
+                informer,
+                key: ObjectKey::new(record.key.namespace.clone(), spec.object_name),
+                // A record without version was never confirmed; Go leaves such an object unsent for good.
+                version: if version.is_empty() { Some(0) } else { version.number() },
+            })
+        });
+        let of_node = self.nodes.entry(node.clone()).or_default();
+        match confirmed {
+            Some(confirmed) => drop(of_node.insert(record.key.clone(), confirmed)),
+            None => drop(of_node.remove(&record.key)),
+        }
+        if of_node.is_empty() {
+            self.nodes.remove(&node);
+        }
+    }
+
+    /// The records of a node.
+    pub(super) fn of(&self, node: &NodeName) -> impl Iterator<Item = &Confirmed> {
+        self.nodes.get(node).into_iter().flat_map(BTreeMap::values)
+    }
+
+    /// The nodes that have records.
+    pub(super) fn nodes(&self) -> HashSet<NodeName> {
+        self.nodes.keys().cloned().collect()
+    }
+
+    fn informer_of(&mut self, api_version: &str, kind: &str, informers: &Informers) -> Option<Arc<Informer>> {
+        let key = (api_version.to_owned(), kind.to_owned());
+        if !self.kinds.contains_key(&key) {
+            if self.kinds.len() >= MAX_KINDS {
+                tracing::warn!(api_version, kind, "too many kinds in sync records");
+                return None;
+            }
+            let resource = plural::gvk(api_version, kind)
+                .map(|gvk| ApiResource::from_gvk_with_plural(&gvk, &plural::of(kind)));
+            self.kinds.insert(key.clone(), resource);
+        }
+        self.kinds.get(&key).and_then(Option::as_ref).map(|resource| informers.of(resource))
+    }
+}
