@@ -58,6 +58,11 @@ impl Downstream {
         for node in self.caches.nodes.list() {
             self.nodes.insert(node.key.name.as_str().into());
         }
+        // Where ConfigMaps and Secrets go is known before they are looked at, as in Go.
+        self.caches.pods.ready().await;
+        for pod in self.caches.pods.list() {
+            drop(self.pod_of(&pod, Operation::UPDATE));
+        }
         let (mut nodes, mut pods) = (self.caches.nodes.subscribe(), self.caches.pods.subscribe());
         let (mut maps, mut secrets) = (self.caches.config_maps.subscribe(), self.caches.secrets.subscribe());
         loop {

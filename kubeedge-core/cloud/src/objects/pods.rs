@@ -15,7 +15,7 @@ use super::{
     upstream::{Ask, CORE, Upstream, not_yours},
 };
 use crate::{
-    cluster::{Media, failure, namespaced},
+    cluster::{self, Media, failure, namespaced},
     informer::ObjectKey,
 };
 
