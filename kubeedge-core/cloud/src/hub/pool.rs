@@ -205,7 +205,7 @@ impl Pool {
             None => match known(&offer.record) {
                 Known::At(confirmed) if !forced && version <= confirmed.number() => return Put::Stale,
                 // An object that is being deleted gets its record like any other, or its edge might never hear of it.
-                Known::Missing => offer.message.route.operation != Operation::RESPONSE,
+                Known::Missing => true,
                 // Go drops what has a record without a version, and never sends it if the version was never written.
                 Known::Unversioned | Known::At(_) => false,
             },
@@ -441,6 +441,15 @@ mod tests {
         let mut left: Vec<_> = pool.unrecorded().into_iter().map(|record| record.name.clone()).collect();
         left.sort();
         assert_eq!(left, ["n.flies", "n.waits"]);
+    }
+
+    #[test]
+    fn an_object_that_is_being_deleted_and_that_the_edge_never_had_is_known_at_the_end_of_a_session() {
+        let pool = Pool::default();
+        pool.put(Offer { gone: true, ..update("deleting", "1") }, |_| Known::Missing);
+        pool.put(offer("gone", Operation::DELETE, ""), |_| Known::Missing);
+        let left: Vec<_> = pool.unrecorded().into_iter().map(|record| record.name.clone()).collect();
+        assert_eq!(left, ["n.deleting"]);
     }
 
     #[test]
