@@ -16,7 +16,7 @@ use std::{
 
 use kubeedge_core::{
     backoff::Backoff,
-    name::{NodeName, ResourceVersion},
+    name::{MessageId, NodeName, ResourceVersion},
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -48,7 +48,7 @@ struct Named {
 impl Instance {
     /// This process, on a machine with this address.
     pub fn new(address: &str) -> Self {
-        let id = uuid::Uuid::new_v4().to_string();
+        let id = MessageId::random().as_str().to_owned();
         Self(Arc::new(Named { address: address.to_owned(), id }))
     }
 
