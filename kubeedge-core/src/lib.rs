@@ -18,6 +18,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod backoff;
+pub mod blocking;
 pub mod bus;
 pub mod clock;
 pub mod device;

@@ -475,7 +475,7 @@ impl Work {
         let Delivery::Acked(offer) = Delivery::of(node, message) else {
             return Err("the node is not connected");
         };
-        if !offer.gone && self.shared.records.known(&offer.record) == records::Known::Missing {
+        if offer.wants_record() && self.shared.records.known(&offer.record) == records::Known::Missing {
             self.shared.records.ensure_later(offer.record);
         }
         Ok(())

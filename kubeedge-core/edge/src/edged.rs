@@ -34,6 +34,7 @@ use std::{
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{Pod, Taint};
 use kubeedge_core::{
+    blocking::Blocking,
     bus::Envelope,
     clock::Clock,
     failure::{BoxError, chain},
@@ -93,6 +94,8 @@ pub struct EdgedSettings {
     /// The time pauses are counted and statuses are stamped with: the runtime's. The other modules of an edgecore go by
     /// it too.
     pub clock: Clock,
+    /// Where files of pods are read and written.
+    pub files: Blocking,
 }
 
 impl Default for EdgedSettings {
@@ -115,6 +118,7 @@ impl Default for EdgedSettings {
             version: concat!("v1.32.10-kubeedge-v", env!("CARGO_PKG_VERSION")).to_owned(),
             request_timeout: Duration::from_secs(60),
             clock: Clock::wall(),
+            files: Blocking::Threads,
         }
     }
 }
@@ -159,7 +163,7 @@ impl Module for Edged {
     async fn start(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
         let client = Client::new(ctx.bus.clone(), self.settings.request_timeout);
         let root = self.settings.root.clone();
-        let machine = tokio::task::spawn_blocking(move || Machine::read(&root)).await?;
+        let machine = self.settings.files.run(move || Machine::read(&root)).await?;
         let Some(info) = self.runtime_ready(&ctx.shutdown).await else { return Ok(()) };
         let shared = Arc::new(self.shared(client, &info, &machine));
         let mut tasks = JoinSet::new();

@@ -14,9 +14,14 @@ mod nodes;
 mod replicaset;
 mod scheduler;
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use kubeedge_core::kernel::Shutdown;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use tokio::time::Instant;
@@ -47,7 +52,7 @@ type Place = (String, String);
 
 /// Runs all controllers until shutdown.
 pub async fn run(cluster: EmbeddedCluster, shutdown: Shutdown) {
-    let desk = Desk { server: cluster.server };
+    let desk = Desk { server: cluster.server, heard: Mutex::default() };
     let mut newest = desk.server.storage.subscribe();
     let mut version = desk.server.storage.version();
     let mut dirty = Dirty::default();
@@ -181,6 +186,8 @@ impl Dirty {
 #[derive(Debug)]
 struct Desk {
     server: Arc<Server>,
+    /// Of each node, the state of its lease and since when it is so.
+    heard: Mutex<BTreeMap<String, (String, Instant)>>,
 }
 
 impl Desk {

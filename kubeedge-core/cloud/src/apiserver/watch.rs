@@ -73,9 +73,6 @@ pub(super) fn events(
         ),
     };
     let from_start = watch.initial || asked.is_none();
-    if let (false, Some(version)) = (from_start, asked) {
-        server.storage.since(version, 1).map_err(|TooOld| Refusal::expired())?;
-    }
     let now = Instant::now();
     let seconds = if watch.seconds == 0 { DEFAULT_SECONDS } else { watch.seconds.min(LONGEST_SECONDS) };
     let end = now + Duration::from_secs(seconds);

@@ -45,6 +45,14 @@ pub(super) struct Offer {
     pub(super) record: Arc<Record>,
 }
 
+impl Offer {
+    /// Whether the edge must be known to lack the object until it has confirmed this. An object that is being deleted
+    /// is one: it goes when its node has seen that.
+    pub(super) fn wants_record(&self) -> bool {
+        self.message.route.operation != Operation::DELETE
+    }
+}
+
 /// What became of an offered message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Put {
@@ -181,7 +189,9 @@ impl Pool {
         }
         let mut inner = self.inner.lock();
         let mut needs_record = false;
-        if !forced {
+        if forced {
+            needs_record = offer.wants_record() && known(&offer.record) == Known::Missing;
+        } else {
             match inner.kept.get(&offer.key) {
                 Some(kept) if kept.gone || version <= kept.version => return Put::Stale,
                 Some(kept) => needs_record = kept.needs_record,
@@ -403,6 +413,15 @@ mod tests {
         let mut left: Vec<_> = pool.unrecorded().into_iter().map(|record| record.name.clone()).collect();
         left.sort();
         assert_eq!(left, ["n.flies", "n.waits"]);
+    }
+
+    #[test]
+    fn an_object_that_is_being_deleted_and_that_the_edge_never_had_is_known_at_the_end_of_a_session() {
+        let pool = Pool::default();
+        pool.put(Offer { gone: true, ..update("deleting", "1") }, |_| Known::Missing);
+        pool.put(offer("gone", Operation::DELETE, ""), |_| Known::Missing);
+        let left: Vec<_> = pool.unrecorded().into_iter().map(|record| record.name).collect();
+        assert_eq!(left, ["n.deleting"]);
     }
 
     #[test]

@@ -2,12 +2,13 @@
 
 mod saves;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream::FuturesUnordered};
 
 use kube::core::Status;
 use kubeedge_core::{
+    backoff::Backoff,
     message::resource::NO_NAMESPACE,
     name::{NodeName, ResourceVersion},
 };
@@ -179,13 +180,19 @@ impl Records {
             while saving.len() < SAVING {
                 let Some((record, confirmed)) = self.confirmed.take() else { break };
                 saving.push(async move {
-                    let saved = match &confirmed {
-                        Confirmed::Gone => self.remove(&record).await,
-                        Confirmed::At(version) => self.save(&record, version.as_str()).await,
-                    };
-                    if let Err(status) = saved {
-                        // The object is sent once more by the reconciliation, which an edge takes in its stride.
+                    let mut pauses = Backoff::new(Duration::from_secs(1), Duration::from_secs(30), 0);
+                    loop {
+                        let saved = match &confirmed {
+                            Confirmed::Gone => self.remove(&record).await,
+                            Confirmed::At(version) => self.save(&record, version.as_str()).await,
+                        };
+                        let Err(status) = saved else { break };
                         tracing::warn!(record = %record.name, error = %status, "cannot save a confirmation");
+                        // The session holds the object for confirmed: nobody would come back to this.
+                        if status.code < 500 && status.code != 429 {
+                            break;
+                        }
+                        tokio::time::sleep(pauses.next_pause()).await;
                     }
                     record
                 });

@@ -215,11 +215,11 @@ pub(super) fn deliver(
     let put = match Delivery::of(node, message) {
         Delivery::Plain(message) => handle.pool.put_plain(*message),
         Delivery::Acked(offer) => {
-            let (record, gone) = (offer.record.clone(), offer.gone);
+            let (record, wants_record) = (offer.record.clone(), offer.wants_record());
             let put = handle.pool.put(*offer, |record| records.known(record));
             if put == Put::Full {
                 tracing::warn!(%node, record = %record.name, "too much waits for the edge, left to reconciliation");
-                if !gone && records.known(&record) == Known::Missing {
+                if wants_record && records.known(&record) == Known::Missing {
                     records.ensure_later(record);
                 }
                 return Ok(());
@@ -309,7 +309,12 @@ impl<'a> Writer<'a> {
             match self.pool.next(self.flying.len() + self.jobs.len(), self.shared.window) {
                 None => return Ok(false),
                 Some(Next::Plain(message)) => self.write(&message).await?,
-                Some(Next::Object(flight)) if flight.needs_record => self.record(flight),
+                // An answer is waited for; its record may follow.
+                Some(Next::Object(flight))
+                    if flight.needs_record && flight.message.route.operation != Operation::RESPONSE =>
+                {
+                    self.record(flight);
+                }
                 Some(Next::Object(flight)) => self.launch(flight).await?,
             }
         }

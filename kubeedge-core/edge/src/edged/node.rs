@@ -23,6 +23,7 @@ use kubeedge_core::{
     runtime::{ContainerRuntime, Info},
 };
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::{EdgedSettings, view::time};
 use crate::meta::{Client, ClientError};
@@ -30,7 +31,7 @@ use crate::meta::{Client, ClientError};
 /// How often the lease is renewed and the status computed; Go's nodeStatusUpdateFrequency.
 const BEAT: Duration = Duration::from_secs(10);
 /// How often the status is sent though nothing changed; Go's nodeStatusReportFrequency.
-const AT_LEAST_EVERY: i64 = 5 * 60 * 1000;
+const AT_LEAST_EVERY: Duration = Duration::from_secs(5 * 60);
 /// How soon a beat that failed is tried again; while the link is down this costs one local message.
 const RETRY: Duration = Duration::from_millis(100);
 /// The longest pause between tries while the cloud cannot be reached; a try without a link costs nothing.
@@ -50,7 +51,7 @@ pub(crate) struct Heart<'a> {
 struct Pulse {
     registered: Option<Node>,
     lease: Option<Lease>,
-    sent: Option<(Value, Millis)>,
+    sent: Option<(Value, Instant)>,
 }
 
 impl Heart<'_> {
@@ -87,9 +88,10 @@ impl Heart<'_> {
         let status = self.status(before(pulse), now).await;
         let comparable = without_heartbeats(&status);
         let due = match &pulse.sent {
-            Some((sent, at)) => *sent != comparable || now.0 - at.0 >= AT_LEAST_EVERY,
+            Some((sent, at)) => *sent != comparable || at.elapsed() >= AT_LEAST_EVERY,
             None => true,
         };
+        let due = due || self.is_held_for_another(&status).await;
         if due {
             let patch = node_patch(&status);
             match self.client.patch_node_status(name, &patch).await {
@@ -102,9 +104,16 @@ impl Heart<'_> {
                     return Err(error);
                 }
             }
-            pulse.sent = Some((comparable, now));
+            pulse.sent = Some((comparable, Instant::now()));
         }
         Ok(())
+    }
+
+    /// Whether the cluster holds the node for ready when it is not, or the other way round: after an absence the cluster
+    /// has marked it, and drives pods away if it is not told soon. The copy that the cloud keeps up to date says so.
+    async fn is_held_for_another(&self, status: &NodeStatus) -> bool {
+        let copy = self.client.node(&self.settings.node_name).await.ok().flatten();
+        copy.is_some_and(|node| node.status.as_ref().and_then(readiness) != readiness(status))
     }
 
     async fn register(&self) -> Result<Node, ClientError> {
@@ -227,6 +236,12 @@ impl Heart<'_> {
             ..NodeStatus::default()
         }
     }
+}
+
+/// Whether a status says that the node is ready.
+fn readiness(status: &NodeStatus) -> Option<&str> {
+    let conditions = status.conditions.as_ref()?;
+    conditions.iter().find(|condition| condition.type_ == "Ready").map(|ready| ready.status.as_str())
 }
 
 fn before(pulse: &Pulse) -> Option<&NodeStatus> {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs,
     path::PathBuf,
     time::Duration,
 };
@@ -42,7 +43,8 @@ impl Worker {
         self.pod_ips.clear();
         let spec = sandbox(&self.shared.settings, pod, attempt);
         let logs = log_folder(&self.shared.settings, pod);
-        if let Err(error) = tokio::fs::create_dir_all(&logs).await {
+        let folder = logs.clone();
+        if let Err(error) = self.files(move || fs::create_dir_all(folder)).await {
             let message = format!("cannot make the log folder {}: {error}", logs.display());
             self.shared.recorder.warning(pod, "FailedCreatePodSandBox", message).await;
             return Err(AGAIN);
@@ -113,13 +115,14 @@ impl Worker {
         let env = environment(pod, spec, &prepared.refs, &self.facts()).map_err(|error| error.to_string())?;
         let folder = pod_folder(&self.shared.settings, &self.uid);
         let last_words = termination_log(&folder, &spec.name, attempt);
-        let made = async {
-            if let Some(parent) = last_words.parent() {
-                tokio::fs::create_dir_all(parent).await?;
+        let file = last_words.clone();
+        let made = self.files(move || {
+            if let Some(parent) = file.parent() {
+                fs::create_dir_all(parent)?;
             }
-            tokio::fs::File::create(&last_words).await.map(drop)
-        };
-        made.await.map_err(|error: std::io::Error| format!("{}: {error}", last_words.display()))?;
+            fs::File::create(&file).map(drop)
+        });
+        made.await.map_err(|error| format!("{}: {error}", last_words.display()))?;
         let parts = Parts { pod, spec, attempt, env, volumes: &prepared.volumes, folder: &folder };
         container(&parts).map_err(|error| error.to_string())
     }
@@ -167,7 +170,7 @@ impl Worker {
         let work = move || {
             materialise(&folder, &Materials { pod: &pod, refs: &refs, tokens: &tokens, facts: &facts })
         };
-        let made = tokio::task::spawn_blocking(work).await;
+        let made = self.shared.settings.files.run(work).await;
         made.unwrap_or_else(|error| Err(VolumeError::Unsupported(error.to_string())))
     }
 

@@ -1,6 +1,6 @@
 //! One worker per pod: takes it from what it is to what it should be, one planned step after the other.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, io, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kubeedge_core::{
@@ -299,6 +299,14 @@ impl Worker {
         }
     }
 
+    /// Does something with files.
+    pub(super) async fn files<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        self.shared.settings.files.run(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
+    }
+
     async fn clean_up(&mut self, pod: &Pod, view: &PodView) -> Option<Duration> {
         for sandbox in &view.sandboxes {
             if let Err(error) = self.shared.runtime.remove_sandbox(&sandbox.id).await {
@@ -309,8 +317,9 @@ impl Worker {
         self.shared.reporter.forget(&self.uid);
         let folders = [pod_folder(&self.shared.settings, &self.uid), log_folder(&self.shared.settings, pod)];
         for folder in folders {
-            match tokio::fs::remove_dir_all(&folder).await {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            let unwanted = folder.clone();
+            match self.files(move || std::fs::remove_dir_all(unwanted)).await {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     tracing::warn!(pod = %self.uid, folder = %folder.display(), error = %error, "cannot remove a folder");
                 }
                 _ => {}

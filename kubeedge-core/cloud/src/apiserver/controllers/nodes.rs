@@ -1,9 +1,12 @@
 //! Node lifecycle: a node whose lease runs out is not ready; its taints say so, and pods that do not tolerate them end.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
+use time::OffsetDateTime;
+use tokio::time::Instant;
 
 use crate::apiserver::edit::put;
-use time::OffsetDateTime;
 
 use super::{
     super::{
@@ -16,7 +19,7 @@ use super::{
 };
 
 /// How old a lease may be: Kubernetes' nodeMonitorGracePeriod.
-const GRACE: i64 = 40;
+const GRACE: Duration = Duration::from_secs(40);
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
 
@@ -24,7 +27,10 @@ pub(super) async fn reconcile(desk: &Desk, name: &str) -> Result<(), Refusal> {
     match desk.get(&built_in_kind("", "nodes"), &(String::new(), name.to_owned())) {
         Some(node) => watch_over(desk, &node).await,
         // A lease outlives its node.
-        None => Ok(()),
+        None => {
+            desk.heard.lock().remove(name);
+            Ok(())
+        }
     }
 }
 
@@ -57,15 +63,21 @@ async fn watch_over(desk: &Desk, node: &Value) -> Result<(), Refusal> {
     evict(desk, &name).await
 }
 
+/// Whether the lease was renewed of late, by when we saw it change: the clock of the node may be wrong, as Kubernetes
+/// takes into account too.
 fn is_alive(desk: &Desk, node: &Value, name: &str) -> bool {
     let lease = desk.get(
         &built_in_kind("coordination.k8s.io", "leases"),
         &("kube-node-lease".to_owned(), name.to_owned()),
     );
-    let renewed = lease.as_ref().and_then(|lease| parse_time(text(lease, "/spec/renewTime")));
-    let made = parse_time(text(node, "/metadata/creationTimestamp"));
-    let last = renewed.max(made);
-    last.is_none_or(|last| (desk.moment() - last).whole_seconds() < GRACE)
+    let lease = lease.as_ref().map_or("", |lease| text(lease, "/metadata/resourceVersion"));
+    let sign = format!("{} {lease}", text(node, "/metadata/uid"));
+    let (now, mut heard) = (Instant::now(), desk.heard.lock());
+    let (last, since) = heard.entry(name.to_owned()).or_insert_with(|| (sign.clone(), now));
+    if *last != sign {
+        (*last, *since) = (sign, now);
+    }
+    now.duration_since(*since) < GRACE
 }
 
 fn unknown(before: &Value, now: &str) -> Value {
