@@ -55,4 +55,4 @@ pub use quic::{ALPN, Quic, QuicSettings};
 #[cfg(any(feature = "ws", feature = "quic"))]
 pub use tls::ClientCertificates;
 #[cfg(feature = "ws")]
-pub use ws::{Way, WebSocket, WebSocketSettings, Wire};
+pub use ws::{Way, WebSocket, WebSocketSettings, Wire, join as websocket_link};

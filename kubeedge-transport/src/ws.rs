@@ -34,7 +34,10 @@ use tokio_tungstenite::{
 
 use crate::tls::{self, ClientCertificates};
 
-pub use self::wire::{Way, Wire};
+pub use self::{
+    link::join,
+    wire::{Way, Wire},
+};
 
 /// How the transport works.
 #[derive(Clone, Copy, Debug)]
