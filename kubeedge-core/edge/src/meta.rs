@@ -350,7 +350,9 @@ impl Desk {
 
     /// Stores what a message carries; otherwise tells the cloud, which will send it again.
     async fn stored(&self, message: &Message) -> bool {
-        match self.rows.put(message).await {
+        // An answer may have brought a later form already: what is on its way from both sides passes each other.
+        let object = message.content.clone().into_data();
+        match self.rows.put_newest(message.route.resource.as_str(), object).await {
             Ok(()) => true,
             Err(error) => {
                 self.complain(message, &error).await;

@@ -31,7 +31,7 @@ use std::{
 use self::{children::Report, plan::Planted};
 
 /// How many new seeds a run without arguments tries.
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 200;
 
 fn say(text: &str) {
     // Whoever does not listen misses it.

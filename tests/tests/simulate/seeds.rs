@@ -1,4 +1,16 @@
 //! Seeds that found something once, and what it was.
 
 /// The seed, and what was wrong before it was mended.
-pub(crate) const FOUND: &[(u64, &str)] = &[];
+pub(crate) const FOUND: &[(u64, &str)] = &[
+    (
+        1,
+        "after a restart of the API no informer of cloudcore ever listed again: a watch too old was answered with 410",
+    ),
+    (4, "a pod made and deleted before its node had heard of it stayed for ever"),
+    (6, "a node back after an absence stayed NotReady for up to five minutes, and its pods were driven out"),
+    (7, "a pod deleted while its node was away stayed for ever"),
+    (8, "the edge stored an older form of a pod over the newer one that an answer had brought"),
+    (9, "a confirmation that could not be recorded was never recorded, nor the object sent again"),
+    (10, "the record of an answer was never made when the API was away at the moment of its confirmation"),
+    (14, "the edge stored a pod as it was 19 changes before"),
+];

@@ -77,8 +77,8 @@ impl Rows {
         self.store.commit(Batch::new().put(key(resource), value)).await
     }
 
-    /// Stores an object the cloud answered with, unless the row holds a later form of it already: the cloud's own
-    /// update may have overtaken the answer.
+    /// Stores an object of the cloud, unless the row holds a later form of it already: updates and answers may overtake
+    /// each other.
     pub(super) async fn put_newest(&self, resource: &str, value: Bytes) -> Result<(), StoreError> {
         let (key, new) = (key(resource), Head::of(&value));
         loop {

@@ -86,6 +86,20 @@ async fn a_pod_is_stored_before_it_is_acknowledged_and_reaches_edged() {
 }
 
 #[tokio::test]
+async fn an_older_form_of_a_pod_is_acknowledged_and_does_not_take_the_place_of_a_newer_one() {
+    let mut rig = rig();
+    let at = |version: &str| json!({"metadata": {"name": "web", "uid": "u1", "resourceVersion": version}});
+    for version in ["208", "207"] {
+        let update =
+            from_cloud(ModuleName::EDGE_CONTROLLER, Operation::UPDATE, "default/pod/web", &at(version));
+        rig.tell(update.clone()).await;
+        assert_eq!(rig.hub.next().await.unwrap().message.header.parent, Some(update.header.id.clone()));
+        assert_eq!(rig.edged.next().await.unwrap().message.header.id, update.header.id);
+    }
+    assert_eq!(rig.row("default/pod/web").await, Some(at("208")));
+}
+
+#[tokio::test]
 async fn devices_reach_the_twin_and_are_acknowledged_as_go_does() {
     let mut rig = rig();
     let device = json!({"metadata": {"name": "thermo"}});
