@@ -45,7 +45,7 @@ const LATENCY: u64 = 20;
 /// How long it may take to start, and to agree once it is quiet, in milliseconds.
 const PATIENCE: u64 = 300_000;
 /// How long it is watched after both sides agreed.
-const AFTERWARDS: u64 = 40_000;
+const AFTERWARDS: u64 = 25_000;
 
 /// What came of a simulation.
 #[derive(Debug)]
