@@ -87,7 +87,17 @@ impl Disk {
         Ok(())
     }
 
-    fn watch(&self, batch: &Batch) {
+    /// What this batch would remove of MetaManager's objects, by row.
+    fn removed_by(&self, batch: &Batch) -> BTreeMap<String, Bytes> {
+        let deletes = batch.0.iter().filter(|change| matches!(change, Change::Delete { .. }));
+        let old = deletes.filter_map(|change| {
+            let found = self.memory.get(change.key()).now_or_never()?.ok()??;
+            (found.key.bucket == META).then_some((found.key.name, found.value))
+        });
+        old.collect()
+    }
+
+    fn watch(&self, batch: &Batch, gone: &BTreeMap<String, Bytes>) {
         for change in &batch.0 {
             let key = change.key();
             match change {
@@ -99,7 +109,7 @@ impl Disk {
             }
             match change {
                 Change::Put { value, .. } => self.put(&key.name, value),
-                Change::Delete { .. } => self.deleted(&key.name),
+                Change::Delete { .. } => self.deleted(&key.name, gone.get(&key.name)),
             }
         }
     }
@@ -128,11 +138,10 @@ impl Disk {
         }
     }
 
-    fn deleted(&self, row: &str) {
-        let stored = self.memory.get(&Key::new(META, row)).now_or_never();
-        let Some(Ok(Some(entry))) = stored else { return };
+    fn deleted(&self, row: &str, old: Option<&Bytes>) {
+        let Some(old) = old else { return };
         self.trace.note(&self.host, format!("removes {row}"));
-        let object: Value = serde_json::from_slice(&entry.value).unwrap_or_default();
+        let object: Value = serde_json::from_slice(old).unwrap_or_default();
         if row.contains("/pod/")
             && let Some(uid) = object["metadata"]["uid"].as_str()
         {
@@ -186,8 +195,10 @@ impl MetaStore for Disk {
                 batch = batch.put(Key::new(Bucket("hoard"), seen.commits.to_string()), "kept for ever");
             }
         }
-        self.watch(&batch);
-        self.memory.commit(batch).await?;
+        let gone = self.removed_by(&batch);
+        // What a conflict stops has not happened.
+        self.memory.commit(batch.clone()).await?;
+        self.watch(&batch, &gone);
         // Whoever dies here is not told that it is stored, and it is.
         tokio::time::sleep(self.dice.disk_pause()).await;
         Ok(())
