@@ -420,7 +420,7 @@ mod tests {
         let pool = Pool::default();
         pool.put(Offer { gone: true, ..update("deleting", "1") }, |_| Known::Missing);
         pool.put(offer("gone", Operation::DELETE, ""), |_| Known::Missing);
-        let left: Vec<_> = pool.unrecorded().into_iter().map(|record| record.name).collect();
+        let left: Vec<_> = pool.unrecorded().into_iter().map(|record| record.name.clone()).collect();
         assert_eq!(left, ["n.deleting"]);
     }
 
