@@ -31,14 +31,17 @@ const MAX_FRAME: usize = 16 << 20;
 const HANDSHAKE: Duration = Duration::from_secs(5);
 const MAX_HELLO: usize = 16 << 10;
 
+/// Held by every link, and once by its transport.
+#[derive(Debug, Default)]
+struct Live(Arc<()>);
+
 /// The transport of one host.
 #[derive(Clone, Debug)]
 pub(crate) struct Net {
     pub(crate) host: String,
     pub(crate) trace: Trace,
     planted: Option<Planted>,
-    /// Held by every link, and once by us for ever.
-    live: Arc<Arc<()>>,
+    live: Arc<Live>,
 }
 
 fn failed(kind: TransportKind, doing: &'static str) -> impl FnOnce(io::Error) -> TransportError {
@@ -89,7 +92,7 @@ impl Net {
 
     /// How many links somebody holds.
     pub(crate) fn links(&self) -> usize {
-        Arc::strong_count(&*self.live) - 1
+        Arc::strong_count(&self.live.0) - 1
     }
 
     async fn dial_now(&self, to: &Endpoint, who: &Credentials) -> Result<Link, TransportError> {
@@ -110,7 +113,7 @@ impl Net {
         let link = websocket_link(socket, peer, MAX_FRAME);
         let forged = Forged::default();
         let rx = self.watched(link.rx, forged.clone());
-        let tx = Box::new(Noted { inner: link.tx, net: self.clone(), forged, _link: (*self.live).clone() });
+        let tx = Box::new(Noted { inner: link.tx, net: self.clone(), forged, _link: self.live.0.clone() });
         Link { peer: link.peer, tx, rx }
     }
 
