@@ -493,11 +493,7 @@ impl Work {
         let Delivery::Acked(offer) = Delivery::of(node, message) else {
             return Err("the node is not connected");
         };
-<<<<<<< HEAD
         if !offer.is_deletion() && self.shared.records.known(&offer.record) == records::Known::Missing {
-=======
-        if offer.wants_record() && self.shared.records.known(&offer.record) == records::Known::Missing {
->>>>>>> sim
             self.shared.records.ensure_later(offer.record);
         }
         Ok(())

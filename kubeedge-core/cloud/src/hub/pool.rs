@@ -47,16 +47,9 @@ pub(super) struct Offer {
 }
 
 impl Offer {
-<<<<<<< HEAD
     /// The object is gone; an object that only is being deleted is not.
     pub(super) fn is_deletion(&self) -> bool {
         self.message.route.operation == Operation::DELETE
-=======
-    /// Whether the edge must be known to lack the object until it has confirmed this. An object that is being deleted
-    /// is one: it goes when its node has seen that.
-    pub(super) fn wants_record(&self) -> bool {
-        self.message.route.operation != Operation::DELETE
->>>>>>> sim
     }
 }
 
@@ -204,7 +197,6 @@ impl Pool {
             return Put::Stale;
         }
         let mut inner = self.inner.lock();
-<<<<<<< HEAD
         let needs_record = match inner.kept.get(&offer.key) {
             // Nothing comes after the end. Go lets an answer take the place of the deletion, which is lost then.
             Some(kept) if kept.is_leaving() => return Put::Stale,
@@ -219,24 +211,6 @@ impl Pool {
             },
         };
         let needs_record = needs_record && !offer.is_deletion();
-=======
-        let mut needs_record = false;
-        if forced {
-            needs_record = offer.wants_record() && known(&offer.record) == Known::Missing;
-        } else {
-            match inner.kept.get(&offer.key) {
-                Some(kept) if kept.gone || version <= kept.version => return Put::Stale,
-                Some(kept) => needs_record = kept.needs_record,
-                None => match known(&offer.record) {
-                    Known::Missing => needs_record = true,
-                    // Go drops this and never sends the object if the version was never written.
-                    Known::Unversioned => {}
-                    Known::At(confirmed) if version <= confirmed.number() => return Put::Stale,
-                    Known::At(_) => {}
-                },
-            }
-        }
->>>>>>> sim
         inner.keep(offer, version, needs_record, &self.wake)
     }
 

@@ -218,11 +218,7 @@ pub(super) fn deliver(
     let put = match Delivery::of(node, message) {
         Delivery::Plain(message) => handle.pool.put_plain(*message),
         Delivery::Acked(offer) => {
-<<<<<<< HEAD
             let (record, wants_record) = (offer.record.clone(), !offer.is_deletion());
-=======
-            let (record, wants_record) = (offer.record.clone(), offer.wants_record());
->>>>>>> sim
             let put = handle.pool.put(*offer, |record| records.known(record));
             if put == Put::Full {
                 tracing::warn!(%node, record = %record.name, "too much waits for the edge, left to reconciliation");
