@@ -36,7 +36,7 @@ use kubeedge_tests::fuzz::{HOSTILE, edited};
 use kubeedge_transport::Memory;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// In simulated time.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -214,6 +214,14 @@ impl Edge {
         false
     }
 
+    /// Hears the edge for so long: one that is not heard takes the link for broken.
+    async fn listen(&mut self, time: Duration) {
+        let (end, nothing) = (Instant::now() + time, Message::new("".into(), "".into(), String::new()));
+        while let Ok(frame) = timeout_at(end, self.link.rx.next()).await {
+            self.hear(frame.expect("the edge has left").unwrap(), &nothing).await;
+        }
+    }
+
     async fn runs(&self, name: &str) -> bool {
         let (sandboxes, containers) = self.runtime.list().await.unwrap();
         let ours = sandboxes.iter().find(|sandbox| sandbox.name == name).map(|sandbox| &sandbox.id);
@@ -301,7 +309,7 @@ async fn objects_with_a_senseless_value_in_any_place_are_passed_over_or_run_and_
         }
         edge.works(&format!("good-{at}"), &format!("{word:?}")).await;
         // Whatever is pending has time to go wrong.
-        tokio::time::sleep(Duration::from_secs(60)).await;
+        edge.listen(Duration::from_secs(60)).await;
     }
     assert_eq!(edge.panics.load(Ordering::Relaxed), 0);
 }

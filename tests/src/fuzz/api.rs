@@ -3,7 +3,6 @@
 use std::{cell::RefCell, sync::Arc};
 
 use bytes::Bytes;
-use futures::executor::block_on;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use kubeedge_cloud::apiserver::{EmbeddedCluster, EmbeddedSettings, Signer};
@@ -12,6 +11,7 @@ use kubeedge_core::{
     cluster::{Actor, ClusterApi},
 };
 use kubeedge_store::MemoryStore;
+use tokio::runtime::{Builder, Runtime};
 use tower::ServiceExt;
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
@@ -57,6 +57,16 @@ const LARGEST_ANSWER: usize = 16 << 20;
 
 thread_local! {
     static CLUSTER: RefCell<(u32, Option<EmbeddedCluster>)> = const { RefCell::new((0, None)) };
+    static RUNTIME: Runtime = runtime();
+}
+
+/// A runtime on the thread it is made on.
+pub(super) fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
+
+fn block_on<F: Future>(work: F) -> F::Output {
+    RUNTIME.with(|runtime| runtime.block_on(work))
 }
 
 /// An empty cluster in memory.

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::executor::block_on;
 use http::Request;
 use http_body_util::Full;
 use kubeedge_cloud::fuzz::Certificates;
 use kubeedge_core::pki::{self, Authority, Key, Leaf, Usage};
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Runtime;
 
-use super::api::cluster;
+use super::api::{cluster, runtime};
 
 /// A moment at which what seeds are made of is good.
 pub(super) const NOW: i64 = 1_800_000_000;
@@ -30,10 +29,8 @@ pub(super) fn authority() -> Authority {
 }
 
 fn service() -> (Runtime, Certificates) {
-    let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let entered = runtime.enter();
-    let service = Certificates::new(authority(), Arc::new(block_on(cluster())));
-    drop(entered);
+    let runtime = runtime();
+    let service = runtime.block_on(async { Certificates::new(authority(), Arc::new(cluster().await)) });
     (runtime, service)
 }
 
