@@ -13,4 +13,5 @@ pub(crate) const FOUND: &[(u64, &str)] = &[
     (9, "a confirmation that could not be recorded was never recorded, nor the object sent again"),
     (10, "the record of an answer was never made when the API was away at the moment of its confirmation"),
     (14, "the edge stored a pod as it was 19 changes before"),
+    (57, "a ConfigMap that changed while cloudcore was away never reached an edge that had asked for it"),
 ];
