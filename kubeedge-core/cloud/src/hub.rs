@@ -413,9 +413,12 @@ impl Work {
             Ok((node, handle, end)) => {
                 let last = self.sessions.leave(&node, handle.generation);
                 self.inherit(&handle);
-                if let Some(unsaid) = self.partings.line(node.as_str()) {
+                let broken = matches!(end, End::Malformed(_));
+                // An ordinary end must not keep the word on a broken frame back.
+                let key = if broken { format!("{node} malformed") } else { node.to_string() };
+                if let Some(unsaid) = self.partings.line(&key) {
                     let why = end.to_string();
-                    if matches!(end, End::Malformed(_)) {
+                    if broken {
                         tracing::warn!(%node, why = %shown(&why), unsaid, "session ended");
                     } else {
                         tracing::info!(%node, why = %shown(&why), unsaid, "session ended");
