@@ -146,7 +146,6 @@ impl Quic {
     fn client_config(&self, who: &Credentials) -> Result<quinn::ClientConfig, TransportError> {
         let mut tls = self.tls.client(who)?;
         tls.alpn_protocols = vec![ALPN.to_vec()];
-        tls.resumption = rustls::client::Resumption::disabled();
         let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls).map_err(unusable)?;
         let mut config = quinn::ClientConfig::new(Arc::new(crypto));
         let mut transport = transport_config(&self.settings)?;

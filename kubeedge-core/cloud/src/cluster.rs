@@ -90,10 +90,7 @@ impl Acting {
         body: impl Into<Vec<u8>>,
     ) -> Result<Bytes, Box<Status>> {
         let request = request(method, path, media, body)?;
-        match tokio::time::timeout(REQUEST_TIMEOUT, self.ask(request)).await {
-            Ok(answer) => answer.map_err(complete),
-            Err(_) => Err(late(path)),
-        }
+        in_time(path, self.ask(request)).await.map_err(complete)
     }
 
     /// `GET`.
@@ -152,8 +149,14 @@ async fn read(mut body: Body) -> Result<Bytes, Box<Status>> {
     Ok(all.freeze())
 }
 
-fn late(path: &str) -> Box<Status> {
-    failure(504, "Timeout", format!("no answer from the API server to {path}"))
+/// The answer to a request, or a status that says that there was none in time.
+async fn in_time(
+    path: &str,
+    answer: impl Future<Output = Result<Bytes, Box<Status>>>,
+) -> Result<Bytes, Box<Status>> {
+    tokio::time::timeout(REQUEST_TIMEOUT, answer)
+        .await
+        .unwrap_or_else(|_| Err(failure(504, "Timeout", format!("no answer from the API server to {path}"))))
 }
 
 /// How the body of a request is to be read.
@@ -184,12 +187,13 @@ pub(crate) async fn call(
     body: impl Into<Vec<u8>>,
 ) -> Result<Bytes, Box<Status>> {
     let request = request(method, path, media, body)?;
-    match tokio::time::timeout(REQUEST_TIMEOUT, client.request_text(request)).await {
-        Ok(Ok(text)) => Ok(text.into()),
-        Ok(Err(kube::Error::Api(status))) => Err(complete(status)),
-        Ok(Err(error)) => Err(unavailable(&error)),
-        Err(_) => Err(late(path)),
-    }
+    let answer = async {
+        client.request_text(request).await.map(Bytes::from).map_err(|error| match error {
+            kube::Error::Api(status) => complete(status),
+            error => unavailable(&error),
+        })
+    };
+    in_time(path, answer).await
 }
 
 /// `GET`.

@@ -10,6 +10,8 @@ mod join;
 mod names;
 mod network;
 mod recorded;
+#[path = "../../../tests/data/recorded.rs"]
+mod recording;
 #[cfg(feature = "embedded-apiserver")]
 mod records;
 mod replay;

@@ -14,43 +14,16 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use kubeedge_core::message::{Content, Message};
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
     cluster::FakeCluster,
     edge::{Cloud, Edge, body, settings},
+    recording::{Recorded, SESSIONS},
     uid,
 };
 
-const SESSIONS: [&str; 3] = [
-    include_str!("../../../tests/data/session-1.jsonl"),
-    include_str!("../../../tests/data/session-2.jsonl"),
-    include_str!("../../../tests/data/session-3.jsonl"),
-];
-
-/// A recorded message: source, group, operation and resource are its route.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-struct Recorded {
-    link: String,
-    up: bool,
-    id: u64,
-    parent: Option<u64>,
-    version: Option<String>,
-    route: [String; 4],
-    content: Value,
-}
-
 impl Recorded {
-    fn all(session: &str) -> Vec<Self> {
-        session.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-    }
-
-    fn kind(&self) -> &str {
-        self.route[3].split('/').nth(1).unwrap_or_default()
-    }
-
     /// What the cloud said by itself.
     fn is_told(&self) -> bool {
         !self.up && self.parent.is_none() && self.link.is_empty() && self.route[0] != "dynamiccontroller"

@@ -10,4 +10,6 @@
 
 mod catalogue;
 mod cloud;
+#[path = "../../../tests/data/recorded.rs"]
+mod recording;
 mod replay;

@@ -14,40 +14,16 @@
 use std::time::Duration;
 
 use kubeedge_core::message::{Content, Message};
-use serde::Deserialize;
 use serde_json::Value;
 
-use crate::cloud::{Cloud, Node, raw, said};
-
-const SESSIONS: [&str; 3] = [
-    include_str!("../../../tests/data/session-1.jsonl"),
-    include_str!("../../../tests/data/session-2.jsonl"),
-    include_str!("../../../tests/data/session-3.jsonl"),
-];
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-struct Recorded {
-    link: String,
-    up: bool,
-    id: u64,
-    parent: Option<u64>,
-    version: Option<String>,
-    route: [String; 4],
-    content: Value,
-}
+use crate::{
+    cloud::{Cloud, Node, raw, said},
+    recording::{Recorded, SESSIONS},
+};
 
 impl Recorded {
-    fn all(session: &str) -> Vec<Self> {
-        session.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-    }
-
     fn said(&self) -> String {
         self.route.join(" ")
-    }
-
-    fn kind(&self) -> &str {
-        self.route[3].split('/').nth(1).unwrap_or_default()
     }
 
     /// What the edge asks by the clock or of its own accord, and is always answered alike.
