@@ -14,10 +14,10 @@ pub(crate) const FOUND: &[(u64, &str)] = &[
     (10, "the record of an answer was never made when the API was away at the moment of its confirmation"),
     (14, "the edge stored a pod as it was 19 changes before"),
     (57, "a ConfigMap that changed while cloudcore was away never reached an edge that had asked for it"),
-];
-
-/// Seeds that find what is not mended yet. They are told loudly and fail no run; each goes to [`FOUND`] when it is mended.
-pub(crate) const OPEN: &[(u64, &str)] = &[
-    (91, "the status of a device stays empty after quiet, though the device has what is wanted"),
-    (180, "the same as 91"),
+    (
+        91,
+        "a model that its node had given up, unknown to a cloudcore that died over it, never came back to the node",
+    ),
+    (180, "the same as 91: a device that waits for its model for ever reports nothing"),
+    (193, "the same as 91"),
 ];

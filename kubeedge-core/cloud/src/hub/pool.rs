@@ -2,7 +2,9 @@
 //!
 //! Objects are kept under their UID, the newest message only. After the confirmation the message goes and its
 //! version stays, so that an older one does not follow. An object made anew under the name of another waits until the
-//! edge has confirmed that the other is gone: sent again later, that deletion would hit the wrong one. Both parts are bounded: a session whose plain messages do
+//! edge has confirmed that the other is gone: sent again later, that deletion would hit the wrong one. Nothing comes after
+//! the deletion of an object but its return, where it was taken from this node only.
+//! Both parts are bounded: a session whose plain messages do
 //! not fit any more is ended (its edge does not read), an object that does not fit is left to the reconciliation.
 //!
 //! What is written next is chosen by lane (see [`Lane`]), and in a lane plain messages before objects. Objects of the later
@@ -71,7 +73,17 @@ pub(super) struct Flight {
     pub(super) record: Arc<Record>,
     /// The record has to be made first.
     pub(super) needs_record: bool,
+    /// The record must say first that the edge may no longer have the object, which is in the cluster all the same.
+    pub(super) withdraws: bool,
     lane: Lane,
+}
+
+impl Flight {
+    /// Whether something has to be written about it before it goes.
+    pub(super) fn waits_for_record(&self) -> bool {
+        // An answer is waited for; its record may follow.
+        self.withdraws || (self.needs_record && self.message.route.operation != Operation::RESPONSE)
+    }
 }
 
 /// What a session does next.
@@ -88,6 +100,8 @@ struct Entry {
     message: Option<Message>,
     version: Option<u64>,
     gone: bool,
+    /// Taken, or being taken, from this node; it may come back.
+    withdrawn: bool,
     record: Arc<Record>,
     needs_record: bool,
     queued: bool,
@@ -198,6 +212,8 @@ impl Pool {
         }
         let mut inner = self.inner.lock();
         let needs_record = match inner.kept.get(&offer.key) {
+            Some(kept) if kept.withdrawn && rules::returns(&offer.message) => true,
+            Some(kept) if kept.withdrawn && !offer.is_deletion() => return Put::Stale,
             // Nothing comes after the end. Go lets an answer take the place of the deletion, which is lost then.
             Some(kept) if kept.is_leaving() => return Put::Stale,
             Some(kept) if !forced && (kept.gone || version <= kept.version) => return Put::Stale,
@@ -256,16 +272,13 @@ impl Pool {
         }
         let freed = entry.message.take().as_ref().map_or(0, Message::size);
         let gone = flight.message.route.operation == Operation::DELETE;
-        if gone || inner.kept.len() > MAX_REMEMBERED {
+        let withdrawn = entry.withdrawn;
+        if (gone && !withdrawn) || inner.kept.len() > MAX_REMEMBERED {
             inner.kept.remove(&flight.key);
         }
         inner.kept_bytes = inner.kept_bytes.saturating_sub(freed);
-        if gone && let Some((_, waiting)) = inner.leaving.remove(&flight.message.route.resource) {
-            for key in waiting {
-                let Some(lane) = inner.kept.get(&key).map(|entry| entry.lane) else { continue };
-                inner.ready.of(lane).push_back(key);
-            }
-            self.wake.notify_one();
+        if gone {
+            inner.left(&flight.message.route.resource, &self.wake);
         }
     }
 
@@ -318,7 +331,8 @@ impl Inner {
             let (record, needs_record) = (entry.record.clone(), entry.needs_record);
             self.flights.insert(message.header.id.clone(), key.clone());
             self.later_flying += usize::from(lane == Lane::Later);
-            return Some(Flight { key, message, record, needs_record, lane });
+            let withdraws = rules::withdraws(&message);
+            return Some(Flight { key, message, record, needs_record, withdraws, lane });
         }
     }
 
@@ -326,6 +340,16 @@ impl Inner {
         self.flights.remove(&flight.message.header.id);
         let later = usize::from(flight.lane == Lane::Later);
         self.later_flying = self.later_flying.saturating_sub(later);
+    }
+
+    /// The edge need no longer be told that the object of this name is gone: others of the name may follow.
+    fn left(&mut self, name: &Resource, wake: &Notify) {
+        let Some((_, waiting)) = self.leaving.remove(name) else { return };
+        for key in waiting {
+            let Some(lane) = self.kept.get(&key).map(|entry| entry.lane) else { continue };
+            self.ready.of(lane).push_back(key);
+        }
+        wake.notify_one();
     }
 
     fn keep(&mut self, offer: Offer, version: Option<u64>, needs_record: bool, wake: &Notify) -> Put {
@@ -337,6 +361,7 @@ impl Inner {
         }
         let (queued, flying, failures) =
             earlier.map_or((false, false, 0), |entry| (entry.queued, entry.flying, entry.failures));
+        let returns = earlier.is_some_and(Entry::is_leaving) && !offer.is_deletion();
         self.kept_bytes = bytes;
         let Offer { key, message, gone, record } = offer;
         let lane = rules::lane(&message);
@@ -344,9 +369,13 @@ impl Inner {
         if message.route.operation == Operation::DELETE {
             let leaving = || (key.clone(), VecDeque::new());
             self.leaving.entry(message.route.resource.clone()).or_insert_with(leaving);
+        } else if returns {
+            self.left(&message.route.resource, wake);
         }
+        let withdrawn = rules::withdraws(&message);
         let message = Some(message);
-        let entry = Entry { message, version, gone, record, needs_record, queued, flying, failures, lane };
+        let entry =
+            Entry { message, version, gone, withdrawn, record, needs_record, queued, flying, failures, lane };
         self.kept.insert(key.clone(), entry);
         self.queue(&key, wake);
         Put::Taken
@@ -488,6 +517,53 @@ mod tests {
         assert_eq!(pool.put(update("a", "5"), at("0")), Put::Stale);
         pool.landed(&pool.next_ready().unwrap());
         assert_eq!(pool.put(update("a", "5"), at("0")), Put::Taken);
+    }
+
+    fn model(operation: Operation) -> Offer {
+        let mut offer = offer_of("devicemodel", "m", operation, "4");
+        offer.message.route.source = ModuleName::DEVICE_CONTROLLER;
+        offer
+    }
+
+    #[test]
+    fn what_was_taken_from_a_node_may_come_back_at_any_moment_and_only_by_its_controller() {
+        let pool = Pool::default();
+        let by_reconciliation = || offer_of("devicemodel", "m", Operation::UPDATE, "4");
+        // While the deletion waits,
+        assert_eq!(pool.put(model(Operation::DELETE), at("4")), Put::Taken);
+        assert_eq!(pool.put(by_reconciliation(), at("0")), Put::Stale);
+        assert_eq!(pool.put(model(Operation::INSERT), at("4")), Put::Taken);
+        let back = pool.next_ready().unwrap();
+        assert_eq!(back.message.route.operation, Operation::INSERT);
+        pool.landed(&back);
+        // while it is on its way,
+        assert_eq!(pool.put(model(Operation::DELETE), at("4")), Put::Taken);
+        let away = pool.next_ready().unwrap();
+        assert!(away.withdraws && away.waits_for_record());
+        assert_eq!(pool.put(model(Operation::INSERT), at("4")), Put::Taken);
+        assert!(pool.superseded(&away) && pool.next_ready().is_none());
+        pool.landed(&away);
+        let back = pool.next_ready().unwrap();
+        assert!(back.needs_record && back.message.route.operation == Operation::INSERT);
+        pool.landed(&back);
+        // and after it, whatever the record still says.
+        assert_eq!(pool.put(model(Operation::DELETE), at("4")), Put::Taken);
+        pool.landed(&pool.next_ready().unwrap());
+        assert_eq!(pool.put(by_reconciliation(), at("0")), Put::Stale);
+        assert_eq!(pool.put(model(Operation::INSERT), at("4")), Put::Taken);
+        assert_eq!(pool.next_ready().unwrap().message.route.operation, Operation::INSERT);
+    }
+
+    #[test]
+    fn nothing_waits_for_a_deletion_that_was_taken_back() {
+        let pool = Pool::default();
+        assert_eq!(pool.put(model(Operation::DELETE), at("4")), Put::Taken);
+        let anew = offer_of("devicemodel", "another", Operation::INSERT, "5");
+        assert_eq!(pool.put(anew, |_| Known::Missing), Put::Taken);
+        assert_eq!(pool.next_ready().unwrap().key, "m");
+        assert!(pool.next_ready().is_none());
+        assert_eq!(pool.put(model(Operation::INSERT), at("4")), Put::Taken);
+        assert_eq!(pool.next_ready().unwrap().key, "another");
     }
 
     #[test]

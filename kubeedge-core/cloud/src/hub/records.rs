@@ -173,6 +173,13 @@ impl Records {
         }
     }
 
+    /// Notes that an edge may no longer have the object, and completes when that is saved: whatever becomes of this
+    /// process, nobody will take the object for being there.
+    pub(super) async fn withdraw(&self, record: &Arc<Record>) {
+        self.confirm(record, Confirmed::At("0".into()));
+        self.confirmed.is_saved(record).await;
+    }
+
     /// Saves what is confirmed; runs until dropped.
     pub(super) async fn save_confirmed(&self) {
         let mut saving = FuturesUnordered::new();

@@ -66,6 +66,17 @@ pub(super) fn lane(message: &Message) -> Lane {
     if later { Lane::Later } else { Lane::Control }
 }
 
+/// Whether the object may come back under its unique id: one that is taken from this node only, as a DeviceModel that no
+/// device of the node uses any more.
+pub(super) fn withdraws(message: &Message) -> bool {
+    message.route.operation == Operation::DELETE && message.route.source == ModuleName::DEVICE_CONTROLLER
+}
+
+/// Whether the message brings such an object back.
+pub(super) fn returns(message: &Message) -> bool {
+    message.route.operation == Operation::INSERT && message.route.source == ModuleName::DEVICE_CONTROLLER
+}
+
 /// The deletion of the Node object: never sent, it ends the session.
 pub(super) fn is_node_gone(message: &Message) -> bool {
     let mut parts = message.route.resource.as_str().split('/');

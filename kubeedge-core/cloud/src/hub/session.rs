@@ -312,12 +312,7 @@ impl<'a> Writer<'a> {
             match self.pool.next(self.flying.len() + self.jobs.len(), self.shared.window) {
                 None => return Ok(false),
                 Some(Next::Plain(message)) => self.write(&message).await?,
-                // An answer is waited for; its record may follow.
-                Some(Next::Object(flight))
-                    if flight.needs_record && flight.message.route.operation != Operation::RESPONSE =>
-                {
-                    self.record(flight);
-                }
+                Some(Next::Object(flight)) if flight.waits_for_record() => self.record(flight),
                 Some(Next::Object(flight)) => self.launch(flight).await?,
             }
         }
@@ -333,11 +328,15 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Makes the record of an object; the object goes when it is there.
+    /// Makes the record of an object, or takes back what it says; the object goes when that is done.
     fn record(&mut self, flight: Flight) {
         let records = &self.shared.records;
         self.jobs.push(
             async move {
+                if flight.withdraws {
+                    records.withdraw(&flight.record).await;
+                    return (flight, true);
+                }
                 let made = records.ensure(&flight.record).await;
                 if let Err(status) = &made {
                     tracing::warn!(record = %flight.record.name, error = %status, "cannot make a sync record");
@@ -385,11 +384,12 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// The confirmation becomes the record's version; a deleted object's record goes.
+    /// The confirmation becomes the record's version; a deleted object's record goes, unless the object comes back.
     fn confirm(&self, flight: &Flight) {
         let route = &flight.message.route;
         let confirmed = match &flight.message.header.resource_version {
             _ if route.group == Group::TWIN => return,
+            _ if route.operation == Operation::DELETE && self.pool.superseded(flight) => return,
             _ if route.operation == Operation::DELETE => Confirmed::Gone,
             Some(version) => Confirmed::At(version.clone()),
             None => return,

@@ -37,7 +37,7 @@ struct Inner {
 pub(super) struct Saves {
     inner: Mutex<Inner>,
     wake: Notify,
-    idle: Notify,
+    done: Notify,
 }
 
 impl Saves {
@@ -74,9 +74,7 @@ impl Saves {
         if inner.newest.contains_key(&record.name) {
             inner.line.push_back(record.clone());
         }
-        if inner.busy.is_empty() && inner.line.is_empty() {
-            self.idle.notify_waiters();
-        }
+        self.done.notify_waiters();
     }
 
     /// Completes when there may be something to take.
@@ -86,16 +84,22 @@ impl Saves {
 
     /// Completes when nothing waits and nothing is being saved.
     pub(super) async fn empty(&self) {
+        self.until(|inner| inner.busy.is_empty() && inner.line.is_empty()).await;
+    }
+
+    /// Completes when nothing waits and nothing is being saved of this record.
+    pub(super) async fn is_saved(&self, record: &Record) {
+        self.until(|inner| !inner.busy.contains(&record.name) && !inner.newest.contains_key(&record.name))
+            .await;
+    }
+
+    async fn until(&self, is_so: impl Fn(&Inner) -> bool) {
         loop {
-            let idle = self.idle.notified();
-            let is_empty = {
-                let inner = self.inner.lock();
-                inner.busy.is_empty() && inner.line.is_empty()
-            };
-            if is_empty {
+            let done = self.done.notified();
+            if is_so(&self.inner.lock()) {
                 return;
             }
-            idle.await;
+            done.await;
         }
     }
 }
