@@ -20,4 +20,5 @@ pub(crate) const FOUND: &[(u64, &str)] = &[
     ),
     (180, "the same as 91: a device that waits for its model for ever reports nothing"),
     (193, "the same as 91"),
+    (446, "making a record of what the edge had asked for overwrote that the edge had it by then"),
 ];

@@ -99,6 +99,18 @@ pub(crate) struct RecordStatus {
     pub(crate) object_resource_version: ResourceVersion,
 }
 
+/// An object as the API server has made it.
+#[derive(Default, Deserialize)]
+struct Made {
+    metadata: MadeMeta,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct MadeMeta {
+    resource_version: ResourceVersion,
+}
+
 /// What is known of a record without asking the API server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Known {
@@ -159,10 +171,14 @@ impl Records {
 
     /// Makes the record with version 0 if there is none.
     pub(super) async fn ensure(&self, record: &Record) -> Result<(), Box<Status>> {
-        match self.create(record).await {
-            Ok(()) => self.set_version(record, "0").await,
-            Err(status) if status.is_already_exists() => Ok(()),
-            Err(status) => Err(status),
+        let made = match self.create(record).await {
+            Err(status) if status.is_already_exists() => return Ok(()),
+            made => made?,
+        };
+        // The edge may have confirmed an answer meanwhile, which is more than nothing.
+        match self.set_version(record, "0", Some(&made)).await {
+            Err(status) if !status.is_conflict() => Err(status),
+            _ => Ok(()),
         }
     }
 
@@ -218,13 +234,13 @@ impl Records {
 
     /// The edge has confirmed this version.
     async fn save(&self, record: &Record, version: &str) -> Result<(), Box<Status>> {
-        match self.set_version(record, version).await {
+        match self.set_version(record, version, None).await {
             Err(status) if status.is_not_found() && !record.kind.is_empty() => {
                 match self.create(record).await {
                     Err(status) if !status.is_already_exists() => return Err(status),
                     _ => {}
                 }
-                self.set_version(record, version).await
+                self.set_version(record, version, None).await
             }
             done => done,
         }
@@ -287,7 +303,8 @@ impl Records {
         }
     }
 
-    async fn create(&self, record: &Record) -> Result<(), Box<Status>> {
+    /// Makes a record without a version of the object; returns its own version.
+    async fn create(&self, record: &Record) -> Result<ResourceVersion, Box<Status>> {
         let (kind, _) = record.kind_of_record();
         let mut metadata = serde_json::Map::new();
         metadata.insert("name".to_owned(), record.name.as_str().into());
@@ -298,11 +315,21 @@ impl Records {
             "apiVersion": format!("{GROUP}/v1alpha1"), "kind": kind, "metadata": metadata,
             "spec": {"objectAPIVersion": record.api_version, "objectKind": record.kind, "objectName": record.object},
         });
-        cluster::post(self.clients.ours(), &record.path(&[]), body.to_string()).await.map(drop)
+        let made = cluster::post(self.clients.ours(), &record.path(&[]), body.to_string()).await?;
+        let made: Made = serde_json::from_slice(&made).unwrap_or_default();
+        Ok(made.metadata.resource_version)
     }
 
-    async fn set_version(&self, record: &Record, version: &str) -> Result<(), Box<Status>> {
-        let patch = serde_json::json!({"status": {"objectResourceVersion": version}});
+    /// Writes the version of the object; `only_at`: if the record itself has not changed since.
+    async fn set_version(
+        &self,
+        record: &Record,
+        version: &str,
+        only_at: Option<&ResourceVersion>,
+    ) -> Result<(), Box<Status>> {
+        let metadata =
+            only_at.map_or_else(|| serde_json::json!({}), |own| serde_json::json!({"resourceVersion": own}));
+        let patch = serde_json::json!({"metadata": metadata, "status": {"objectResourceVersion": version}});
         let path = record.path(&[&record.name, "status"]);
         cluster::merge(self.clients.ours(), &path, &patch).await.map(drop)
     }
