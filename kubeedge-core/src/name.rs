@@ -2,14 +2,23 @@
 
 use std::{borrow::Cow, fmt};
 
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{self, Visitor},
+};
 
 macro_rules! names {
     ($($(#[$meta:meta])* $name:ident)*) => { $(
         $(#[$meta])*
-        #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
         #[serde(transparent)]
         pub struct $name(Cow<'static, str>);
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                from.deserialize_str(Text).map(Self)
+            }
+        }
 
         impl $name {
             /// A name known when the program is written.
@@ -27,12 +36,12 @@ macro_rules! names {
         }
         impl From<String> for $name {
             fn from(name: String) -> Self {
-                Self(Cow::Owned(name))
+                Self(common(&name).map_or(Cow::Owned(name), Cow::Borrowed))
             }
         }
         impl From<&str> for $name {
             fn from(name: &str) -> Self {
-                Self(Cow::Owned(name.to_owned()))
+                Self(kept(name))
             }
         }
         impl AsRef<str> for $name {
@@ -56,6 +65,43 @@ macro_rules! names {
             }
         }
     )* };
+}
+
+macro_rules! common {
+    ($($name:literal)*) => {
+        /// The names that almost every message has: they cost no memory.
+        fn common(name: &str) -> Option<&'static str> {
+            match name {
+                $($name => Some($name),)*
+                _ => None,
+            }
+        }
+    };
+}
+
+common! {
+    "" "insert" "delete" "query" "update" "patch" "upload" "response" "error" "keepalive" "get" "publish"
+    "resource" "meta" "twin" "hub" "user" "node"
+    "cloudhub" "edgecontroller" "devicecontroller" "websocket" "metamanager" "edged" "eventbus"
+}
+
+fn kept(name: &str) -> Cow<'static, str> {
+    common(name).map_or_else(|| Cow::Owned(name.to_owned()), Cow::Borrowed)
+}
+
+/// Reads a name.
+struct Text;
+
+impl Visitor<'_> for Text {
+    type Value = Cow<'static, str>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_str<E: de::Error>(self, name: &str) -> Result<Self::Value, E> {
+        Ok(kept(name))
+    }
 }
 
 names! {

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     kubectl::Kubectl,
-    peers::{free_port, free_udp_port},
+    peers::free_port,
     process::{Background, binary},
 };
 
@@ -55,8 +55,7 @@ impl Cloud {
 
     fn with(folder: PathBuf, kubeconfig: &Path, limit: u32, args: Vec<String>) -> Self {
         std::fs::create_dir_all(&folder).unwrap();
-        let [hub, https, tunnel] = std::array::from_fn(|_| free_port());
-        let quic = free_udp_port();
+        let [hub, https, tunnel, quic] = std::array::from_fn(|_| free_port());
         let config = format!(
             r#"
 apiVersion: cloudcore.config.kubeedge.io/v1alpha1

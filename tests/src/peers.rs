@@ -4,6 +4,7 @@ use std::{
     net::{SocketAddr, TcpListener, UdpSocket},
     path::PathBuf,
     process::{Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
@@ -18,14 +19,20 @@ pub fn old_kubectl() -> Option<PathBuf> {
     found
 }
 
-/// A port nobody listens on just now.
+/// A port, of TCP and UDP, that nobody listens on and nobody is given by chance: below those that systems give to whoever
+/// asks for any, and another one for each caller.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-/// The same for UDP.
-pub(crate) fn free_udp_port() -> u16 {
-    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    const LEAST: u32 = 10_240;
+    const COUNT: u32 = 32_768 - LEAST;
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    loop {
+        // Other test programs begin elsewhere.
+        let number = std::process::id().wrapping_mul(101).wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed));
+        let port = u16::try_from(LEAST + number % COUNT).unwrap();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() && UdpSocket::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// Subscribes with mosquitto_sub.

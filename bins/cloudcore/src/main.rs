@@ -19,6 +19,9 @@ use kubeedge_cloud::{
 use kubeedge_core::config::{Host, PlanError, cloud::CloudCoreConfig};
 use kubeedge_transport::{Adaptive, Quic, QuicSettings, WebSocket};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const EXAMPLES: &str = "\
 Examples:
   cloudcore --minconfig > cloudcore.yaml      a file to start from; set kubeAPIConfig.kubeConfig in it

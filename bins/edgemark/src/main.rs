@@ -24,6 +24,9 @@ use kubeedge_bin::{LogOptions, Unusable, VERSION};
 
 use crate::{options::RunOptions, report::Outcome};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const EXAMPLES: &str = "\
 Examples:
   edgemark run --cloud 10.0.0.1 --token TOKEN --nodes 1000 --mode hold --duration 10m --report hold.json

@@ -351,7 +351,14 @@ impl Work {
                 // While too much is remembered for nodes that are away, the mailbox waits, and with it the controllers.
                 () = records.room(), if records.is_crowded() => {}
                 envelope = ctx.inbox.next(), if !records.is_crowded() => match envelope {
-                    Some(envelope) => self.take(envelope),
+                    Some(envelope) => {
+                        self.take(envelope);
+                        // What else is there goes to its sessions before they run, so that they write it together.
+                        for _ in 1..TOGETHER {
+                            let Some(envelope) = ctx.inbox.try_next() else { break };
+                            self.take(envelope);
+                        }
+                    }
                     None => break,
                 },
             }
@@ -531,6 +538,9 @@ struct Entrance {
     refusals: Seldom,
 }
 
+/// Messages of the controllers that are handed to sessions in one go.
+const TOGETHER: usize = 512;
+
 /// How long confirmations may still be saved at the end.
 const SAVING: Duration = Duration::from_secs(2);
 
@@ -613,7 +623,7 @@ impl Delivery {
         let mut record = Record::new(node, namespace, &head.metadata.uid);
         (record.api_version, record.kind, record.object) = (head.api_version, head.kind, name.to_owned());
         let uid = head.metadata.uid;
-        let key = if uid.is_empty() { message.route.resource.as_str().to_owned() } else { uid };
+        let key = if uid.is_empty() { message.route.resource.as_str().into() } else { uid.into() };
         Self::Acked(Box::new(Offer { key, message, gone, record: Arc::new(record) }))
     }
 }

@@ -36,7 +36,7 @@ const MAX_REMEMBERED: usize = 20_000;
 
 /// The key of an object on its way: its UID, or its path when it has none (Go uses the empty text there, so that
 /// such messages overwrite each other).
-pub(super) type Key = String;
+pub(super) type Key = Arc<str>;
 
 /// A message for the acknowledged part, with what decides its fate.
 #[derive(Debug)]
@@ -69,7 +69,7 @@ pub(super) enum Put {
 #[derive(Clone, Debug)]
 pub(super) struct Flight {
     pub(super) key: Key,
-    pub(super) message: Message,
+    pub(super) message: Arc<Message>,
     pub(super) record: Arc<Record>,
     /// The record has to be made first.
     pub(super) needs_record: bool,
@@ -90,14 +90,14 @@ impl Flight {
 #[derive(Debug)]
 pub(super) enum Next {
     /// Write this once.
-    Plain(Message),
+    Plain(Box<Message>),
     /// Write this until it is confirmed.
     Object(Flight),
 }
 
 #[derive(Debug)]
 struct Entry {
-    message: Option<Message>,
+    message: Option<Arc<Message>>,
     version: Option<u64>,
     gone: bool,
     /// Taken, or being taken, from this node; it may come back.
@@ -190,7 +190,7 @@ impl Pool {
         let mut inner = self.inner.lock();
         for lane in [Lane::Control, Lane::Later] {
             if let Some(message) = inner.next_plain(lane) {
-                return Some(Next::Plain(message));
+                return Some(Next::Plain(Box::new(message)));
             }
             let room = lane == Lane::Control || inner.later_flying < later_window(window);
             if room
@@ -270,7 +270,7 @@ impl Pool {
         if !newest {
             return inner.queue(&flight.key, &self.wake);
         }
-        let freed = entry.message.take().as_ref().map_or(0, Message::size);
+        let freed = entry.message.take().map_or(0, |message| message.size());
         let gone = flight.message.route.operation == Operation::DELETE;
         let withdrawn = entry.withdrawn;
         if (gone && !withdrawn) || inner.kept.len() > MAX_REMEMBERED {
@@ -354,7 +354,7 @@ impl Inner {
 
     fn keep(&mut self, offer: Offer, version: Option<u64>, needs_record: bool, wake: &Notify) -> Put {
         let earlier = self.kept.get(&offer.key);
-        let freed = earlier.and_then(|entry| entry.message.as_ref()).map_or(0, Message::size);
+        let freed = earlier.and_then(|entry| entry.message.as_ref()).map_or(0, |message| message.size());
         let bytes = self.kept_bytes.saturating_sub(freed) + offer.message.size();
         if bytes > MAX_BYTES {
             return Put::Full;
@@ -373,7 +373,7 @@ impl Inner {
             self.left(&message.route.resource, wake);
         }
         let withdrawn = rules::withdraws(&message);
-        let message = Some(message);
+        let message = Some(Arc::new(message));
         let entry =
             Entry { message, version, gone, withdrawn, record, needs_record, queued, flying, failures, lane };
         self.kept.insert(key.clone(), entry);
@@ -465,7 +465,7 @@ mod tests {
         pool.put(update("flies", "2"), |_| Known::Missing);
         pool.put(update("made", "3"), |_| Known::Missing);
         pool.put(update("old", "4"), at("3"));
-        pool.record_made(&"made".to_owned());
+        pool.record_made(&"made".into());
         while pool.next_ready().is_some() {}
         let mut left: Vec<_> = pool.unrecorded().into_iter().map(|record| record.name.clone()).collect();
         left.sort();
@@ -488,7 +488,7 @@ mod tests {
         pool.put(update("a", "3"), at("0"));
         assert_eq!(pool.put(update("a", "2"), at("0")), Put::Stale);
         let flight = pool.next_ready().unwrap();
-        assert_eq!(flight.message.header.resource_version.unwrap(), "3");
+        assert_eq!(flight.message.header.resource_version, Some("3".into()));
         assert!(pool.next_ready().is_none());
     }
 
@@ -501,10 +501,10 @@ mod tests {
         assert!(pool.next_ready().is_none() && pool.superseded(&flight));
         pool.acked(&flight.message.header.id);
         pool.acked(&flight.message.header.id);
-        assert_eq!(pool.next_acked().unwrap(), "a");
+        assert_eq!(&*pool.next_acked().unwrap(), "a");
         assert!(pool.next_acked().is_none());
         pool.landed(&flight);
-        assert_eq!(pool.next_ready().unwrap().message.header.resource_version.unwrap(), "2");
+        assert_eq!(pool.next_ready().unwrap().message.header.resource_version, Some("2".into()));
     }
 
     #[test]
@@ -560,10 +560,10 @@ mod tests {
         assert_eq!(pool.put(model(Operation::DELETE), at("4")), Put::Taken);
         let anew = offer_of("devicemodel", "another", Operation::INSERT, "5");
         assert_eq!(pool.put(anew, |_| Known::Missing), Put::Taken);
-        assert_eq!(pool.next_ready().unwrap().key, "m");
+        assert_eq!(&*pool.next_ready().unwrap().key, "m");
         assert!(pool.next_ready().is_none());
         assert_eq!(pool.put(model(Operation::INSERT), at("4")), Put::Taken);
-        assert_eq!(pool.next_ready().unwrap().key, "another");
+        assert_eq!(&*pool.next_ready().unwrap().key, "another");
     }
 
     #[test]
@@ -578,7 +578,7 @@ mod tests {
         assert!(matches!(pool.next(0, 16), Some(Next::Plain(_))));
         assert_eq!(pool.put(update("pod", "1"), at("0")), Put::Taken);
         let Some(Next::Object(first)) = pool.next(0, 16) else { panic!("nothing") };
-        assert_eq!(first.key, "pod");
+        assert_eq!(&*first.key, "pod");
     }
 
     #[test]
@@ -594,7 +594,7 @@ mod tests {
         assert_eq!(flying.len(), 12);
         pool.put(update("pod", "1"), at("0"));
         let Some(Next::Object(pod)) = pool.next(flying.len(), 16) else { panic!("no room for a pod") };
-        assert_eq!(pod.key, "pod");
+        assert_eq!(&*pod.key, "pod");
         pool.landed(&pod);
         let mut seen = 0;
         while let Some(flight) = flying.pop() {
@@ -617,13 +617,13 @@ mod tests {
         pool.put(offer("old", Operation::DELETE, "5"), at("4"));
         pool.put(update("new", "6"), |_| Known::Missing);
         let first = pool.next_ready().unwrap();
-        assert_eq!(first.key, "old");
+        assert_eq!(&*first.key, "old");
         assert!(pool.next_ready().is_none());
         pool.failed(&first);
         assert!(pool.next_ready().is_none());
         pool.requeue(&first.key);
         pool.landed(&pool.next_ready().unwrap());
-        assert_eq!(pool.next_ready().unwrap().key, "new");
+        assert_eq!(&*pool.next_ready().unwrap().key, "new");
     }
 
     #[test]

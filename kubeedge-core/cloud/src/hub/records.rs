@@ -193,7 +193,7 @@ impl Records {
     /// process, nobody will take the object for being there.
     pub(super) async fn withdraw(&self, record: &Arc<Record>) {
         self.confirm(record, Confirmed::At("0".into()));
-        self.confirmed.is_saved(record).await;
+        self.confirmed.at_once(record).await;
     }
 
     /// Saves what is confirmed; runs until dropped.
@@ -229,7 +229,7 @@ impl Records {
 
     /// Completes when all that is confirmed is saved.
     pub(super) async fn saved(&self) {
-        self.confirmed.empty().await;
+        self.confirmed.finish().await;
     }
 
     /// The edge has confirmed this version.

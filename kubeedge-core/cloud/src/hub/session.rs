@@ -164,22 +164,22 @@ impl Reader<'_> {
 
     async fn take(&mut self, message: Message, work: &mut InWork<'_>) {
         let node = self.node;
-        match upstream::route(node, message.clone()) {
+        match upstream::route(node, message) {
             Upstream::Keepalive => self.alive = Instant::now(),
-            Upstream::Ack => {
-                if let Some(parent) = &message.header.parent {
-                    self.handle.pool.acked(parent);
+            Upstream::Ack(parent) => {
+                if let Some(parent) = parent {
+                    self.handle.pool.acked(&parent);
                 }
             }
-            Upstream::EdgeError => {
+            Upstream::EdgeError(message) => {
                 if let Some(unsaid) = self.shared.complaints.line(node.as_str()) {
                     let resource = shown(message.route.resource.as_str());
                     tracing::warn!(%node, %resource, why = ?message.content, unsaid, "the edge reports an error");
                 }
             }
-            Upstream::Control => self.plain(upstream::control_answer(&message)),
-            Upstream::ClusterCa => self.plain(cluster_ca(&message, &self.shared.cluster_ca)),
-            Upstream::Ignored(what) => {
+            Upstream::Control(message) => self.plain(upstream::control_answer(&message)),
+            Upstream::ClusterCa(message) => self.plain(cluster_ca(&message, &self.shared.cluster_ca)),
+            Upstream::Ignored(what, message) => {
                 tracing::debug!(%node, resource = %shown(message.route.resource.as_str()), what, "ignored a message");
             }
             Upstream::OfAnother(named) => {

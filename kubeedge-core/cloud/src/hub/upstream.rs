@@ -2,7 +2,7 @@
 
 use kubeedge_core::{
     message::{Message, resource},
-    name::{Group, ModuleName, NodeName, Operation},
+    name::{Group, MessageId, ModuleName, NodeName, Operation},
 };
 
 use super::rules;
@@ -20,21 +20,21 @@ pub(super) enum Upstream {
     /// The edge is alive.
     Keepalive,
     /// The edge has stored the message with this id.
-    Ack,
+    Ack(Option<MessageId>),
     /// The edge could not do what it was told; it is told again.
-    EdgeError,
+    EdgeError(Message),
     /// To this module, under this resource.
     Module(ModuleName, Message),
     /// To everyone in the group of node tasks, as it is.
     Tasks(Message),
     /// The cluster's CA certificate is asked for.
-    ClusterCa,
+    ClusterCa(Message),
     /// A question of the link itself, answered at once.
-    Control,
+    Control(Message),
     /// It is in the name of another node, or says of which node only by this name.
     OfAnother(String),
-    /// For nobody.
-    Ignored(&'static str),
+    /// For nobody, and why.
+    Ignored(&'static str, Message),
 }
 
 /// KubeEdge's order of decisions.
@@ -43,7 +43,7 @@ pub(super) fn route(node: &NodeName, message: Message) -> Upstream {
     match operation {
         "keepalive" => return Upstream::Keepalive,
         // The frame layer of Go answers these itself, on either side.
-        "config" | "ping" | "pong" => return Upstream::Control,
+        "config" | "ping" | "pong" => return Upstream::Control(message),
         _ => {}
     }
     let text = message.route.resource.as_str();
@@ -51,22 +51,24 @@ pub(super) fn route(node: &NodeName, message: Message) -> Upstream {
         return Upstream::OfAnother(other.to_owned());
     }
     if rules::is_volume(text) {
-        return Upstream::Ignored("answers to volume requests, of which this cloud makes none");
+        return Upstream::Ignored("answers to volume requests, of which this cloud makes none", message);
     }
     match operation {
-        "response" => return Upstream::Ack,
-        "error" => return Upstream::EdgeError,
+        "response" => return Upstream::Ack(message.header.parent),
+        "error" => return Upstream::EdgeError(message),
         "upload" if message.route.group == Group::USER => return for_module(ROUTER, node, message),
         "prepull" | "upgrade" | "UpdateNodeActionStatus" => return task(node, message),
         _ => {}
     }
     if text == "k8s/ca.crt" {
-        return Upstream::ClusterCa;
+        return Upstream::ClusterCa(message);
     }
     match message.route.source.as_str() {
         "metaserver" => for_module(ModuleName::DYNAMIC_CONTROLLER, node, message),
         "twin" => for_module(ModuleName::DEVICE_CONTROLLER, node, message),
-        source if is_cloud_module(source) => Upstream::Ignored("messages in the name of a cloud module"),
+        source if is_cloud_module(source) => {
+            Upstream::Ignored("messages in the name of a cloud module", message)
+        }
         _ => for_module(ModuleName::EDGE_CONTROLLER, node, message),
     }
 }
@@ -148,12 +150,12 @@ mod tests {
     #[test]
     fn the_order_of_decisions_is_kubeedges() {
         assert_eq!(to("twin", "resource", "keepalive", "node"), Upstream::Keepalive);
-        assert_eq!(to("edgecontroller", "resource", "response", "default/pod/p"), Upstream::Ack);
-        assert_eq!(to("metamanager", "resource", "error", "default/pod/p"), Upstream::EdgeError);
-        assert_eq!(to("metamanager", "meta", "query", "k8s/ca.crt"), Upstream::ClusterCa);
-        assert_eq!(to("x", "resource", "ping", "x"), Upstream::Control);
-        assert!(matches!(to("x", "resource", "response", "default/volume/v"), Upstream::Ignored(_)));
-        assert!(matches!(to("edgecontroller", "resource", "update", "default/pod/p"), Upstream::Ignored(_)));
+        assert_eq!(to("edgecontroller", "resource", "response", "default/pod/p"), Upstream::Ack(None));
+        assert!(matches!(to("metamanager", "resource", "error", "default/pod/p"), Upstream::EdgeError(_)));
+        assert!(matches!(to("metamanager", "meta", "query", "k8s/ca.crt"), Upstream::ClusterCa(_)));
+        assert!(matches!(to("x", "resource", "ping", "x"), Upstream::Control(_)));
+        assert!(matches!(to("x", "resource", "response", "default/volume/v"), Upstream::Ignored(..)));
+        assert!(matches!(to("edgecontroller", "resource", "update", "default/pod/p"), Upstream::Ignored(..)));
         let path = "operations.kubeedge.io/v1alpha2/nodeupgradejob/j/node/n";
         let tasks = to("taskmanager", "taskmanager", "UpdateNodeActionStatus", path);
         assert!(matches!(tasks, Upstream::Tasks(m) if m.route.resource == path));

@@ -1,19 +1,24 @@
-//! Confirmations that wait to be saved: the newest of each record, so that an object that changes quickly costs one
-//! write now and then, and not one for each version.
+//! Confirmations that wait to be saved: the newest of each record, and of each record one in a while, so that an object
+//! that changes quickly costs one write now and then, and not one for each version. What is not saved when this process
+//! dies is sent to its edge once more.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,
+    time::Duration,
 };
 
 use kubeedge_core::name::ResourceVersion;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use super::Record;
 
 /// How many records may wait.
 const MOST: usize = 100_000;
+/// How long a record rests that was saved; twice as long each time that its object did not rest meanwhile, up to the longest.
+const REST: Duration = Duration::from_secs(2);
+const LONGEST_REST: Duration = Duration::from_secs(32);
 
 /// What an edge has confirmed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,12 +29,58 @@ pub(in crate::hub) enum Confirmed {
     Gone,
 }
 
+/// What is being done about a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Doing {
+    /// It is being saved, and rests so long then.
+    Saving(Duration),
+    /// It rests until this moment, so long in all.
+    Resting(Instant, Duration),
+}
+
 #[derive(Debug, Default)]
 struct Inner {
-    line: VecDeque<Arc<Record>>,
-    /// By the name of the record.
+    /// Whose turn it is, and how long each is to rest then.
+    line: VecDeque<(Arc<Record>, Duration)>,
+    /// What is to be saved, by the name of the record.
     newest: HashMap<String, (Arc<Record>, Confirmed)>,
-    busy: HashSet<String>,
+    doing: HashMap<String, Doing>,
+    /// Those that rest, by the end of it.
+    resting: BTreeMap<(Instant, u64), Arc<Record>>,
+    rested: u64,
+    /// Nobody rests any more.
+    hurry: bool,
+}
+
+impl Inner {
+    /// Ends the rest of those who have rested.
+    fn wake_rested(&mut self, now: Instant) {
+        loop {
+            let first = self.resting.first_entry().filter(|first| self.hurry || first.key().0 <= now);
+            let Some(((until, _), record)) = first.map(|first| first.remove_entry()) else { return };
+            // Otherwise its rest was cut short.
+            if let Some(Doing::Resting(own, rest)) = self.doing.get(&record.name).copied()
+                && own == until
+            {
+                self.end_rest(&record, rest.saturating_mul(2).min(LONGEST_REST));
+            }
+        }
+    }
+
+    fn end_rest(&mut self, record: &Arc<Record>, next: Duration) {
+        self.doing.remove(&record.name);
+        if self.newest.contains_key(&record.name) {
+            self.line.push_back((record.clone(), next));
+        }
+    }
+
+    fn is_saving(&self, record: &str) -> bool {
+        matches!(self.doing.get(record), Some(Doing::Saving(_)))
+    }
+
+    fn is_saving_any(&self) -> bool {
+        self.doing.values().any(|doing| matches!(doing, Doing::Saving(_)))
+    }
 }
 
 /// See the module's text.
@@ -44,53 +95,72 @@ impl Saves {
     /// Takes a confirmation in the place of an earlier one; false when there is no room.
     pub(super) fn put(&self, record: &Arc<Record>, confirmed: Confirmed) -> bool {
         let mut inner = self.inner.lock();
-        if let Some(waiting) = inner.newest.get_mut(&record.name) {
-            waiting.1 = confirmed;
-            return true;
-        }
-        if inner.newest.len() >= MOST {
+        let gone = confirmed == Confirmed::Gone;
+        let waits = inner.newest.contains_key(&record.name);
+        if !waits && inner.newest.len() >= MOST {
             return false;
         }
         inner.newest.insert(record.name.clone(), (record.clone(), confirmed));
-        if !inner.busy.contains(&record.name) {
-            inner.line.push_back(record.clone());
-            self.wake.notify_one();
+        match inner.doing.get(&record.name).copied() {
+            None if !waits => inner.line.push_back((record.clone(), REST)),
+            // While the record is there, the edge is told again and again that the object is gone.
+            Some(Doing::Resting(_, rest)) if gone => inner.end_rest(record, rest),
+            _ => return true,
         }
+        self.wake.notify_one();
         true
+    }
+
+    /// Saves what waits of this record without a rest; completes when nothing waits and nothing is being saved of it.
+    pub(super) async fn at_once(&self, record: &Arc<Record>) {
+        {
+            let mut inner = self.inner.lock();
+            if let Some(Doing::Resting(_, rest)) = inner.doing.get(&record.name).copied() {
+                inner.end_rest(record, rest);
+            }
+        }
+        self.wake.notify_one();
+        self.until(|inner| !inner.is_saving(&record.name) && !inner.newest.contains_key(&record.name)).await;
+    }
+
+    /// Saves all that waits without a rest, from now on; completes when nothing waits and nothing is being saved.
+    pub(super) async fn finish(&self) {
+        self.inner.lock().hurry = true;
+        self.wake.notify_one();
+        self.until(|inner| inner.newest.is_empty() && !inner.is_saving_any()).await;
     }
 
     /// The next to save. Of one record one at a time, until [`Saves::done`].
     pub(super) fn take(&self) -> Option<(Arc<Record>, Confirmed)> {
         let mut inner = self.inner.lock();
-        let record = inner.line.pop_front()?;
-        inner.busy.insert(record.name.clone());
+        inner.wake_rested(Instant::now());
+        let (record, rest) = inner.line.pop_front()?;
+        inner.doing.insert(record.name.clone(), Doing::Saving(rest));
         inner.newest.remove(&record.name)
     }
 
     /// It is saved, or could not be.
     pub(super) fn done(&self, record: &Arc<Record>) {
         let mut inner = self.inner.lock();
-        inner.busy.remove(&record.name);
-        if inner.newest.contains_key(&record.name) {
-            inner.line.push_back(record.clone());
-        }
+        let rest = match inner.doing.get(&record.name) {
+            Some(Doing::Saving(rest)) => *rest,
+            _ => REST,
+        };
+        let until = Instant::now() + rest;
+        inner.doing.insert(record.name.clone(), Doing::Resting(until, rest));
+        inner.rested += 1;
+        let place = (until, inner.rested);
+        inner.resting.insert(place, record.clone());
         self.done.notify_waiters();
     }
 
-    /// Completes when there may be something to take.
+    /// Completes when there may be something to take. For one waiter.
     pub(super) async fn changed(&self) {
-        self.wake.notified().await;
-    }
-
-    /// Completes when nothing waits and nothing is being saved.
-    pub(super) async fn empty(&self) {
-        self.until(|inner| inner.busy.is_empty() && inner.line.is_empty()).await;
-    }
-
-    /// Completes when nothing waits and nothing is being saved of this record.
-    pub(super) async fn is_saved(&self, record: &Record) {
-        self.until(|inner| !inner.busy.contains(&record.name) && !inner.newest.contains_key(&record.name))
-            .await;
+        let rested = self.inner.lock().resting.first_key_value().map(|((until, _), _)| *until);
+        tokio::select! {
+            () = self.wake.notified() => {}
+            () = tokio::time::sleep_until(rested.unwrap_or_else(Instant::now)), if rested.is_some() => {}
+        }
     }
 
     async fn until(&self, is_so: impl Fn(&Inner) -> bool) {
@@ -108,20 +178,103 @@ impl Saves {
 mod tests {
     use super::*;
 
-    #[test]
-    fn versions_that_follow_each_other_quickly_are_saved_once_and_one_at_a_time() {
-        let saves = Saves::default();
-        let record = Arc::new(Record::new(&"n".into(), "default", "u"));
-        let at = |version: &str| Confirmed::At(version.into());
+    fn record(uid: &str) -> Arc<Record> {
+        Arc::new(Record::new(&"n".into(), "default", uid))
+    }
+
+    fn at(version: &str) -> Confirmed {
+        Confirmed::At(version.into())
+    }
+
+    async fn next(saves: &Saves) -> (Arc<Record>, Confirmed) {
+        loop {
+            match saves.take() {
+                Some(next) => return next,
+                None => saves.changed().await,
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn versions_that_follow_each_other_quickly_are_saved_once_and_one_at_a_time() {
+        let (saves, record) = (Saves::default(), record("u"));
         for version in ["1", "2", "3"] {
             assert!(saves.put(&record, at(version)));
         }
         assert_eq!(saves.take().unwrap().1, at("3"));
-        assert!(saves.put(&record, at("4")) && saves.put(&record, Confirmed::Gone));
+        assert!(saves.put(&record, at("4")) && saves.put(&record, at("5")));
         assert!(saves.take().is_none(), "the record is being saved");
         saves.done(&record);
+        assert!(saves.take().is_none(), "the record rests");
+        let begun = Instant::now();
+        assert_eq!((next(&saves).await.1, begun.elapsed()), (at("5"), REST));
+        saves.done(&record);
+        assert!(saves.take().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_record_of_an_object_that_is_gone_goes_at_once() {
+        let (saves, record) = (Saves::default(), record("u"));
+        saves.put(&record, at("1"));
+        saves.done(&saves.take().unwrap().0);
+        saves.put(&record, at("2"));
+        assert!(saves.take().is_none());
+        saves.put(&record, Confirmed::Gone);
         assert_eq!(saves.take().unwrap().1, Confirmed::Gone);
         saves.done(&record);
         assert!(saves.take().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_never_rests_is_saved_ever_more_seldom_until_it_does() {
+        let (saves, record) = (Saves::default(), record("u"));
+        let mut rests = Vec::new();
+        for _ in 0..7 {
+            saves.put(&record, at("1"));
+            let begun = Instant::now();
+            saves.done(&next(&saves).await.0);
+            rests.push(begun.elapsed().as_secs());
+        }
+        assert_eq!(rests, [0, 2, 4, 8, 16, 32, 32]);
+        tokio::time::advance(LONGEST_REST).await;
+        assert!(saves.take().is_none());
+        saves.put(&record, at("2"));
+        assert_eq!(saves.take().unwrap().1, at("2"), "at once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_has_rested_leaves_nothing_behind() {
+        let saves = Saves::default();
+        for number in 0..1000 {
+            assert!(saves.put(&record(&number.to_string()), at("1")));
+            saves.done(&saves.take().unwrap().0);
+        }
+        tokio::time::advance(REST).await;
+        assert!(saves.take().is_none());
+        let inner = saves.inner.lock();
+        assert!(inner.doing.is_empty() && inner.resting.is_empty() && inner.newest.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn at_the_end_and_where_it_is_asked_for_nothing_rests() {
+        let saves = Saves::default();
+        let [one, other] = ["one", "other"].map(record);
+        for record in [&one, &other] {
+            saves.put(record, at("1"));
+            saves.done(&saves.take().unwrap().0);
+            saves.put(record, at("2"));
+        }
+        assert!(saves.take().is_none());
+        tokio::join!(saves.at_once(&one), async {
+            let (record, confirmed) = saves.take().unwrap();
+            assert_eq!((&record, confirmed), (&one, at("2")));
+            assert!(saves.take().is_none(), "the other rests");
+            saves.done(&record);
+        });
+        tokio::join!(saves.finish(), async {
+            let (record, confirmed) = saves.take().unwrap();
+            assert_eq!((&record, confirmed), (&other, at("2")));
+            saves.done(&record);
+        });
     }
 }
