@@ -211,8 +211,10 @@ pub struct Tree {
 impl Tree {
     /// The tree of these entries. Of several with one key the last one counts, and none without a version.
     pub fn new(salt: u64, entries: impl IntoIterator<Item = Entry>) -> Self {
-        let by_key: BTreeMap<_, _> =
-            entries.into_iter().map(|entry| ((hash(salt, &entry.key, 0), entry.key.clone()), entry)).collect();
+        let by_key: BTreeMap<_, _> = entries
+            .into_iter()
+            .map(|entry| ((hash(salt, &entry.key, 0), entry.key.clone()), entry))
+            .collect();
         let mut sum = 0_u64;
         let leaves = by_key.into_iter().filter(|(_, entry)| entry.version > 0).map(|((place, _), entry)| {
             sum = sum.wrapping_add(hash(salt, &entry.key, entry.version));
@@ -254,7 +256,9 @@ impl Tree {
         let mut size = 0;
         let nodes = asks.of.iter().take(BATCH).map_while(|prefix| {
             let node = (size < ENOUGH).then(|| self.node(*prefix))?;
-            size += node.below.len() + node.has.iter().map(|(key, _, path)| key.len() + path.len() + 32).sum::<usize>() + 32;
+            size += node.below.len()
+                + node.has.iter().map(|(key, _, path)| key.len() + path.len() + 32).sum::<usize>()
+                + 32;
             Some(node)
         });
         Reply { salt: self.salt, nodes: nodes.collect() }
@@ -280,7 +284,8 @@ impl Tree {
 
     fn hash_of(&self, prefix: Prefix) -> u64 {
         let range = self.range(prefix);
-        let through = |end: usize| end.checked_sub(1).and_then(|at| self.leaves.get(at)).map_or(0, |leaf| leaf.through);
+        let through =
+            |end: usize| end.checked_sub(1).and_then(|at| self.leaves.get(at)).map_or(0, |leaf| leaf.through);
         through(range.end).wrapping_sub(through(range.start))
     }
 
