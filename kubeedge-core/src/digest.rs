@@ -14,7 +14,7 @@
 //!
 //! **What it costs**, headers of messages included. Trees that are equal: three messages, 250 bytes together. Otherwise,
 //! with *n* entries and *k* of them different, at most *k* subtrees differ on each of *d* = log₁₆(*n*/4) + 1 levels
-//! (rounded up): 250 bytes, 150 for each of *d* + 1 rounds, and for each difference at most 230·*d* of hashes and 450 of
+//! (rounded up): 250 bytes, 150 for each of *d* + 1 rounds, and for each difference at most 160·*d* of hashes and 450 of
 //! the entries in its leaf. Of 10 000 entries (*d* = 4) one difference costs 1.6 kB, each of ten 750 bytes, and each of a
 //! hundred, which share the upper levels, 500.
 //!
@@ -56,7 +56,7 @@ const MOST_LISTED: usize = 64;
 /// Levels below the root.
 const DEPTH: u8 = 12;
 /// Hexadecimal digits of a subtree's hash on the wire.
-const HASH_DIGITS: usize = 12;
+const HASH_DIGITS: usize = 8;
 /// Subtrees of a subtree.
 const FAN: u64 = 16;
 /// The longest key and path of an entry, in bytes; see [`Entry`].
@@ -170,7 +170,7 @@ pub struct Reply {
 pub struct Node {
     /// Which one.
     pub at: Prefix,
-    /// The hashes of its sixteen subtrees, twelve digits each, zero for one that is empty.
+    /// The hashes of its sixteen subtrees, eight digits each, zero for one that is empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub below: String,
     /// Where there are few: key, version and path of each entry.
@@ -273,7 +273,7 @@ impl Tree {
             });
             return Node { at, below: String::new(), has: named.collect() };
         }
-        let hashes = (0..FAN).map(|digit| format!("{:012x}", short(self.hash_of(at.child(digit)))));
+        let hashes = (0..FAN).map(|digit| format!("{:0HASH_DIGITS$x}", short(self.hash_of(at.child(digit)))));
         Node { at, below: hashes.collect(), has: Vec::new() }
     }
 

@@ -435,9 +435,7 @@ async fn a_reconnect_after_a_few_changes_among_ten_thousand_objects_costs_bytes_
     );
     assert!(same.0 <= 300 && same.1 <= 1200, "{same:?}");
     for (k, bytes, carried) in measured {
-        assert!(
-            bytes <= 400 + 1300 * k && carried <= 3000 + 1300 * k as u64,
-            "{k}: {bytes} and {carried} bytes"
-        );
+        let most = 1400 + 700 * k;
+        assert!(bytes <= most && carried <= 1500 + most as u64, "{k}: {bytes} and {carried} bytes");
     }
 }
