@@ -15,8 +15,8 @@
 //! **What it costs**, headers of messages included. Trees that are equal: three messages, 250 bytes together. Otherwise,
 //! with *n* entries and *k* of them different, at most *k* subtrees differ on each of *d* = log₁₆(*n*/4) + 1 levels
 //! (rounded up): 250 bytes, 150 for each of *d* + 1 rounds, and for each difference at most 160·*d* of hashes and 450 of
-//! the entries in its leaf. Of 10 000 entries (*d* = 4) one difference costs 1.6 kB, each of ten 750 bytes, and each of a
-//! hundred, which share the upper levels, 500.
+//! the entries in its leaf. Of 10 000 entries (*d* = 4) one difference costs 1.5 kB, each of ten 650 bytes, and each of a
+//! hundred, which share the upper levels, 420.
 //!
 //! **What bounds it.** Whatever the peer answers: an asker asks for [`BATCH`] subtrees at a time, accepts answers to what
 //! it asked only, none that is larger than [`MAX_REPLY`] bytes, twelve levels and [`MAX_VISITS`] subtrees and entries in
