@@ -7,7 +7,9 @@
 //! | says more | less, or nothing | the record is set back to that, and reconciliation sends the object |
 //! | says less, or nothing | a version | the record says so from now on; nothing is sent |
 //! | there is none | an object of the cluster that belongs on the node | a record is made; nothing is sent |
-//! | there is none | anything else | the edge is told that it is gone |
+//! | there is none | anything else | the edge is told that it is gone, once two comparisons have found so |
+//!
+//! Twice, as this cloudcore may hear of what another has sent to the edge a little later than the edge.
 //!
 //! A record is written only if nobody has written it since it was compared, be it the session or another cloudcore, and not
 //! at all when the session has had to do with the object: what is under way is told by its confirmation. So a comparison
@@ -41,8 +43,8 @@ use crate::{
 
 /// How long an edge may take for one answer.
 const PATIENCE: Duration = Duration::from_secs(90);
-/// The pause after a comparison that could not be finished.
-const PAUSE: Duration = Duration::from_secs(10);
+/// The pause after a comparison that could not be finished, in passes of the controller.
+const PAUSE: u32 = 2;
 /// Comparisons that are begun in one session.
 const TRIES: u32 = 3;
 /// Objects without record, and devices, that are acted on after one comparison. The rest is for the next.
@@ -70,6 +72,8 @@ pub(super) struct Exchange {
     state: State,
     since: Instant,
     tries: u32,
+    /// What the last comparison has found at the edge and nowhere else, by key.
+    suspects: HashSet<String>,
 }
 
 #[derive(Debug)]
@@ -81,10 +85,10 @@ enum State {
 }
 
 impl Exchange {
-    fn is_due(&self) -> bool {
+    fn is_due(&self, pass: Duration) -> bool {
         let pause = match self.state {
             State::UnderWay(_) => PATIENCE,
-            State::Unfinished => PAUSE,
+            State::Unfinished => pass * PAUSE,
             State::Done => return false,
         };
         self.tries < TRIES && self.since.elapsed() >= pause
@@ -100,6 +104,40 @@ struct Stray {
     key: ObjectKey,
 }
 
+/// What is to become of a stray.
+enum Fate {
+    /// Nothing more.
+    Settled,
+    /// It cannot be said yet.
+    Open,
+    /// The edge is to be told that it is gone.
+    Gone,
+}
+
+impl Stray {
+    /// The message that it is gone.
+    fn end(&self, node: &NodeName) -> Message {
+        let path = resource::object(&self.key.namespace, self.kind.0, &self.key.name);
+        gone(resource::for_node(node, &path), &self.key, &self.uid)
+    }
+}
+
+/// What came of a comparison.
+struct Settled {
+    /// What the edge is to be told.
+    messages: Vec<Message>,
+    /// Whether nothing is left for another comparison.
+    decided: bool,
+    suspects: HashSet<String>,
+}
+
+impl Settled {
+    fn suspect(&mut self, key: String) {
+        self.suspects.insert(key);
+        self.decided = false;
+    }
+}
+
 /// What a node's pods and devices refer to.
 #[derive(Default)]
 struct Referred {
@@ -113,17 +151,18 @@ impl SyncController {
     /// Begins to compare a node's records with what the edge has, if it is one of ours and that is due.
     pub(super) async fn open(&mut self, node: &NodeName, bus: &Bus) -> Result<(), SendError> {
         let Some(session) = self.sessions.of_ours(node) else { return Ok(()) };
-        let tries = match self.exchanges.get(node).filter(|exchange| exchange.session == session) {
-            Some(exchange) if !exchange.is_due() => return Ok(()),
-            Some(exchange) => exchange.tries,
-            None => 0,
+        let earlier = self.exchanges.get_mut(node).filter(|exchange| exchange.session == session);
+        let (tries, suspects) = match earlier {
+            Some(exchange) if !exchange.is_due(self.settings.every) => return Ok(()),
+            Some(exchange) => (exchange.tries, std::mem::take(&mut exchange.suspects)),
+            None => (0, HashSet::new()),
         };
         // Not the same again after a restart, whatever the seed is.
         let salt = self.random.random::<u64>() ^ self.clock.now().0.unsigned_abs();
         let asker = Box::new(Asker::new(Tree::new(salt, self.believed(node))));
         let content = Content::json(&asker.opening()).unwrap_or_default();
-        let exchange =
-            Exchange { session, state: State::UnderWay(asker), since: Instant::now(), tries: tries + 1 };
+        let (state, since) = (State::UnderWay(asker), Instant::now());
+        let exchange = Exchange { session, state, since, tries: tries + 1, suspects };
         self.exchanges.insert(node.clone(), exchange);
         let path = resource::for_node(node, &RESOURCE.into());
         let opening = Message::new(ModuleName::SYNC_CONTROLLER, Operation::GET, path);
@@ -172,11 +211,13 @@ impl SyncController {
         let State::UnderWay(asker) = std::mem::replace(&mut exchange.state, State::Unfinished) else {
             return Ok(());
         };
-        let session = exchange.session;
-        let (messages, decided) = self.settle(node, session, asker.found());
-        if let (Some(exchange), true) = (self.exchanges.get_mut(node), decided && matches!(step, Some(Ok(_))))
-        {
-            exchange.state = State::Done;
+        let (session, suspects) = (exchange.session, std::mem::take(&mut exchange.suspects));
+        let Settled { messages, decided, suspects } = self.settle(node, session, asker.found(), &suspects);
+        if let Some(exchange) = self.exchanges.get_mut(node) {
+            exchange.suspects = suspects;
+            if decided && matches!(step, Some(Ok(_))) {
+                exchange.state = State::Done;
+            }
         }
         for message in messages {
             bus.send(&ModuleName::CLOUD_HUB, message).await?;
@@ -206,12 +247,18 @@ impl SyncController {
         }
     }
 
-    /// Acts on differences: what the edge is to be told, and whether all could be decided.
-    fn settle(&mut self, node: &NodeName, session: u64, found: Vec<Difference>) -> (Vec<Message>, bool) {
+    /// Acts on differences. What is nowhere but at the edge is gone if it was suspected before.
+    fn settle(
+        &mut self,
+        node: &NodeName,
+        session: u64,
+        found: Vec<Difference>,
+        suspected: &HashSet<String>,
+    ) -> Settled {
         if !found.is_empty() {
             tracing::info!(%node, differences = found.len(), "the edge has not what its records say");
         }
-        let (mut strays, mut members, mut decided) = (Vec::new(), Vec::new(), true);
+        let (mut strays, mut members) = (Vec::new(), Vec::new());
         for Difference { ours, theirs } in found {
             let Some(entry) = ours.as_ref().or(theirs.as_ref()) else { continue };
             if entry.path.is_empty() {
@@ -229,17 +276,20 @@ impl SyncController {
             }
         }
         strays.truncate(MOST_STRAYS);
+        members.truncate(MOST_STRAYS);
+        let mut settled = Settled { messages: Vec::new(), decided: true, suspects: HashSet::new() };
         let strays: Vec<_> = strays.into_iter().filter_map(|entry| self.stray(node, entry)).collect();
         let referred = self.referred(node, &strays);
-        let mut messages = Vec::new();
         for stray in strays {
             match self.fate(node, session, &stray, &referred) {
-                Some(message) => messages.extend(message),
-                None => decided = false,
+                Fate::Settled => {}
+                Fate::Open => settled.decided = false,
+                Fate::Gone if suspected.contains(&stray.uid) => settled.messages.push(stray.end(node)),
+                Fate::Gone => settled.suspect(stray.uid),
             }
         }
-        messages.extend(self.announce(node, &members));
-        (messages, decided)
+        self.announce(node, &members, suspected, &mut settled);
+        settled
     }
 
     /// Makes a record say what the edge has, unless it has changed since it was compared.
@@ -296,14 +346,8 @@ impl SyncController {
         Referred { names, pods, devices }
     }
 
-    /// A stray gets a record, or its edge is told that it is gone. `None` when that cannot be said yet.
-    fn fate(
-        &self,
-        node: &NodeName,
-        session: u64,
-        stray: &Stray,
-        referred: &Referred,
-    ) -> Option<Option<Message>> {
+    /// A stray gets a record, or its edge is to be told that it is gone.
+    fn fate(&self, node: &NodeName, session: u64, stray: &Stray, referred: &Referred) -> Fate {
         let Stray { uid, version, kind: (kind, api_version, api_kind), informer, key } = stray;
         let all_known = match *kind {
             "configmap" | "secret" => referred.pods,
@@ -311,7 +355,7 @@ impl SyncController {
             _ => true,
         };
         if !informer.is_ready() || !all_known {
-            return None;
+            return Fate::Open;
         }
         let object = informer.get(key).filter(|object| object.uid == *uid);
         let belongs = |object: &Object| match *kind {
@@ -324,29 +368,37 @@ impl SyncController {
             record.object = key.name.clone();
             let correction = Correction { record, uid: uid.clone(), version: *version, at: None };
             self.sessions.correct(node, session, correction);
-            return Some(None);
+            return Fate::Settled;
         }
-        let path = resource::for_node(node, &resource::object(&key.namespace, kind, &key.name));
-        Some(self.sessions.leaves_alone(node, session, uid).then(|| gone(path, key, uid)))
+        if self.sessions.leaves_alone(node, session, uid) { Fate::Gone } else { Fate::Settled }
     }
 
     /// Tells DeviceTwin of devices it does not know, and of those that are not on the node; each with whether it should
     /// know it.
-    fn announce(&mut self, node: &NodeName, members: &[(String, bool)]) -> Option<Message> {
-        let devices = self.informer(DEVICE)?;
+    fn announce(
+        &mut self,
+        node: &NodeName,
+        members: &[(String, bool)],
+        suspected: &HashSet<String>,
+        settled: &mut Settled,
+    ) {
+        let Some(devices) = self.informer(DEVICE) else { return };
         let (mut added, mut removed) = (Vec::new(), Vec::new());
-        for (id, expected) in members.iter().take(MOST_STRAYS) {
+        for (id, expected) in members {
             let Some((namespace, name)) = id.split_once('/') else { continue };
             let key = ObjectKey::new(namespace, name);
             let device = devices.get(&key).filter(|device| devices::model_on(device, node).is_some());
             match device {
                 Some(device) if *expected => added.push(device),
-                None if !expected && devices.is_ready() => removed.push(key),
+                None if !expected && !devices.is_ready() => settled.decided = false,
+                None if !expected && suspected.contains(id) => removed.push(key),
+                None if !expected => settled.suspect(id.clone()),
                 _ => {}
             }
         }
-        let changes = !added.is_empty() || !removed.is_empty();
-        changes.then(|| devices::members_changed(node, &added, &removed, self.clock.now()))
+        if !added.is_empty() || !removed.is_empty() {
+            settled.messages.push(devices::members_changed(node, &added, &removed, self.clock.now()));
+        }
     }
 }
 
