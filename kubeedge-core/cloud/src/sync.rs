@@ -8,7 +8,7 @@
 //! Where we differ from Go: only nodes that are connected to this cloudcore are compared, as nobody else can be told;
 //! records are read when they change, so that a pass over objects that agree costs a look-up each; deletions go first,
 //! so that none hits an object made anew under the same name; passes of several cloudcores do not fall together. An edge of
-//! ours is asked at each connect what it really has, and its records are corrected; see [`resync`].
+//! ours is asked at each connect what it really has, and its records are corrected; see [`kubeedge_core::digest`].
 
 mod index;
 mod plural;
