@@ -189,6 +189,16 @@ impl Records {
         }
     }
 
+    /// Notes what an edge says it has, to be saved at once. False when what it has confirmed is not saved yet.
+    pub(super) fn correct_soon(
+        &self,
+        record: &Arc<Record>,
+        to: ResourceVersion,
+        at: Option<ResourceVersion>,
+    ) -> bool {
+        self.confirmed.correct(record, Confirmed::Corrected { to, at })
+    }
+
     /// Notes that an edge may no longer have the object, and completes when that is saved: whatever becomes of this
     /// process, nobody will take the object for being there.
     pub(super) async fn withdraw(&self, record: &Arc<Record>) {

@@ -4,10 +4,7 @@ use std::sync::Arc;
 
 use kubeedge_core::name::{NodeName, ResourceVersion};
 
-use super::{
-    Sessions,
-    records::{Confirmed, Record},
-};
+use super::{Sessions, records::Record};
 
 /// A record that does not say what the edge has.
 #[derive(Debug)]
@@ -33,13 +30,17 @@ impl Sessions {
         handle.is_some_and(|handle| handle.pool.unless_known(uid, || {}))
     }
 
-    /// Corrects a record, to be saved soon. False, and nothing happens, when the session has ended, or when the object was or
-    /// is sent in it: what the edge confirms of that is newer than what it has said, and becomes the record's version.
+    /// Corrects a record, to be saved at once; false when that cannot be said yet, as earlier confirmations are still being
+    /// saved. Nothing happens when the session has ended, or when the object was or is sent in it: what the edge confirms of
+    /// that is newer than what it has said, and becomes the record's version.
     pub(crate) fn correct(&self, node: &NodeName, session: u64, correction: Correction) -> bool {
-        let Some(handle) = self.get(node).filter(|handle| handle.generation == session) else { return false };
+        let Some(handle) = self.get(node).filter(|handle| handle.generation == session) else { return true };
         let Correction { record, uid, version, at } = correction;
-        let confirmed = Confirmed::Corrected { to: version.to_string().into(), at };
+        let (record, mut taken) = (Arc::new(record), true);
         // While the pool is locked, so that no confirmation comes in before the correction and is undone by it.
-        handle.pool.unless_known(&uid, || handle.records.confirm(&Arc::new(record), confirmed))
+        handle.pool.unless_known(&uid, || {
+            taken = handle.records.correct_soon(&record, version.to_string().into(), at);
+        });
+        taken
     }
 }

@@ -259,6 +259,7 @@ impl SyncController {
             tracing::info!(%node, differences = found.len(), "the edge has not what its records say");
         }
         let (mut strays, mut members) = (Vec::new(), Vec::new());
+        let mut settled = Settled { messages: Vec::new(), decided: true, suspects: HashSet::new() };
         for Difference { ours, theirs } in found {
             let Some(entry) = ours.as_ref().or(theirs.as_ref()) else { continue };
             if entry.path.is_empty() {
@@ -268,7 +269,8 @@ impl SyncController {
             let Some(path) = ObjectPath::parse(&entry.path).filter(is_plain) else { continue };
             match (self.index.one(node, path.namespace, &entry.key), theirs) {
                 (Some(confirmed), theirs) => {
-                    self.correct(node, session, confirmed, ours.as_ref(), theirs.as_ref())
+                    let corrected = self.correct(node, session, confirmed, ours.as_ref(), theirs.as_ref());
+                    settled.decided &= corrected;
                 }
                 (None, Some(theirs)) if ours.is_none() => strays.push(theirs),
                 // Its record is gone by now.
@@ -277,7 +279,6 @@ impl SyncController {
         }
         strays.truncate(MOST_STRAYS);
         members.truncate(MOST_STRAYS);
-        let mut settled = Settled { messages: Vec::new(), decided: true, suspects: HashSet::new() };
         let strays: Vec<_> = strays.into_iter().filter_map(|entry| self.stray(node, entry)).collect();
         let referred = self.referred(node, &strays);
         for stray in strays {
@@ -292,7 +293,7 @@ impl SyncController {
         settled
     }
 
-    /// Makes a record say what the edge has, unless it has changed since it was compared.
+    /// Makes a record say what the edge has; false when it has changed since it was compared, or is about to.
     fn correct(
         &self,
         node: &NodeName,
@@ -300,14 +301,14 @@ impl SyncController {
         confirmed: &Confirmed,
         ours: Option<&Entry>,
         theirs: Option<&Entry>,
-    ) {
+    ) -> bool {
         if confirmed.version.unwrap_or_default() != ours.map_or(0, |entry| entry.version) {
-            return;
+            return false;
         }
         let record = Record::new(node, &confirmed.key.namespace, &confirmed.uid);
         let (uid, version) = (confirmed.uid.clone(), theirs.map_or(0, |entry| entry.version));
         let at = Some(confirmed.own.clone());
-        self.sessions.correct(node, session, Correction { record, uid, version, at });
+        self.sessions.correct(node, session, Correction { record, uid, version, at })
     }
 
     /// `None` for what no node can have.
@@ -367,8 +368,8 @@ impl SyncController {
             (record.api_version, record.kind) = ((*api_version).to_owned(), (*api_kind).to_owned());
             record.object = key.name.clone();
             let correction = Correction { record, uid: uid.clone(), version: *version, at: None };
-            self.sessions.correct(node, session, correction);
-            return Fate::Settled;
+            let corrected = self.sessions.correct(node, session, correction);
+            return if corrected { Fate::Settled } else { Fate::Open };
         }
         if self.sessions.leaves_alone(node, session, uid) { Fate::Gone } else { Fate::Settled }
     }
