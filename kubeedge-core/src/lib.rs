@@ -22,6 +22,7 @@ pub mod blocking;
 pub mod bus;
 pub mod clock;
 pub mod device;
+pub mod digest;
 pub mod failure;
 pub mod kernel;
 pub mod lobby;

@@ -34,6 +34,11 @@ pub trait Codec: fmt::Debug + Send + Sync + 'static {
         None
     }
 
+    /// Whether the peer of this link has shown that it is one of ours, so that it may be sent what no Go peer knows.
+    fn is_ours(&self) -> bool {
+        false
+    }
+
     /// The codec for one link to this peer, for codecs that adapt themselves; `None` when one instance serves all links.
     fn for_link(&self, _peer: &Peer) -> Option<Arc<dyn Codec>> {
         None

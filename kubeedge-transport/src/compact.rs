@@ -277,6 +277,10 @@ impl Codec for Adaptive {
         Some((CLAIM, OFFER))
     }
 
+    fn is_ours(&self) -> bool {
+        self.compact.load(Ordering::Relaxed)
+    }
+
     fn for_link(&self, peer: &Peer) -> Option<Arc<dyn Codec>> {
         let offered = peer.claim(CLAIM).unwrap_or_default();
         let compact = offered.split(',').any(|form| form.trim() == OFFER);

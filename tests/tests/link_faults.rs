@@ -404,6 +404,9 @@ impl Codec for Counting {
     fn offer(&self) -> Option<(&'static str, &'static str)> {
         self.0.offer()
     }
+    fn is_ours(&self) -> bool {
+        self.0.is_ours()
+    }
     fn for_link(&self, peer: &Peer) -> Option<Arc<dyn Codec>> {
         Some(Arc::new(Self(self.0.for_link(peer)?, self.1.clone())))
     }

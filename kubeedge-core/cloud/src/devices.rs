@@ -8,7 +8,8 @@
 //! gets a Warning Event that says so, is sent once its model appears, and holds up no other device (Go waits ten
 //! seconds in its only loop, or panics); the first report of a twin is not lost; reports of one device that wait are
 //! merged into one patch; a node reports only for its own devices; the devices of a node are announced again when it
-//! connects, since a membership message is sent once and may have been lost.
+//! connects, since a membership message is sent once and may have been lost (an edge of ours is told only what it does
+//! not know, by SyncController's comparison).
 
 mod downstream;
 mod status;
@@ -24,10 +25,11 @@ use kubeedge_core::{
     name::{Group, ModuleName, NodeName},
 };
 
-use self::{downstream::Downstream, status::Reports};
+pub(crate) use self::downstream::members_changed;
+use self::{downstream::Downstream, status::Reports, view::DeviceView};
 use crate::{
     cluster::Clients,
-    informer::{Informer, Informers, kind},
+    informer::{Informer, Informers, Object, kind},
 };
 
 const GROUP: &str = "devices.kubeedge.io";
@@ -38,6 +40,11 @@ const API_VERSION: &str = "devices.kubeedge.io/v1beta1";
 /// The kind Device.
 pub(crate) fn device_kind() -> ApiResource {
     kind(GROUP, "v1beta1", "Device", "devices")
+}
+
+/// The name of a device's model, if the device is on the node.
+pub(crate) fn model_on(device: &Object, node: &NodeName) -> Option<String> {
+    DeviceView::of(device).ok().filter(|view| view.node.as_ref() == Some(node)).map(|view| view.model)
 }
 
 /// The DeviceController module; see the module's documentation.

@@ -18,6 +18,7 @@ mod admission;
 mod claims;
 mod pool;
 pub(crate) mod records;
+pub(crate) mod resync;
 mod rules;
 mod session;
 mod shares;
@@ -388,15 +389,20 @@ impl Work {
             }
             return;
         }
-        let handle = Handle::new(number);
+        let codec = self.shared.codec.for_link(&link.peer);
+        let ours = codec.as_ref().unwrap_or(&self.shared.codec).is_ours();
+        let handle = Handle::new(number, ours, self.shared.records.clone());
         if let Some(unsaid) = self.greetings.line(node.as_str()) {
             let nodes = self.sessions.count() + 1;
             tracing::info!(%node, peer = ?link.peer.address, serial = guest.serial(), nodes, unsaid, "node connected");
         }
         self.sessions.enter(&node, handle.clone());
         self.claiming.spawn(self.claims.clone().claim(node.clone(), handle.clone()));
-        self.tell(&node, Operation::of("connected"));
-        let shared = match self.shared.codec.for_link(&link.peer) {
+        // SyncController compares everything with an edge of ours, its devices too.
+        let compares = ours && self.shared.bus.has(&ModuleName::SYNC_CONTROLLER);
+        let announces = if compares { None } else { Some(ModuleName::DEVICE_CONTROLLER) };
+        self.tell(&node, Operation::of("connected"), announces);
+        let shared = match codec {
             Some(codec) => Arc::new(Shared { codec, ..Shared::clone(&self.shared) }),
             None => self.shared.clone(),
         };
@@ -432,7 +438,7 @@ impl Work {
                     }
                 }
                 if last {
-                    self.tell(&node, Operation::of("disconnected"));
+                    self.tell(&node, Operation::of("disconnected"), Some(ModuleName::DEVICE_CONTROLLER));
                 }
             }
             Err(error) => {
@@ -452,11 +458,11 @@ impl Work {
         }
     }
 
-    /// Tells the controllers that a node came or went; they act on it or find out by themselves.
-    fn tell(&self, node: &NodeName, operation: Operation) {
+    /// Tells SyncController and another that a node came or went; they act on it or find out by themselves.
+    fn tell(&self, node: &NodeName, operation: Operation, another: Option<ModuleName>) {
         let message = Message::new(ModuleName::CLOUD_HUB, operation, format!("node/{node}"))
             .with(Content::text(node.as_str()));
-        for module in [ModuleName::DEVICE_CONTROLLER, ModuleName::SYNC_CONTROLLER] {
+        for module in another.into_iter().chain([ModuleName::SYNC_CONTROLLER]) {
             if self.shared.bus.has(&module)
                 && let Err(error) = self.shared.bus.try_send(&module, message.clone())
             {

@@ -31,6 +31,7 @@ use kubeedge_core::{
 };
 use tokio::task::JoinSet;
 
+pub(crate) use self::access::referred_by;
 use self::{access::Access, downstream::Downstream, upstream::Upstream};
 use crate::{
     cluster::Clients,

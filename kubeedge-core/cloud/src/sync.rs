@@ -7,16 +7,23 @@
 //!
 //! Where we differ from Go: only nodes that are connected to this cloudcore are compared, as nobody else can be told;
 //! records are read when they change, so that a pass over objects that agree costs a look-up each; deletions go first,
-//! so that none hits an object made anew under the same name; passes of several cloudcores do not fall together.
+//! so that none hits an object made anew under the same name; passes of several cloudcores do not fall together. An edge of
+//! ours is asked at each connect what it really has, and its records are corrected; see [`kubeedge_core::digest`].
 
 mod index;
 mod plural;
+mod resync;
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use kubeedge_core::{
     bus::{Bus, SendError},
+    clock::Clock,
     failure::BoxError,
     kernel::{Module, ModuleContext},
     message::{Content, Message, resource},
@@ -25,7 +32,10 @@ use kubeedge_core::{
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use serde_json::json;
 
-use self::index::{Confirmed, Index};
+use self::{
+    index::{Confirmed, Index},
+    resync::Exchange,
+};
 use crate::{
     cluster::Clients,
     hub::{
@@ -57,12 +67,16 @@ pub struct SyncController {
     informers: Arc<Informers>,
     records: Records,
     sessions: Sessions,
+    clock: Clock,
     nodes: Arc<Informer>,
     namespaced: Arc<Informer>,
     cluster: Arc<Informer>,
     index: Index,
     /// Nodes that had records and no Node object in the last pass.
     orphans: HashSet<NodeName>,
+    /// Comparisons with edges of ours.
+    exchanges: HashMap<NodeName, Exchange>,
+    random: SmallRng,
 }
 
 /// Records that are compared before others get a turn.
@@ -82,18 +96,23 @@ impl SyncController {
             informers: informers.clone(),
             records: Records::new(clients.clone(), informers),
             sessions,
+            clock: clients.clock().clone(),
             nodes: crate::objects::edge_nodes(informers),
             namespaced,
             cluster,
             index: Index::default(),
             orphans: HashSet::new(),
+            exchanges: HashMap::new(),
+            random: SmallRng::seed_from_u64(settings.seed),
         }
     }
 
     /// Compares the records of all connected nodes with the cluster.
     async fn pass(&mut self, bus: &Bus) -> Result<(), SendError> {
+        self.forget_ended();
         for node in self.sessions.nodes() {
             self.compare(&node, bus).await?;
+            self.open(&node, bus).await?;
         }
         self.collect_orphans().await;
         Ok(())
@@ -147,7 +166,7 @@ enum Difference {
 }
 
 fn difference(node: &NodeName, confirmed: &Confirmed) -> Difference {
-    let Confirmed { uid, kind, informer, key, version } = confirmed;
+    let Confirmed { uid, kind, informer, key, version, .. } = confirmed;
     // Not listed yet is not gone.
     if !informer.is_ready() {
         return Difference::None;
@@ -216,7 +235,6 @@ impl Module for SyncController {
         }
         let mut nodes = self.nodes.subscribe();
         let (mut namespaced, mut cluster) = (self.namespaced.subscribe(), self.cluster.subscribe());
-        let mut random = SmallRng::seed_from_u64(self.settings.seed);
         let mut next = tokio::time::Instant::now();
         loop {
             tokio::select! {
@@ -233,15 +251,17 @@ impl Module for SyncController {
                 envelope = ctx.inbox.next() => {
                     let Some(envelope) = envelope else { return Ok(()) };
                     let route = &envelope.message.route;
-                    if route.operation == "connected"
-                        && let Some(node) = resource::target_node(&route.resource)
-                    {
+                    let Some(node) = resource::target_node(&route.resource) else { continue };
+                    if route.operation == Operation::GET {
+                        self.answered(&node, envelope, &ctx.bus).await?;
+                    } else if route.operation == "connected" {
                         self.compare(&node, &ctx.bus).await?;
+                        self.open(&node, &ctx.bus).await?;
                     }
                 }
                 () = tokio::time::sleep_until(next) => {
                     self.pass(&ctx.bus).await?;
-                    let longer = self.settings.every.mul_f64(random.random_range(0.0..0.2));
+                    let longer = self.settings.every.mul_f64(self.random.random_range(0.0..0.2));
                     next = tokio::time::Instant::now() + self.settings.every + longer;
                 }
             }

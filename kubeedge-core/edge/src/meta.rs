@@ -9,9 +9,14 @@
 //! it came, never parsed on the way. Rules by source and operation follow Go's MetaManager, its defects mended: an
 //! answer that fails reaches the asker at once, an `ErrStatus` is no ConfigMap, and a token is kept until its
 //! successor is there.
+//!
+//! Beside each object the copy says which version of it the cloud was told is here, in the same commit. A cloud of ours
+//! compares that with its records at each connect ([`kubeedge_core::digest`]), so that neither a lost store nor lost
+//! records leave the two apart; a Go cloud never asks.
 
 mod client;
 mod cloud;
+mod compare;
 mod rows;
 mod tokens;
 
@@ -21,16 +26,17 @@ use async_trait::async_trait;
 pub use client::{ApiStatus, Client, ClientError};
 use kubeedge_core::{
     bus::{Bus, Envelope, SendError},
+    digest,
     failure::BoxError,
     kernel::{Module, ModuleContext},
     message::{Content, Message, resource::ObjectPath},
-    name::{Group, ModuleName, Operation},
+    name::{Group, ModuleName, Operation, ResourceVersion},
     store::MetaStore,
 };
 pub use rows::BUCKET;
 use tokio::{
     sync::{Semaphore, watch},
-    task::JoinSet,
+    task::{AbortHandle, JoinSet},
 };
 
 use self::{cloud::Remote, rows::Rows};
@@ -86,7 +92,8 @@ impl Module for MetaManager {
             within: self.settings.remote_query_timeout,
             slots: Semaphore::new(self.settings.remote_queries),
         });
-        let mut desk = Desk { bus: ctx.bus.clone(), rows, remote, connected, errands: JoinSet::new() };
+        let mut desk =
+            Desk { bus: ctx.bus.clone(), rows, remote, connected, errands: JoinSet::new(), comparing: None };
         loop {
             tokio::select! {
                 () = ctx.shutdown.requested() => return Ok(()),
@@ -126,6 +133,8 @@ struct Desk {
     remote: Arc<Remote>,
     connected: watch::Sender<bool>,
     errands: JoinSet<()>,
+    /// The comparison with the cloud that is under way.
+    comparing: Option<AbortHandle>,
 }
 
 /// Who a message is from, as far as the rules care.
@@ -172,6 +181,7 @@ impl Desk {
             "delete" if from == From::Edged && kind == "pod" => self.pod_gone(envelope).await,
             "delete" => self.deleted(message, from, kind).await,
             "query" => self.asked(envelope, kind).await,
+            "get" if from == From::Cloud && resource == digest::RESOURCE => self.compared(envelope),
             "createvolume" | "deletevolume" | "controllerpublishvolume" | "controllerunpublishvolume" => {
                 self.volume(envelope)
             }
@@ -235,13 +245,14 @@ impl Desk {
     }
 
     async fn inserted(&self, message: &Message, from: From, kind: &str) {
-        if self.stored(message).await {
+        if self.stored(message, true).await {
             self.deliver(message, from, kind).await;
         }
     }
 
     async fn updated(&self, message: &Message, from: From, kind: &str) {
-        if !self.stored(message).await {
+        let confirms = matches!(from, From::Devices | From::Cloud | From::Policy);
+        if !self.stored(message, confirms).await {
             return;
         }
         match from {
@@ -348,11 +359,24 @@ impl Desk {
         }
     }
 
-    /// Stores what a message carries; otherwise tells the cloud, which will send it again.
-    async fn stored(&self, message: &Message) -> bool {
+    /// The cloud compares what is here with what it believes is here. A later comparison takes the place of one under way.
+    fn compared(&mut self, envelope: Envelope) {
+        if let Some(earlier) = self.comparing.take() {
+            earlier.abort();
+        }
+        let (bus, rows, within) = (self.bus.clone(), self.rows.clone(), self.remote.within);
+        while self.errands.try_join_next().is_some() {}
+        self.comparing = Some(self.errands.spawn(compare::answer(bus, rows, envelope.message, within)));
+    }
+
+    /// Stores what a message carries; otherwise tells the cloud, which will send it again. `confirms`: the cloud is going to
+    /// be told that it is stored.
+    async fn stored(&self, message: &Message, confirms: bool) -> bool {
         // An answer may have brought a later form already: what is on its way from both sides passes each other.
         let object = message.content.clone().into_data();
-        match self.rows.put_newest(message.route.resource.as_str(), object).await {
+        let version = message.header.resource_version.as_ref().and_then(ResourceVersion::number);
+        let version = version.filter(|_| confirms);
+        match self.rows.put_newest(message.route.resource.as_str(), object, version).await {
             Ok(()) => true,
             Err(error) => {
                 self.complain(message, &error).await;

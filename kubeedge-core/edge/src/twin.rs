@@ -35,6 +35,7 @@ use kubeedge_core::{
     store::MetaStore,
 };
 
+pub(crate) use self::rows::DEVICES;
 use self::{apply::Twin, intake::Intake};
 
 /// Settings of [`DeviceTwin`].

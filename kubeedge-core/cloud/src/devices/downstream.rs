@@ -233,6 +233,19 @@ fn member(device: &Object) -> Value {
     }
 }
 
+/// The message that tells DeviceTwin of devices it does not know and of devices that are not on its node.
+pub(crate) fn members_changed(
+    node: &NodeName,
+    added: &[Arc<Object>],
+    removed: &[ObjectKey],
+    now: Millis,
+) -> Message {
+    let gone = |key: &ObjectKey| json!({"id": format!("{}/{}", key.namespace, key.name), "name": key.name});
+    let list = |members: Vec<Value>| if members.is_empty() { Value::Null } else { Value::Array(members) };
+    let added = list(added.iter().map(|device| member(device)).collect());
+    membership(node, added, list(removed.iter().map(gone).collect()), now)
+}
+
 fn membership(node: &NodeName, added: Value, removed: Value, now: Millis) -> Message {
     let content = json!({
         "event_id": uuid::Uuid::new_v4().to_string(), "timestamp": now,

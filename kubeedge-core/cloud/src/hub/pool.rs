@@ -230,6 +230,16 @@ impl Pool {
         inner.keep(offer, version, needs_record, &self.wake)
     }
 
+    /// Does something about an object that this session has had nothing to do with; false if it has, or had.
+    pub(super) fn unless_known(&self, key: &str, act: impl FnOnce()) -> bool {
+        let inner = self.inner.lock();
+        let unknown = !inner.kept.contains_key(key);
+        if unknown {
+            act();
+        }
+        unknown
+    }
+
     /// The record of this object exists now.
     pub(super) fn record_made(&self, key: &Key) {
         if let Some(entry) = self.inner.lock().kept.get_mut(key) {

@@ -189,6 +189,16 @@ impl Records {
         }
     }
 
+    /// Notes what an edge says it has, to be saved at once. False when what it has confirmed is not saved yet.
+    pub(super) fn correct_soon(
+        &self,
+        record: &Arc<Record>,
+        to: ResourceVersion,
+        at: Option<ResourceVersion>,
+    ) -> bool {
+        self.confirmed.correct(record, Confirmed::Corrected { to, at })
+    }
+
     /// Notes that an edge may no longer have the object, and completes when that is saved: whatever becomes of this
     /// process, nobody will take the object for being there.
     pub(super) async fn withdraw(&self, record: &Arc<Record>) {
@@ -208,6 +218,7 @@ impl Records {
                         let saved = match &confirmed {
                             Confirmed::Gone => self.remove(&record).await,
                             Confirmed::At(version) => self.save(&record, version.as_str()).await,
+                            Confirmed::Corrected { to, at } => self.correct(&record, to, at.as_ref()).await,
                         };
                         let Err(status) = saved else { break };
                         tracing::warn!(record = %record.name, error = %status, "cannot save a confirmation");
@@ -243,6 +254,29 @@ impl Records {
                 self.set_version(record, version, None).await
             }
             done => done,
+        }
+    }
+
+    /// Makes a record say what the edge says it has, unless it was changed, or made, or removed since it was looked at.
+    async fn correct(
+        &self,
+        record: &Record,
+        to: &ResourceVersion,
+        at: Option<&ResourceVersion>,
+    ) -> Result<(), Box<Status>> {
+        let made = match at {
+            Some(at) => Ok(at.clone()),
+            None => self.create(record).await,
+        };
+        let corrected = match made {
+            Ok(at) => self.set_version(record, to.as_str(), Some(&at)).await,
+            Err(status) => Err(status),
+        };
+        match corrected {
+            Err(status) if status.is_conflict() || status.is_already_exists() || status.is_not_found() => {
+                Ok(())
+            }
+            corrected => corrected,
         }
     }
 

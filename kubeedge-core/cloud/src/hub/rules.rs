@@ -1,6 +1,7 @@
 //! Which messages to a node want an acknowledgement, and what a session must know of their content.
 
 use kubeedge_core::{
+    digest,
     message::{Message, resource},
     name::{Group, ModuleName, Operation},
 };
@@ -28,6 +29,7 @@ pub(super) fn mode(message: &Message) -> Mode {
     let (text, operation) = (route.resource.as_str(), &route.operation);
     let plain = PLAIN_RESOURCES.iter().any(|part| text.contains(part))
         || VOLUME_OPERATIONS.contains(&operation.as_str())
+        || is_digest(text)
         || operation == "applicationResponse"
         || route.group == Group::USER
         || route.source == ModuleName::TASK_MANAGER
@@ -35,6 +37,12 @@ pub(super) fn mode(message: &Message) -> Mode {
         || (*operation == Operation::RESPONSE && (message.content.is_ok_text() || is_error(message)))
         || (route.source == ModuleName::EDGE_CONTROLLER && plain_of_edge_controller(text, operation));
     if plain { Mode::Plain } else { Mode::Acked }
+}
+
+/// A message of a comparison with an edge of ours: `node/<node>/digest`.
+fn is_digest(text: &str) -> bool {
+    let mut parts = text.split('/');
+    (parts.next(), parts.nth(1), parts.next()) == (Some("node"), Some(digest::RESOURCE), None)
 }
 
 fn plain_of_edge_controller(text: &str, operation: &Operation) -> bool {
@@ -163,6 +171,8 @@ mod tests {
             ("devicecontroller", "twin", "update", "node/n/membership", "{}", Plain),
             ("devicecontroller", "twin", "response", "node/n/twin", r#""OK""#, Plain),
             ("devicecontroller", "resource", "insert", "node/n/default/device/d", "{}", Acked),
+            ("metamanager", "resource", "response", "node/n/digest", "{}", Plain),
+            ("edgecontroller", "resource", "update", "node/n/digest/configmap/c", "{}", Acked),
             (
                 "dynamiccontroller",
                 "resource",

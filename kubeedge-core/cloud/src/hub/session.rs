@@ -73,12 +73,15 @@ pub(super) struct Handle {
     pub(super) claimed: Arc<AtomicU64>,
     /// Tells a session from its successors.
     pub(super) generation: u64,
+    /// Whether the edge is one of ours.
+    pub(super) ours: bool,
+    pub(super) records: Arc<Records>,
 }
 
 impl Handle {
-    pub(super) fn new(generation: u64) -> Self {
+    pub(super) fn new(generation: u64, ours: bool, records: Arc<Records>) -> Self {
         let (why, claimed) = (Arc::default(), Arc::default());
-        Self { pool: Arc::default(), end: CancellationToken::new(), why, claimed, generation }
+        Self { pool: Arc::default(), end: CancellationToken::new(), why, claimed, generation, ours, records }
     }
 
     /// Ends the session; the first reason counts.

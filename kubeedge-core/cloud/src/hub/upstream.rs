@@ -1,6 +1,7 @@
 //! Where a message from an edge goes.
 
 use kubeedge_core::{
+    digest,
     message::{Message, resource},
     name::{Group, MessageId, ModuleName, NodeName, Operation},
 };
@@ -11,8 +12,13 @@ use super::rules;
 pub(super) const ROUTER: ModuleName = ModuleName::of("router");
 
 /// The modules that messages of edges go to, one each.
-pub(super) const RECEIVERS: [ModuleName; 4] =
-    [ModuleName::EDGE_CONTROLLER, ModuleName::DEVICE_CONTROLLER, ModuleName::DYNAMIC_CONTROLLER, ROUTER];
+pub(super) const RECEIVERS: [ModuleName; 5] = [
+    ModuleName::EDGE_CONTROLLER,
+    ModuleName::DEVICE_CONTROLLER,
+    ModuleName::DYNAMIC_CONTROLLER,
+    ModuleName::SYNC_CONTROLLER,
+    ROUTER,
+];
 
 /// What is to be done with a message from an edge.
 #[derive(Debug, PartialEq)]
@@ -59,6 +65,10 @@ pub(super) fn route(node: &NodeName, message: Message) -> Upstream {
         "upload" if message.route.group == Group::USER => return for_module(ROUTER, node, message),
         "prepull" | "upgrade" | "UpdateNodeActionStatus" => return task(node, message),
         _ => {}
+    }
+    // What an edge of ours has, which it was asked for; a Go edge says no such thing.
+    if text == digest::RESOURCE && operation == "get" {
+        return for_module(ModuleName::SYNC_CONTROLLER, node, message);
     }
     if text == "k8s/ca.crt" {
         return Upstream::ClusterCa(message);
@@ -136,6 +146,7 @@ mod tests {
             ("metaserver", "dynamiccontroller", "null", "null", "dynamiccontroller"),
             ("twin", "resource", "update", "device/default/d/twin/edge_updated", "devicecontroller"),
             ("eventbus", "user", "upload", "rest/topic", "router"),
+            ("metamanager", "resource", "get", "digest", "synccontroller"),
         ] {
             match to(source, group, operation, text) {
                 Upstream::Module(to, message) => {

@@ -102,6 +102,16 @@ impl Access {
     }
 }
 
+/// The ConfigMaps and Secrets a pod refers to, each with its kind as in resources; `None` if it is not on the node.
+pub(crate) fn referred_by(pod: &Object, node: &NodeName) -> Option<Vec<(&'static str, String)>> {
+    let kind = |referent| match referent {
+        Referent::ConfigMap => "configmap",
+        Referent::Secret => "secret",
+    };
+    let found = references(&spec_on(pod, node)?).into_iter();
+    Some(found.map(|(referent, name)| (kind(referent), name)).collect())
+}
+
 /// The spec of a pod, if it is on the node.
 fn spec_on(pod: &Object, node: &NodeName) -> Option<PodSpec> {
     let spec = pod.view::<Placed>().ok()?.spec;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use kube::core::ApiResource;
-use kubeedge_core::name::NodeName;
+use kubeedge_core::name::{NodeName, ResourceVersion};
 
 use super::plural;
 use crate::{
@@ -27,6 +27,8 @@ pub(super) struct Confirmed {
     pub(super) key: ObjectKey,
     /// The version the edge has confirmed; 0 for none yet, or when none was ever written.
     pub(super) version: Option<u64>,
+    /// The version of the record itself.
+    pub(super) own: ResourceVersion,
 }
 
 /// Kinds beyond this many are not watched; a record may name any.
@@ -58,6 +60,7 @@ impl Index {
                 key: ObjectKey::new(record.key.namespace.clone(), spec.object_name),
                 // A record without version was never confirmed; Go leaves such an object unsent for good.
                 version: if version.is_empty() { Some(0) } else { version.number() },
+                own: record.version.clone(),
             })
         });
         let of_node = self.nodes.entry(node.clone()).or_default();
@@ -75,12 +78,23 @@ impl Index {
         self.nodes.get(node).into_iter().flat_map(BTreeMap::values)
     }
 
+    /// The record of one object.
+    pub(super) fn one(&self, node: &NodeName, namespace: &str, uid: &str) -> Option<&Confirmed> {
+        self.nodes.get(node)?.get(&ObjectKey::new(namespace, format!("{node}.{uid}")))
+    }
+
     /// The nodes that have records.
     pub(super) fn nodes(&self) -> HashSet<NodeName> {
         self.nodes.keys().cloned().collect()
     }
 
-    fn informer_of(&mut self, api_version: &str, kind: &str, informers: &Informers) -> Option<Arc<Informer>> {
+    /// The informer of a kind.
+    pub(super) fn informer_of(
+        &mut self,
+        api_version: &str,
+        kind: &str,
+        informers: &Informers,
+    ) -> Option<Arc<Informer>> {
         let key = (api_version.to_owned(), kind.to_owned());
         if !self.kinds.contains_key(&key) {
             if self.kinds.len() >= MAX_KINDS {

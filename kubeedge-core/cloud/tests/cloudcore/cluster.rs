@@ -154,8 +154,7 @@ impl FakeCluster {
         }
         let current = state.objects.get(&key).cloned().ok_or_else(|| missing(&path.name))?;
         let read = &body["metadata"]["resourceVersion"];
-        if *method == Method::PUT
-            && plural == "secrets"
+        if (*method == Method::PATCH || (*method == Method::PUT && plural == "secrets"))
             && !read.is_null()
             && *read != current["metadata"]["resourceVersion"]
         {

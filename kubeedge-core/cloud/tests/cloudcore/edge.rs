@@ -19,6 +19,7 @@ use kubeedge_core::{
     transport::{Credentials, Endpoint, Frame, Link, Transport, TransportError},
     wire::{Codec, GoJson},
 };
+use kubeedge_transport::Adaptive;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
@@ -186,7 +187,7 @@ impl Edge {
     /// The next message of the cloud; `None` when it has closed the link.
     pub(crate) async fn next(&mut self) -> Option<Message> {
         let frame = tokio::time::timeout(WAIT, self.link.rx.next()).await.expect("a message in time")?;
-        Some(GoJson.decode(frame.unwrap()).unwrap())
+        Some(Adaptive::default().decode(frame.unwrap()).unwrap())
     }
 
     /// Waits for a message, passing over others without confirming them.

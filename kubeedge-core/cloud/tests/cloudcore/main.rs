@@ -15,6 +15,7 @@ mod recording;
 #[cfg(feature = "embedded-apiserver")]
 mod records;
 mod replay;
+mod resync;
 mod sessions;
 mod takeover;
 mod tunnel;

@@ -5,6 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
 use kubeedge_core::{
     bus::{Bus, Envelope},
+    digest,
     message::{Content, Message, resource::ObjectPath},
     name::{Group, ModuleName, Operation},
 };
@@ -89,8 +90,11 @@ impl Backlog {
 }
 
 fn is_device(module: &ModuleName, message: &Message) -> bool {
-    let kind = ObjectPath::parse(message.route.resource.as_str()).map_or("", |path| path.kind);
-    *module == ModuleName::META_MANAGER && matches!(kind, "device" | "devicemodel")
+    let resource = message.route.resource.as_str();
+    let kind = ObjectPath::parse(resource).map_or("", |path| path.kind);
+    // A comparison comes after everything that came before it, or it would miss what is about to be taken away.
+    let comes_last = resource == digest::RESOURCE;
+    *module == ModuleName::META_MANAGER && (comes_last || matches!(kind, "device" | "devicemodel"))
 }
 
 /// What waits for each module.
@@ -193,6 +197,15 @@ mod tests {
             };
             assert_eq!(found, to, "{source} {group}");
         }
+    }
+
+    #[test]
+    fn what_is_here_is_told_after_everything_that_came_before() {
+        let is_last = |resource: &str| {
+            let message = Message::new(ModuleName::SYNC_CONTROLLER, Operation::GET, resource);
+            is_device(&ModuleName::META_MANAGER, &message)
+        };
+        assert!(is_last("digest") && is_last("default/device/d") && !is_last("default/pod/digest"));
     }
 
     #[test]

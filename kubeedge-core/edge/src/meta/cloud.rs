@@ -6,7 +6,7 @@ use bytes::Bytes;
 use kubeedge_core::{
     bus::{Bus, Envelope},
     message::{Content, Message, resource::ObjectPath},
-    name::{Group, MessageId, ModuleName},
+    name::{Group, MessageId, ModuleName, ResourceVersion},
 };
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
@@ -76,6 +76,11 @@ pub(super) fn verdict(content: &Content) -> Verdict {
     }
 }
 
+/// Whether the cloud waits for the confirmation of an answer about this object.
+fn is_acknowledged(resource: &str) -> bool {
+    ObjectPath::parse(resource).is_some_and(|path| ACKNOWLEDGED.contains(&path.kind))
+}
+
 impl Remote {
     pub(super) fn is_connected(&self) -> bool {
         *self.connected.borrow()
@@ -96,7 +101,7 @@ impl Remote {
     /// Keeps what an answer holds, and acknowledges it where the cloud waits for that.
     async fn take(&self, resource: &str, answer: &Message) {
         if let Verdict::Object(object) = verdict(&answer.content)
-            && self.keep(resource, object).await
+            && self.keep(resource, object, answer.header.resource_version.as_ref()).await
         {
             self.acknowledge(resource, answer).await;
         }
@@ -107,8 +112,7 @@ impl Remote {
     /// acknowledged are kept. Says whether this was one.
     pub(super) async fn late(&self, answer: &Message) -> bool {
         let resource = answer.route.resource.as_str();
-        let kind = ObjectPath::parse(resource).map_or("", |path| path.kind);
-        let wanted = ACKNOWLEDGED.contains(&kind);
+        let wanted = is_acknowledged(resource);
         if wanted {
             self.take(resource, answer).await;
         } else {
@@ -150,7 +154,7 @@ impl Remote {
         };
         let resource = ObjectPath { kind, ..path }.to_resource();
         let stored = match kind {
-            "node" => self.rows.put_newest(resource.as_str(), object).await,
+            "node" => self.rows.put_newest(resource.as_str(), object, None).await,
             // A pod's row must not come back after its deletion, nor overwrite its successor.
             _ => self.rows.refresh(resource.as_str(), object).await,
         };
@@ -176,12 +180,13 @@ impl Remote {
     }
 
     /// Stores an object; says whether it is safe now.
-    async fn keep(&self, resource: &str, object: Bytes) -> bool {
+    async fn keep(&self, resource: &str, object: Bytes, version: Option<&ResourceVersion>) -> bool {
         // What is asked for once and then expires is not kept.
         if resource == "k8s/ca.crt" {
             return true;
         }
-        let stored = self.rows.put_newest(resource, object).await;
+        let confirms = version.and_then(ResourceVersion::number).filter(|_| is_acknowledged(resource));
+        let stored = self.rows.put_newest(resource, object, confirms).await;
         if let Err(error) = &stored {
             tracing::warn!(error = %error, resource, "answer of the cloud not stored");
         }
@@ -189,8 +194,7 @@ impl Remote {
     }
 
     async fn acknowledge(&self, resource: &str, answer: &Message) {
-        let kind = ObjectPath::parse(resource).map_or("", |path| path.kind);
-        if !ACKNOWLEDGED.contains(&kind) {
+        if !is_acknowledged(resource) {
             return;
         }
         let mut ack = answer.answer(Content::text("OK")).in_group(Group::RESOURCE);

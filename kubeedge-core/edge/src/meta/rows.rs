@@ -5,14 +5,22 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use kubeedge_core::{
+    digest,
     message::{Content, Message, resource::ObjectPath},
     name::ResourceVersion,
-    store::{Batch, Bucket, Change, Expect, Key, MetaStore, Scan, StoreError, StoreKind},
+    store::{Batch, Bucket, Change, Entry, Expect, Key, MetaStore, Scan, StoreError, StoreKind},
 };
 use serde::Deserialize;
 
+use crate::twin;
+
 /// Where MetaManager keeps its copy: key = resource, value = the object's JSON.
 pub const BUCKET: Bucket = Bucket("meta");
+
+/// Which version of each object the cloud was told that it is here, by unique id. A row is written and removed in the commit
+/// that stores and removes its object, so that it never says more than is stored; the stored object may be newer, as
+/// answers to patches bring it up to date.
+pub(super) const CONFIRMED: Bucket = Bucket("confirmed");
 
 /// Typed access to the bucket.
 #[derive(Clone, Debug)]
@@ -49,12 +57,36 @@ impl Head {
     }
 }
 
+/// What a row of [`CONFIRMED`] says: the version, and the resource the object is stored under.
+type Confirmed = (u64, String);
+
+fn confirmed_key(uid: &str) -> Key {
+    Key::new(CONFIRMED, uid)
+}
+
+/// The cloud is not told any more that the object is here.
+fn forget(batch: Batch, uid: &str) -> Batch {
+    if uid.is_empty() { batch } else { batch.delete(confirmed_key(uid)) }
+}
+
+fn unchanged(row: Option<&Entry>) -> Expect {
+    row.map_or(Expect::Absent, |row| Expect::Version(row.version))
+}
+
 pub(super) fn key(resource: &str) -> Key {
     Key::new(BUCKET, resource)
 }
 
 fn uid_in(object: &[u8]) -> String {
     Head::of(object).metadata.uid
+}
+
+/// The row that says that this version is here, for objects that are compared with what the cloud believes.
+fn confirmation(resource: &str, uid: &str, version: u64) -> Option<Change> {
+    let kind = ObjectPath::parse(resource).map(|path| path.kind)?;
+    let is_compared = digest::KINDS.contains(&kind) && !uid.is_empty();
+    let value = serde_json::to_vec(&(version, resource)).ok().filter(|_| is_compared)?;
+    Some(Change::Put { key: confirmed_key(uid), value: value.into(), expect: Expect::Any })
 }
 
 /// Rows as KubeEdge's answers list them: an array of JSON texts.
@@ -78,17 +110,32 @@ impl Rows {
     }
 
     /// Stores an object of the cloud, unless the row holds a later form of it already: updates and answers may overtake
-    /// each other.
-    pub(super) async fn put_newest(&self, resource: &str, value: Bytes) -> Result<(), StoreError> {
+    /// each other. `confirms` is the version the cloud is going to be told is here.
+    pub(super) async fn put_newest(
+        &self,
+        resource: &str,
+        value: Bytes,
+        confirms: Option<u64>,
+    ) -> Result<(), StoreError> {
         let (key, new) = (key(resource), Head::of(&value));
+        let confirms = confirms.and_then(|version| confirmation(resource, &new.metadata.uid, version));
         loop {
             let old = self.store.get(&key).await?;
-            if old.as_ref().is_some_and(|old| new.is_older_than(&Head::of(&old.value))) {
+            let had = old.as_ref().map(|old| Head::of(&old.value)).unwrap_or_default();
+            let is_older = old.is_some() && new.is_older_than(&had);
+            if is_older && confirms.is_none() {
                 return Ok(());
             }
-            let expect = old.map_or(Expect::Absent, |old| Expect::Version(old.version));
-            let change = Change::Put { key: key.clone(), value: value.clone(), expect };
-            match self.store.commit(Batch(vec![change])).await {
+            // What is there stays there, but must still be there when its confirmation is stored.
+            let stays = old.as_ref().filter(|_| is_older).map(|old| old.value.clone());
+            let value = stays.unwrap_or_else(|| value.clone());
+            let put = Change::Put { key: key.clone(), value, expect: unchanged(old.as_ref()) };
+            let mut batch = Batch(vec![put]);
+            if had.metadata.uid != new.metadata.uid {
+                batch = forget(batch, &had.metadata.uid);
+            }
+            batch.0.extend(confirms.clone());
+            match self.store.commit(batch).await {
                 Err(error) if error.kind() == StoreKind::Conflict => {}
                 done => return done,
             }
@@ -114,12 +161,20 @@ impl Rows {
     /// Removes an object, unless the row is of another object of the same name that was made since.
     pub(super) async fn remove(&self, message: &Message) -> Result<(), StoreError> {
         let key = key(message.route.resource.as_str());
-        let old = self.store.get(&key).await?.map(|row| uid_in(&row.value)).unwrap_or_default();
         let named = uid_in(&message.content.data());
-        if !old.is_empty() && !named.is_empty() && old != named {
-            return Ok(());
+        loop {
+            let old = self.store.get(&key).await?;
+            let had = old.as_ref().map(|row| uid_in(&row.value)).unwrap_or_default();
+            let mut batch = forget(Batch::new(), &named);
+            if had.is_empty() || named.is_empty() || had == named {
+                batch.0.push(Change::Delete { key: key.clone(), expect: unchanged(old.as_ref()) });
+                batch = forget(batch, &had);
+            }
+            match self.store.commit(batch).await {
+                Err(error) if error.kind() == StoreKind::Conflict => {}
+                done => return done,
+            }
         }
-        self.store.commit(Batch::new().delete(key)).await
     }
 
     /// Removes a pod with its last patch, unless the row is of another pod of the same name, and the tokens that were
@@ -127,19 +182,43 @@ impl Rows {
     pub(super) async fn remove_pod(&self, message: &Message) -> Result<(), StoreError> {
         let resource = message.route.resource.as_str();
         let Some(path) = ObjectPath::parse(resource) else { return Ok(()) };
-        let old = self.store.get(&key(resource)).await?.map(|row| uid_in(&row.value));
         let named = uid_in(&message.content.data());
-        // A deletion that names no uid means whichever pod there is.
-        let uid = if named.is_empty() { old.clone().unwrap_or_default() } else { named };
-        let mut batch = Batch::new();
-        if old.is_none_or(|old| old == uid) {
-            let patch = ObjectPath { kind: "podpatch", ..path }.to_resource();
-            batch = batch.delete(key(resource)).delete(key(patch.as_str()));
+        loop {
+            let old = self.store.get(&key(resource)).await?;
+            let had = old.as_ref().map(|row| uid_in(&row.value));
+            // A deletion that names no uid means whichever pod there is.
+            let uid = if named.is_empty() { had.clone().unwrap_or_default() } else { named.clone() };
+            let mut batch = forget(Batch::new(), &uid);
+            if had.is_none_or(|had| had == uid) {
+                let patch = ObjectPath { kind: "podpatch", ..path }.to_resource();
+                batch.0.push(Change::Delete { key: key(resource), expect: unchanged(old.as_ref()) });
+                batch = batch.delete(key(patch.as_str()));
+            }
+            for token in self.tokens_for(path.namespace, &uid).await? {
+                batch = batch.delete(token);
+            }
+            match self.store.commit(batch).await {
+                Err(error) if error.kind() == StoreKind::Conflict => {}
+                done => return done,
+            }
         }
-        for token in self.tokens_for(path.namespace, &uid).await? {
-            batch = batch.delete(token);
+    }
+
+    /// Everything the cloud was told is here, and the devices DeviceTwin knows.
+    pub(super) async fn confirmed(&self) -> Result<Vec<digest::Entry>, StoreError> {
+        let mut entries = Vec::new();
+        let mut rows = self.store.scan(Scan::new(CONFIRMED, ""));
+        while let Some(row) = rows.try_next().await? {
+            // A row that cannot be read says nothing, and the object is sent once more.
+            if let Ok((version, path)) = serde_json::from_slice::<Confirmed>(&row.value) {
+                entries.push(digest::Entry { key: row.key.name, version, path });
+            }
         }
-        self.store.commit(batch).await
+        let mut devices = self.store.scan(Scan::new(twin::DEVICES, ""));
+        while let Some(row) = devices.try_next().await? {
+            entries.push(digest::Entry { key: row.key.name, version: 1, path: String::new() });
+        }
+        Ok(entries)
     }
 
     /// The rows of tokens bound to a pod: their keys hold the request, which names its uid.

@@ -480,3 +480,5 @@ async fn a_crowd_of_questions_is_refused_not_piled_up() {
     }
     assert_eq!(refused, 10);
 }
+
+mod confirmed;

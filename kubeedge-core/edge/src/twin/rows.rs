@@ -11,7 +11,8 @@ use super::{
     wire::{Attribute, WireDevice},
 };
 
-const DEVICES: Bucket = Bucket("device");
+/// A row for each device, under its id.
+pub(crate) const DEVICES: Bucket = Bucket("device");
 const TWINS: Bucket = Bucket("twin");
 
 /// A device without its twins.

@@ -27,6 +27,13 @@ pub(in crate::hub) enum Confirmed {
     At(ResourceVersion),
     /// The object is gone there.
     Gone,
+    /// An edge that was asked has this version, which its record does not say. Gives way to what is confirmed.
+    Corrected {
+        /// What the record is to say.
+        to: ResourceVersion,
+        /// The record's own version when it was looked at; `None` when there was none.
+        at: Option<ResourceVersion>,
+    },
 }
 
 /// What is being done about a record.
@@ -109,6 +116,26 @@ impl Saves {
         }
         self.wake.notify_one();
         true
+    }
+
+    /// Takes a correction, to be saved without a rest; false when there is no room, or when a confirmation waits or is being
+    /// saved, which then rests no longer: what it says must be looked at first.
+    pub(super) fn correct(&self, record: &Arc<Record>, correction: Confirmed) -> bool {
+        let mut inner = self.inner.lock();
+        let gives_way = inner.newest.contains_key(&record.name) || inner.is_saving(&record.name);
+        if !gives_way {
+            if inner.newest.len() >= MOST {
+                return false;
+            }
+            inner.newest.insert(record.name.clone(), (record.clone(), correction));
+        }
+        match inner.doing.get(&record.name).copied() {
+            None if !gives_way => inner.line.push_back((record.clone(), REST)),
+            Some(Doing::Resting(_, rest)) => inner.end_rest(record, rest),
+            _ => {}
+        }
+        self.wake.notify_one();
+        !gives_way
     }
 
     /// Saves what waits of this record without a rest; completes when nothing waits and nothing is being saved of it.
@@ -210,6 +237,22 @@ mod tests {
         assert_eq!((next(&saves).await.1, begun.elapsed()), (at("5"), REST));
         saves.done(&record);
         assert!(saves.take().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_confirmed_goes_before_a_correction_whichever_came_first_and_neither_rests_then() {
+        let (saves, record) = (Saves::default(), record("u"));
+        let corrected = || Confirmed::Corrected { to: "0".into(), at: Some("77".into()) };
+        assert!(saves.correct(&record, corrected()) && saves.put(&record, at("4")));
+        assert_eq!(saves.take().unwrap().1, at("4"));
+        assert!(!saves.correct(&record, corrected()), "it is being saved");
+        saves.done(&record);
+        saves.put(&record, at("5"));
+        assert!(saves.take().is_none() && !saves.correct(&record, corrected()));
+        assert_eq!(saves.take().unwrap().1, at("5"));
+        saves.done(&record);
+        assert!(saves.correct(&record, corrected()));
+        assert_eq!(saves.take().unwrap().1, corrected());
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,0 +1,456 @@
+//! Asking edges of ours what they have, and believing them; see [`kubeedge_core::digest`].
+//!
+//! What an edge says is the truth about the edge, and only about it:
+//!
+//! | record | the edge has | then |
+//! |---|---|---|
+//! | says more | less, or nothing | the record is set back to that, and reconciliation sends the object |
+//! | says less, or nothing | a version | the record says so from now on; nothing is sent |
+//! | there is none | an object of the cluster that belongs on the node | a record is made; nothing is sent |
+//! | there is none | anything else | the edge is told that it is gone, once two comparisons have found so |
+//!
+//! Twice, as this cloudcore may hear of what another has sent to the edge a little later than the edge.
+//!
+//! A record is written only if nobody has written it since it was compared, be it the session or another cloudcore, and not
+//! at all when the session has had to do with the object: what is under way is told by its confirmation. So a comparison
+//! can be repeated or broken off at any point. An edge cannot get hold of an object by claiming to have it: a record
+//! is made for what its pods refer to and for its own devices only.
+//!
+//! Devices that DeviceTwin knows are compared in the same tree, so that only those that came or went are announced.
+
+use std::{collections::HashSet, sync::Arc};
+
+use kubeedge_core::{
+    bus::{Bus, Envelope, SendError},
+    digest::{Asker, Asks, Difference, Entry, KINDS, MAX_REPLY, Nonsense, RESOURCE, Reply, Step, Tree},
+    log::shown,
+    message::{
+        Content, Message,
+        resource::{self, ObjectPath},
+    },
+    name::{Group, ModuleName, NodeName, Operation},
+};
+use rand::RngExt;
+use tokio::time::{Duration, Instant};
+
+use super::{SyncController, gone, index::Confirmed};
+use crate::{
+    devices,
+    hub::{records::Record, resync::Correction},
+    informer::{Informer, Object, ObjectKey},
+    objects,
+};
+
+/// How long an edge may take for one answer.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// The pause after a comparison that could not be finished, in passes of the controller.
+const PAUSE: u32 = 2;
+/// Comparisons that are begun in one session.
+const TRIES: u32 = 3;
+/// Objects without record, and devices, that are acted on after one comparison. The rest is for the next.
+const MOST_STRAYS: usize = 20_000;
+
+/// A kind as it stands in resources, and its version and kind in the API.
+type Kind = (&'static str, &'static str, &'static str);
+
+const POD: Kind = ("pod", "v1", "Pod");
+const DEVICE: Kind = ("device", "devices.kubeedge.io/v1beta1", "Device");
+
+/// The kinds that are compared.
+const COMPARED: [Kind; 5] = [
+    POD,
+    ("configmap", "v1", "ConfigMap"),
+    ("secret", "v1", "Secret"),
+    DEVICE,
+    ("devicemodel", "devices.kubeedge.io/v1beta1", "DeviceModel"),
+];
+
+/// The comparison with one node in one session.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    session: u64,
+    state: State,
+    since: Instant,
+    tries: u32,
+    /// What the last comparison has found at the edge and nowhere else, by key.
+    suspects: HashSet<String>,
+}
+
+#[derive(Debug)]
+enum State {
+    UnderWay(Box<Asker>),
+    /// To be begun again.
+    Unfinished,
+    Done,
+}
+
+impl Exchange {
+    fn is_due(&self, pass: Duration) -> bool {
+        let pause = match self.state {
+            State::UnderWay(_) => PATIENCE,
+            State::Unfinished => pass * PAUSE,
+            State::Done => return false,
+        };
+        self.tries < TRIES && self.since.elapsed() >= pause
+    }
+}
+
+/// An object the edge has and no record tells of.
+struct Stray {
+    uid: String,
+    version: u64,
+    kind: Kind,
+    informer: Arc<Informer>,
+    key: ObjectKey,
+}
+
+/// What is to become of a stray.
+enum Fate {
+    /// Nothing more.
+    Settled,
+    /// It cannot be said yet.
+    Open,
+    /// The edge is to be told that it is gone.
+    Gone,
+}
+
+impl Stray {
+    /// The message that it is gone.
+    fn end(&self, node: &NodeName) -> Message {
+        let path = resource::object(&self.key.namespace, self.kind.0, &self.key.name);
+        gone(resource::for_node(node, &path), &self.key, &self.uid)
+    }
+}
+
+/// What came of a comparison.
+struct Settled {
+    /// What the edge is to be told.
+    messages: Vec<Message>,
+    /// Whether nothing is left for another comparison.
+    decided: bool,
+    suspects: HashSet<String>,
+}
+
+impl Settled {
+    fn suspect(&mut self, key: String) {
+        self.suspects.insert(key);
+        self.decided = false;
+    }
+}
+
+/// What a node's pods and devices refer to.
+#[derive(Default)]
+struct Referred {
+    names: HashSet<(&'static str, ObjectKey)>,
+    /// Whether all pods, and all devices, are known.
+    pods: bool,
+    devices: bool,
+}
+
+impl SyncController {
+    /// Begins to compare a node's records with what the edge has, if it is one of ours and that is due.
+    pub(super) async fn open(&mut self, node: &NodeName, bus: &Bus) -> Result<(), SendError> {
+        let Some(session) = self.sessions.of_ours(node) else { return Ok(()) };
+        let earlier = self.exchanges.get_mut(node).filter(|exchange| exchange.session == session);
+        let (tries, suspects) = match earlier {
+            Some(exchange) if !exchange.is_due(self.settings.every) => return Ok(()),
+            Some(exchange) => (exchange.tries, std::mem::take(&mut exchange.suspects)),
+            None => (0, HashSet::new()),
+        };
+        // Not the same again after a restart, whatever the seed is.
+        let salt = self.random.random::<u64>() ^ self.clock.now().0.unsigned_abs();
+        let asker = Box::new(Asker::new(Tree::new(salt, self.believed(node))));
+        let content = Content::json(&asker.opening()).unwrap_or_default();
+        let (state, since) = (State::UnderWay(asker), Instant::now());
+        let exchange = Exchange { session, state, since, tries: tries + 1, suspects };
+        self.exchanges.insert(node.clone(), exchange);
+        let path = resource::for_node(node, &RESOURCE.into());
+        let opening = Message::new(ModuleName::SYNC_CONTROLLER, Operation::GET, path);
+        bus.send(&ModuleName::CLOUD_HUB, opening.in_group(Group::RESOURCE).with(content)).await
+    }
+
+    /// Forgets comparisons whose sessions have ended.
+    pub(super) fn forget_ended(&mut self) {
+        let Self { exchanges, sessions, .. } = self;
+        exchanges.retain(|node, exchange| sessions.of_ours(node) == Some(exchange.session));
+    }
+
+    /// What the records say the edge has, and the devices it should know.
+    fn believed(&self, node: &NodeName) -> impl Iterator<Item = Entry> {
+        let compared = self.index.of(node).filter(|confirmed| KINDS.contains(&confirmed.kind.as_str()));
+        let confirmed = compared.filter(|confirmed| confirmed.version.is_some_and(|version| version > 0));
+        confirmed.flat_map(|confirmed| {
+            let Confirmed { uid, kind, informer, key, version, .. } = confirmed;
+            let known = kind == "device" && informer.get(key).is_some_and(|device| device.uid == *uid);
+            let member = known.then(|| Entry {
+                key: format!("{}/{}", key.namespace, key.name),
+                version: 1,
+                path: String::new(),
+            });
+            let path = resource::object(&key.namespace, kind, &key.name).as_str().to_owned();
+            let object = Entry { key: uid.clone(), version: version.unwrap_or_default(), path };
+            [Some(object), member].into_iter().flatten()
+        })
+    }
+
+    /// Takes an edge's answer, and tells it what to say next.
+    pub(super) async fn answered(
+        &mut self,
+        node: &NodeName,
+        envelope: Envelope,
+        bus: &Bus,
+    ) -> Result<(), SendError> {
+        let step = self.step(node, &envelope.message);
+        let asks = match &step {
+            Some(Ok(Step::Ask(asks))) => asks.clone(),
+            _ => Asks::default(),
+        };
+        let is_over = matches!(step, Some(Ok(Step::Done) | Err(_)));
+        envelope.answer(Content::json(&asks).unwrap_or_default());
+        let Some(exchange) = self.exchanges.get_mut(node).filter(|_| is_over) else { return Ok(()) };
+        let State::UnderWay(asker) = std::mem::replace(&mut exchange.state, State::Unfinished) else {
+            return Ok(());
+        };
+        let (session, suspects) = (exchange.session, std::mem::take(&mut exchange.suspects));
+        let Settled { messages, decided, suspects } = self.settle(node, session, asker.found(), &suspects);
+        if let Some(exchange) = self.exchanges.get_mut(node) {
+            exchange.suspects = suspects;
+            if decided && matches!(step, Some(Ok(_))) {
+                exchange.state = State::Done;
+            }
+        }
+        for message in messages {
+            bus.send(&ModuleName::CLOUD_HUB, message).await?;
+        }
+        Ok(())
+    }
+
+    /// `None` when the answer is to nothing that is under way.
+    fn step(&mut self, node: &NodeName, message: &Message) -> Option<Result<Step, Nonsense>> {
+        let exchange = self.exchanges.get_mut(node)?;
+        let State::UnderWay(asker) = &mut exchange.state else { return None };
+        exchange.since = Instant::now();
+        let content = &message.content;
+        let reply = Some(content).filter(|content| content.as_json().len() <= MAX_REPLY);
+        let step = match reply.and_then(|content| content.decode::<Reply>().ok()) {
+            Some(reply) => asker.take(reply),
+            None => Err(Nonsense::Malformed),
+        };
+        match step {
+            // To an earlier comparison.
+            Err(Nonsense::Another) => None,
+            Err(why) => {
+                tracing::warn!(%node, %why, "gave up comparing what an edge has with its records");
+                Some(Err(why))
+            }
+            step => Some(step),
+        }
+    }
+
+    /// Acts on differences. What is nowhere but at the edge is gone if it was suspected before.
+    fn settle(
+        &mut self,
+        node: &NodeName,
+        session: u64,
+        found: Vec<Difference>,
+        suspected: &HashSet<String>,
+    ) -> Settled {
+        if !found.is_empty() {
+            tracing::info!(%node, differences = found.len(), "the edge has not what its records say");
+        }
+        let (mut strays, mut members) = (Vec::new(), Vec::new());
+        let mut settled = Settled { messages: Vec::new(), decided: true, suspects: HashSet::new() };
+        for Difference { ours, theirs } in found {
+            let Some(entry) = ours.as_ref().or(theirs.as_ref()) else { continue };
+            if entry.path.is_empty() {
+                members.push((entry.key.clone(), ours.is_some()));
+                continue;
+            }
+            let Some(path) = ObjectPath::parse(&entry.path).filter(is_plain) else { continue };
+            match (self.index.one(node, path.namespace, &entry.key), theirs) {
+                (Some(confirmed), theirs) => {
+                    let corrected = self.correct(node, session, confirmed, ours.as_ref(), theirs.as_ref());
+                    settled.decided &= corrected;
+                }
+                (None, Some(theirs)) if ours.is_none() => strays.push(theirs),
+                // Its record is gone by now.
+                (None, _) => {}
+            }
+        }
+        strays.truncate(MOST_STRAYS);
+        members.truncate(MOST_STRAYS);
+        let strays: Vec<_> = strays.into_iter().filter_map(|entry| self.stray(node, entry)).collect();
+        let referred = self.referred(node, &strays);
+        for stray in strays {
+            match self.fate(node, session, &stray, &referred) {
+                Fate::Settled => {}
+                Fate::Open => settled.decided = false,
+                Fate::Gone if suspected.contains(&stray.uid) => settled.messages.push(stray.end(node)),
+                Fate::Gone => settled.suspect(stray.uid),
+            }
+        }
+        self.announce(node, &members, suspected, &mut settled);
+        settled
+    }
+
+    /// Makes a record say what the edge has; false when it has changed since it was compared, or is about to.
+    fn correct(
+        &self,
+        node: &NodeName,
+        session: u64,
+        confirmed: &Confirmed,
+        ours: Option<&Entry>,
+        theirs: Option<&Entry>,
+    ) -> bool {
+        if confirmed.version.unwrap_or_default() != ours.map_or(0, |entry| entry.version) {
+            return false;
+        }
+        let record = Record::new(node, &confirmed.key.namespace, &confirmed.uid);
+        let (uid, version) = (confirmed.uid.clone(), theirs.map_or(0, |entry| entry.version));
+        let at = Some(confirmed.own.clone());
+        self.sessions.correct(node, session, Correction { record, uid, version, at })
+    }
+
+    /// `None` for what no node can have.
+    fn stray(&mut self, node: &NodeName, entry: Entry) -> Option<Stray> {
+        let Entry { key: uid, version, path } = entry;
+        let path = ObjectPath::parse(&path)?;
+        let compared = COMPARED.into_iter().find(|kind| kind.0 == path.kind);
+        let Some(kind) = compared.filter(|_| is_uid(&uid)) else {
+            tracing::debug!(%node, uid = %shown(&uid), kind = %shown(path.kind), "an edge says that it has what cannot be");
+            return None;
+        };
+        let key = ObjectKey::new(path.namespace, path.name);
+        let informer = self.informer(kind)?;
+        Some(Stray { uid, version, kind, informer, key })
+    }
+
+    fn informer(&mut self, (_, api_version, kind): Kind) -> Option<Arc<Informer>> {
+        self.index.informer_of(api_version, kind, &self.informers)
+    }
+
+    /// What the node's pods and devices refer to, those without record included.
+    fn referred(&mut self, node: &NodeName, strays: &[Stray]) -> Referred {
+        if strays.iter().all(|stray| refers(stray.kind.0)) {
+            return Referred::default();
+        }
+        let [pods, devices] =
+            [POD, DEVICE].map(|kind| self.informer(kind).is_some_and(|informer| informer.is_ready()));
+        let recorded = self.index.of(node).map(|known| (known.kind.as_str(), &known.informer, &known.key));
+        let strays = strays.iter().map(|stray| (stray.kind.0, &stray.informer, &stray.key));
+        let mut names = HashSet::new();
+        for (kind, informer, key) in recorded.chain(strays).filter(|(kind, ..)| refers(kind)) {
+            let Some(object) = informer.get(key) else { continue };
+            let found = references(kind, &object, node).into_iter().flatten();
+            names.extend(found.map(|(kind, name)| (kind, ObjectKey::new(key.namespace.clone(), name))));
+        }
+        Referred { names, pods, devices }
+    }
+
+    /// A stray gets a record, or its edge is to be told that it is gone.
+    fn fate(&self, node: &NodeName, session: u64, stray: &Stray, referred: &Referred) -> Fate {
+        let Stray { uid, version, kind: (kind, api_version, api_kind), informer, key } = stray;
+        let all_known = match *kind {
+            "configmap" | "secret" => referred.pods,
+            "devicemodel" => referred.devices,
+            _ => true,
+        };
+        if !informer.is_ready() || !all_known {
+            return Fate::Open;
+        }
+        let object = informer.get(key).filter(|object| object.uid == *uid);
+        let belongs = |object: &Object| match *kind {
+            kind if refers(kind) => references(kind, object, node).is_some(),
+            kind => referred.names.contains(&(kind, key.clone())),
+        };
+        if object.is_some_and(|object| belongs(&object)) {
+            let mut record = Record::new(node, &key.namespace, uid);
+            (record.api_version, record.kind) = ((*api_version).to_owned(), (*api_kind).to_owned());
+            record.object = key.name.clone();
+            let correction = Correction { record, uid: uid.clone(), version: *version, at: None };
+            let corrected = self.sessions.correct(node, session, correction);
+            return if corrected { Fate::Settled } else { Fate::Open };
+        }
+        if self.sessions.leaves_alone(node, session, uid) { Fate::Gone } else { Fate::Settled }
+    }
+
+    /// Tells DeviceTwin of devices it does not know, and of those that are not on the node; each with whether it should
+    /// know it.
+    fn announce(
+        &mut self,
+        node: &NodeName,
+        members: &[(String, bool)],
+        suspected: &HashSet<String>,
+        settled: &mut Settled,
+    ) {
+        let Some(devices) = self.informer(DEVICE) else { return };
+        let (mut added, mut removed) = (Vec::new(), Vec::new());
+        for (id, expected) in members {
+            let Some((namespace, name)) = id.split_once('/') else { continue };
+            let key = ObjectKey::new(namespace, name);
+            let device = devices.get(&key).filter(|device| devices::model_on(device, node).is_some());
+            match device {
+                Some(device) if *expected => added.push(device),
+                None if !expected && !devices.is_ready() => settled.decided = false,
+                None if !expected && suspected.contains(id) => removed.push(key),
+                None if !expected => settled.suspect(id.clone()),
+                _ => {}
+            }
+        }
+        if !added.is_empty() || !removed.is_empty() {
+            settled.messages.push(devices::members_changed(node, &added, &removed, self.clock.now()));
+        }
+    }
+}
+
+/// Whether objects of this kind are on a node by themselves, and refer to others.
+fn refers(kind: &str) -> bool {
+    matches!(kind, "pod" | "device")
+}
+
+/// What a pod or device refers to; `None` if it is not on the node.
+fn references(kind: &str, object: &Object, node: &NodeName) -> Option<Vec<(&'static str, String)>> {
+    if kind == "pod" {
+        return objects::referred_by(object, node);
+    }
+    devices::model_on(object, node).map(|model| vec![("devicemodel", model)])
+}
+
+/// Unique ids have no dots: with one, a record would be another node's.
+fn is_uid(text: &str) -> bool {
+    (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+}
+
+/// Names as Kubernetes has them.
+fn is_plain(path: &ObjectPath<'_>) -> bool {
+    let is_name = |text: &str| {
+        (1..=253).contains(&text.len())
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b':'))
+    };
+    is_name(path.namespace) && is_name(path.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_an_edge_compares_is_known() {
+        assert_eq!(COMPARED.map(|kind| kind.0), KINDS);
+    }
+
+    #[test]
+    fn a_claim_that_would_name_the_record_of_another_node_is_none() {
+        assert!(is_uid("0b4a1c5e-6c1e-4f0e-9f59-6d0a7b5d2c11"));
+        for uid in ["", "b.0b4a1c5e", "a/b", "..", &"a".repeat(65)] {
+            assert!(!is_uid(uid), "{uid}");
+        }
+        let is_path = |text: &str| ObjectPath::parse(text).as_ref().is_some_and(is_plain);
+        assert!(is_path("default/pod/web-1"));
+        for path in ["default/pod", "/pod/web", "default/pod/we b", "a/pod/b/c"] {
+            assert!(!is_path(path), "{path}");
+        }
+    }
+}
