@@ -36,6 +36,8 @@ mod faulty;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 mod memory;
+#[cfg(any(feature = "ws", feature = "quic"))]
+mod pings;
 #[cfg(feature = "quic")]
 mod places;
 #[cfg(feature = "quic")]

@@ -7,13 +7,21 @@
 //! TLS 1.3, by ring unless told otherwise, always verified on both sides and never resumed; no 0-RTT. Both sides insist on [`ALPN`], which
 //! names the version of what follows:
 //!
-//! - A frame on a stream is one byte of kind (0 binary, 1 text, 2 hello, 3 welcome, 4 refusal), four bytes of length,
-//!   big-endian, and the payload.
+//! - A frame on a stream is one byte of kind (0 binary, 1 text, 2 hello, 3 welcome, 4 refusal, 5 ping, 6 pong, 7 heard),
+//!   four bytes of length, big-endian, and the payload. All numbers are big-endian.
 //! - The dialler opens one bidirectional stream and says hello: the path it asks for on the first line, then a claim a line,
-//!   `name: value`, at most 8 KiB together. The listener answers with welcome, which is empty, or with a refusal, which
+//!   `name: value`, at most 8 KiB together. The listener answers with welcome or with a refusal, which
 //!   is the reason in UTF-8. From then on this stream is [`Lane::Control`], both ways.
+//! - The claim `transport-can` belongs to the transport: words, with spaces between them, for what the dialler can beyond
+//!   this. The welcome repeats those that the listener can too. It is empty for a dialler without the claim, and an older
+//!   listener's always is. The one word so far is `ping`: both sides answer pings.
 //! - Whoever first sends in another lane opens a unidirectional stream for it, which begins with one byte: 1 for
 //!   [`Lane::Twins`], 2 for [`Lane::Bulk`]. A peer that allows no more streams gets these frames in the control lane.
+//! - A ping (5) travels in the control stream and holds three numbers of eight bytes: its own, larger than that of any ping
+//!   before it, and how many frames its sender has put into its streams of twins and of bulk. When as many of either
+//!   stream were taken by the program that reads them, and all that came before the ping in the control stream, the number
+//!   goes back as a pong (6), which answers earlier pings as well. Where it has to wait for that, the number goes back as
+//!   *heard* (7) first: a peer that is slow is not gone.
 //! - To end, a side ends its other streams, then the control stream, and closes the connection when all has arrived.
 //!
 //! Each lane has a window of its own, and the connection has room for all of them: what is full or waits for a lost packet
@@ -24,7 +32,10 @@
 //! the path open with a packet every [`QuicSettings::keep_alive`]; who is silent for [`QuicSettings::idle`] has gone.
 
 mod accept;
+mod answers;
+mod control;
 mod dial;
+mod frames;
 mod hello;
 mod link;
 
@@ -39,7 +50,9 @@ use kubeedge_core::{
     },
 };
 use parking_lot::Mutex;
-use quinn::{ConnectionError, EndpointConfig, TokioRuntime, TransportConfig, VarInt};
+use quinn::{
+    ConnectionError, EndpointConfig, StoppedError, TokioRuntime, TransportConfig, VarInt, WriteError,
+};
 use rustls::crypto::CryptoProvider;
 
 use crate::tls::{self, ClientCertificates, Tls};
@@ -51,6 +64,10 @@ pub const ALPN: &[u8] = b"kubeedge/1";
 const DONE: VarInt = VarInt::from_u32(1);
 /// With this a side closes when the other broke the rules above.
 const WRONG: VarInt = VarInt::from_u32(2);
+/// With this a stream is cut off instead of ended.
+const CUT: VarInt = VarInt::from_u32(3);
+
+const SENDING: &str = "sending a frame";
 
 /// What a listening socket may hold while we are busy, in bytes: it is one for all peers. The system may allow less.
 const SOCKET_BUFFER: usize = 4 << 20;
@@ -260,6 +277,30 @@ fn kind_of(error: &ConnectionError) -> TransportKind {
 
 fn lost(doing: &'static str, error: ConnectionError) -> TransportError {
     Failure::new(kind_of(&error), doing).because(error)
+}
+
+fn closed(doing: &'static str) -> TransportError {
+    Failure::new(TransportKind::Closed, doing)
+}
+
+fn unwritten(error: WriteError) -> TransportError {
+    match error {
+        WriteError::ConnectionLost(error) => lost(SENDING, error),
+        error => closed(SENDING).because(error),
+    }
+}
+
+/// Waits until the peer has everything of a stream that was finished.
+async fn arrived(
+    stopped: impl Future<Output = Result<Option<VarInt>, StoppedError>>,
+) -> Result<(), TransportError> {
+    match stopped.await {
+        // A peer that leaves at the end has seen it.
+        Ok(None) | Err(StoppedError::ConnectionLost(ConnectionError::ApplicationClosed(_))) => Ok(()),
+        Ok(Some(_)) => Err(closed("closing a link")),
+        Err(StoppedError::ConnectionLost(error)) => Err(lost("closing a link", error)),
+        Err(error) => Err(closed("closing a link").because(error)),
+    }
 }
 
 /// The peer's verified certificate chain in DER, leaf first.

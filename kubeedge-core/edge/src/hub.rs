@@ -24,7 +24,8 @@
 //!   comes beyond that is refused, and the cloud sends objects again until they are confirmed.
 //! - A frame that is no message is logged and skipped; Go gives up the link.
 //! - A link that gives no sign of life for two heartbeats is left; the cloud's end is asked for one with each of them, by a
-//!   WebSocket ping, which Go's end answers without telling anybody. Go waits for TCP to give up.
+//!   ping of the transport: a WebSocket's, which Go's end answers without telling anybody, or QUIC's. Go waits for TCP to
+//!   give up.
 //! - A cloud that takes questions and says nothing is left after [`EdgeHubSettings::silence`]: Go's cloud keeps the
 //!   socket of a node it refuses open.
 //! - A lost link is dialled again within a second, then after growing pauses with jitter; Go sleeps two heartbeats first.
@@ -41,8 +42,8 @@
 //! | an acknowledgement | no | once written | kept; if it is lost the cloud asks for it again |
 //! | anything else | no | by a sign of life | kept and sent on the next link |
 //!
-//! A *sign of life* is an answer to something written later on the same link, or a pong to a later ping: a link keeps the
-//! order, so what went before was read. Over a transport that cannot ping, two heartbeats without a break do. What is sent
+//! A *sign of life* is an answer to something written later on the same link and in the same lane, or a pong to a later
+//! ping: a lane keeps the order, so what went before was read, and a pong stands for all lanes. Over a transport that cannot ping, two heartbeats without a break do. What is sent
 //! again keeps its id and goes before what came later.
 //!
 //! *Stored* means in the [`MetaStore`] of [`EdgeHub::store`], many changes in one commit: without a link at once, with one

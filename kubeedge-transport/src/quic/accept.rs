@@ -10,7 +10,12 @@ use kubeedge_core::{
 use quinn::{Connection, SendStream};
 use tokio::{sync::mpsc, task::JoinSet};
 
-use super::{DONE, QuicSettings, WRONG, certificates, hello, link};
+use super::{
+    DONE, QuicSettings, WRONG, certificates,
+    frames::Reader,
+    hello::{self, Abilities},
+    link,
+};
 use crate::places::Places;
 
 /// How many peers may wait for a decision.
@@ -94,24 +99,25 @@ struct Knock {
     peer: Peer,
     connection: Connection,
     tx: SendStream,
-    rx: link::Reader,
+    rx: Reader,
+    can: Abilities,
     max_frame: usize,
 }
 
 async fn knock(incoming: quinn::Incoming, settings: QuicSettings) -> Result<Knock, BoxError> {
     let connection = incoming.accept()?.await?;
     let (tx, rx) = connection.accept_bi().await?;
-    let mut rx = link::Reader::new(rx);
+    let mut rx = Reader::new(rx);
     let said = match rx.next(hello::MAX_HELLO).await? {
         Some((hello::HELLO, said)) => hello::parse(&said),
         Some(_) => Err("the first frame is no hello"),
         None => Err("the peer left before its hello"),
     };
     match said {
-        Ok((path, claims)) => {
+        Ok(hello::Hello { path, claims, can }) => {
             let address = Some(connection.remote_address());
             let peer = Peer { address, claims, path, certificates: certificates(&connection) };
-            Ok(Knock { peer, connection, tx, rx, max_frame: settings.max_frame })
+            Ok(Knock { peer, connection, tx, rx, can, max_frame: settings.max_frame })
         }
         Err(why) => {
             connection.close(WRONG, why.as_bytes());
@@ -127,10 +133,10 @@ impl Incoming for Knock {
     }
 
     async fn accept(mut self: Box<Self>) -> Result<Link, TransportError> {
-        let welcome = self.tx.write_chunk(hello::framed(hello::WELCOME, b"")).await;
+        let welcome = self.tx.write_chunk(self.can.welcome()).await;
         welcome.map_err(|e| Failure::new(TransportKind::Closed, "accepting a link").because(e))?;
-        let Self { peer, connection, tx, rx, max_frame } = *self;
-        Ok(link::join(connection, tx, rx, peer, max_frame))
+        let Self { peer, connection, tx, rx, can, max_frame } = *self;
+        Ok(link::join(connection, tx, rx, peer, can, max_frame))
     }
 
     async fn refuse(mut self: Box<Self>, why: String) {

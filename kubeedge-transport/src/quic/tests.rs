@@ -12,6 +12,8 @@ use kubeedge_core::{
 
 use super::*;
 
+mod pings;
+
 fn now() -> i64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() as i64 - 60
 }
