@@ -72,6 +72,9 @@ const SENDING: &str = "sending a frame";
 /// What a listening socket may hold while we are busy, in bytes: it is one for all peers. The system may allow less.
 const SOCKET_BUFFER: usize = 4 << 20;
 
+/// How much of a peer is kept before its handshake begins, in bytes.
+const FIRST_FLIGHT: u64 = 16 << 10;
+
 /// How the transport works.
 #[derive(Clone, Copy, Debug)]
 pub struct QuicSettings {
@@ -81,9 +84,12 @@ pub struct QuicSettings {
     pub answer: Duration,
     /// How long the TLS handshake and the hello may take together.
     pub handshake: Duration,
-    /// How many handshakes a listener carries out at once; further peers wait. When more than half of them are under way,
+    /// How many handshakes a listener carries out at once; as many peers wait. When more than half of them are under way,
     /// peers must first show that their address is theirs.
     pub handshakes: usize,
+    /// How many of them with one address, so that another always finds a place; an IPv6 network of 64 bits counts as
+    /// one. Further peers of the address wait.
+    pub handshakes_of_one: usize,
     /// Whether listeners want client certificates.
     pub client_certificates: ClientCertificates,
     /// After how long without a packet a peer has gone. At least a millisecond.
@@ -107,6 +113,7 @@ impl Default for QuicSettings {
             answer: Duration::from_millis(1500),
             handshake: Duration::from_secs(30),
             handshakes: 256,
+            handshakes_of_one: 192,
             client_certificates: ClientCertificates::Required,
             idle: Duration::from_secs(30),
             keep_alive: Duration::from_secs(20),
@@ -181,7 +188,9 @@ impl Quic {
         let mut transport = transport_config(&self.settings)?;
         transport.max_concurrent_bidi_streams(VarInt::from_u32(1));
         config.transport_config(Arc::new(transport));
-        config.max_incoming(self.settings.handshakes.saturating_mul(4));
+        let most = self.settings.handshakes.saturating_mul(4);
+        config.max_incoming(most).incoming_buffer_size(FIRST_FLIGHT);
+        config.incoming_buffer_size_total(FIRST_FLIGHT.saturating_mul(most as u64));
         Ok(config)
     }
 }
