@@ -357,6 +357,15 @@ async fn an_address_that_nobody_proved_takes_half_of_the_places_at_most() {
 }
 
 #[tokio::test]
+async fn a_link_keeps_a_buffer_for_few_packets_however_much_it_sends() {
+    use quinn::Runtime;
+    let socket = || UdpSocket::bind("127.0.0.1:0").unwrap();
+    let system = quinn::TokioRuntime.wrap_udp_socket(socket()).unwrap().max_transmit_segments();
+    let ours = socket::frugal(socket()).unwrap().max_transmit_segments();
+    assert!((1..=4).contains(&ours) && ours <= system, "{ours} of {system}");
+}
+
+#[tokio::test]
 async fn a_peer_that_is_cut_off_is_noticed_by_both() {
     let quic = Quic::new(QuicSettings { idle: Duration::from_millis(500), ..QuicSettings::default() });
     let site = site();
