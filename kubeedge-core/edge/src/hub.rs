@@ -52,7 +52,8 @@
 //!
 //! Each of control, twins and events may take 1024 messages and 32 MiB, uploads [`EdgeHubSettings::uploads`] and
 //! [`EdgeHubSettings::upload_bytes`]. What finds no room is refused: a sender that waits is told, otherwise
-//! [`EdgeHub::refused`] counts it and the log says so, once for each row and thousand.
+//! [`EdgeHub::refused`] counts it and the log says so, once for each row and thousand. Programs whose uploads over MQTT are
+//! refused are told on the topic `$hw/events/node/<node>/upload/refused`, once a second at most: how many, and of which topics.
 
 mod connect;
 pub(crate) mod dispatch;
@@ -276,6 +277,7 @@ impl EdgeHub {
             let announcer = Announcer { group, bus: bus.clone(), told };
             tasks.spawn(announcer.run(state.subscribe()));
         }
+        tasks.spawn(outbox.clone().tell_refusals(bus.clone(), self.settings.node.clone()));
         let (keeper, doubt) = Keeper::new(&self.settings, &self.clock, self.credentials.clone());
         tasks.spawn(keeper.run());
         Connector {
