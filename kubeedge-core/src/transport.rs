@@ -34,6 +34,7 @@ use std::{fmt, net::SocketAddr, sync::Arc};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{future::BoxFuture, stream::BoxStream};
+use tokio::time::Instant;
 
 use crate::{failure::Failure, kinds};
 
@@ -246,6 +247,12 @@ pub trait FrameSink: Send {
     /// cannot tell.
     async fn ping(&mut self) -> Result<Option<Pong>, TransportError> {
         Ok(None)
+    }
+
+    /// When the peer last gave a sign of life that is neither a frame nor a pong, such as word that it has a ping and still
+    /// waits for the frames before it. `None`, the default: there was none.
+    fn last_sign(&self) -> Option<Instant> {
+        None
     }
 
     /// Ends the link in order; the peer's stream ends after the frames sent before, of all lanes. May be called twice.

@@ -13,6 +13,7 @@ use kubeedge_core::{
 };
 use parking_lot::Mutex;
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
+use tokio::time::Instant;
 
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -104,6 +105,10 @@ impl FrameSink for FaultySink {
         let dropped = self.pass().await?;
         let pong = self.inner.ping().await?;
         Ok(if dropped { pong.map(|_| future::pending().boxed()) } else { pong })
+    }
+
+    fn last_sign(&self) -> Option<Instant> {
+        self.inner.last_sign()
     }
 
     async fn close(&mut self) -> Result<(), TransportError> {

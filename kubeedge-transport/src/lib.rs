@@ -35,9 +35,11 @@ mod fallback;
 mod faulty;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
+#[cfg(any(feature = "ws", feature = "quic"))]
+mod handshakes;
 mod memory;
-#[cfg(feature = "quic")]
-mod places;
+#[cfg(any(feature = "ws", feature = "quic"))]
+mod pings;
 #[cfg(feature = "quic")]
 mod quic;
 #[cfg(any(feature = "ws", feature = "quic"))]

@@ -32,7 +32,10 @@ use tokio_tungstenite::{
     tungstenite::{self, client::IntoClientRequest, protocol::WebSocketConfig},
 };
 
-use crate::tls::{self, ClientCertificates};
+use crate::{
+    handshakes::{Door, DoorLimits},
+    tls::{self, ClientCertificates},
+};
 
 pub use self::{
     link::join,
@@ -137,7 +140,10 @@ impl Transport for WebSocket {
         let listener = TcpListener::bind(on.authority()).await.map_err(wrong)?;
         let local = listener.local_addr().map_err(wrong)?;
         let tls = TlsAcceptor::from(Arc::new(tls));
-        Ok(Box::new(accept::Door::new(listener, local, tls, self.settings, self.config())))
+        let (max_frame, config) = (self.settings.max_frame, self.config());
+        let WebSocketSettings { handshake, handshakes, handshakes_of_one: of_one, .. } = self.settings;
+        let limits = DoorLimits { handshake, handshakes, of_one };
+        Ok(Box::new(Door::open(local, accept::Sockets { listener, tls, max_frame, config }, limits)))
     }
 }
 

@@ -40,6 +40,13 @@ fn write(folder: &Path, name: &str, label: &str, ders: &[bytes::Bytes]) -> Strin
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_edge_by_another_stack_is_let_in_and_its_lanes_are_heard() {
     let Some(python) = python() else { return };
+    // An edge of the first version, and one with pings.
+    for can in [None, Some("ping")] {
+        meet(&python, can).await;
+    }
+}
+
+async fn meet(python: &str, can: Option<&str>) {
     let now =
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() as i64 - 60;
     let ca = Authority::kubeedge(now).unwrap();
@@ -59,6 +66,7 @@ async fn an_edge_by_another_stack_is_let_in_and_its_lanes_are_heard() {
             file("cert.pem", "CERTIFICATE", &client.chain),
             file("key.pem", "EC PRIVATE KEY", std::slice::from_ref(&client.key)),
         ])
+        .args(can)
         .spawn()
         .unwrap();
     let incoming = listener.next().await.unwrap();
@@ -69,9 +77,14 @@ async fn an_edge_by_another_stack_is_let_in_and_its_lanes_are_heard() {
     let mut heard = [link.rx.next().await.unwrap().unwrap(), link.rx.next().await.unwrap().unwrap()];
     heard.sort_by_key(|frame| frame.payload.len());
     assert_eq!(heard, [Frame::text("from aioquic"), Frame::binary(vec![0; 100_000]).in_lane(Lane::Bulk)]);
+    let pong = link.tx.ping().await.unwrap();
+    assert_eq!(pong.is_some(), can.is_some());
     let question = Frame::text("is anybody there?");
     link.tx.send(question.clone()).await.unwrap();
     assert_eq!(link.rx.next().await.unwrap().unwrap(), question);
+    if let Some(pong) = pong {
+        pong.await.unwrap();
+    }
     assert!(link.rx.next().await.is_none());
     drop(link);
     assert!(peer.wait().unwrap().success());

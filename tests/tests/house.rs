@@ -140,7 +140,9 @@ fn lines_where(does: impl Fn(&str) -> bool) -> Vec<String> {
 fn there_are_no_globals() {
     let found = lines_where(|line| {
         let item = line.trim_start_matches("pub").trim_start_matches("(crate)").trim_start_matches("(super)");
-        item.trim_start().starts_with("static ") || line.contains("thread_local!")
+        // A binary's allocator, which the language wants so.
+        let allocator = line.contains(": mimalloc::MiMalloc =");
+        (item.trim_start().starts_with("static ") && !allocator) || line.contains("thread_local!")
     });
     assert!(found.is_empty(), "globals: {found:#?}");
 }

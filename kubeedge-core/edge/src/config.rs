@@ -71,6 +71,8 @@ pub const ACTED_ON: &[&str] = &[
     "modules.edgeHub.tlsCertFile",
     "modules.edgeHub.tlsPrivateKeyFile",
     "modules.edgeHub.token",
+    "modules.edgeHub.uploadQueueBytes",
+    "modules.edgeHub.uploadQueueSize",
     "modules.edgeHub.websocket.enable",
     "modules.edgeHub.websocket.handshakeTimeout",
     "modules.edgeHub.websocket.server",
@@ -281,9 +283,14 @@ fn hub(hub: &edge::EdgeHub, node: NodeName) -> EdgeHubSettings {
         ),
         (_, false) => (&websocket.server, websocket.handshake_timeout, websocket.write_deadline),
     };
+    let defaults = EdgeHubSettings::default();
+    // More than this machine can count is as good as no bound.
+    let bound = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
     EdgeHubSettings {
         seed: seed(&node),
         node,
+        uploads: hub.upload_queue_size.map_or(defaults.uploads, |number| bound(number.into())),
+        upload_bytes: hub.upload_queue_bytes.map_or(defaults.upload_bytes, bound),
         project: hub.project_id.clone(),
         servers: listed(server),
         heartbeat: seconds(hub.heartbeat),
@@ -300,7 +307,7 @@ fn hub(hub: &edge::EdgeHub, node: NodeName) -> EdgeHubSettings {
             key_file: PathBuf::from(&hub.tls_private_key_file),
             rotate: hub.rotate_certificates,
         }),
-        ..EdgeHubSettings::default()
+        ..defaults
     }
 }
 

@@ -9,6 +9,10 @@
 //! `unsubscribe` change the list of topics, which is kept in the store; `message` publishes the JSON of its member
 //! `message` on that member's `topic`.
 //!
+//! What was read and finds no room, here or at EdgeHub, is gone, and whoever published it is told on
+//! `$hw/events/node/<node>/upload/refused`: JSON with `count`, `topics` and `reason`, once a second at most. A publisher's
+//! confirmation comes from its broker and cannot be withheld from here.
+//!
 //! Like Go: MQTT 3.1.1, one connection for reading and one for publishing, clean sessions, QoS 1 outward, every
 //! subscription made anew at each connect. Other than Go: the module never waits for a broker. What is published while the
 //! broker is away waits in a bounded queue, and what finds no room is dropped and counted in the log (Go blocks the
@@ -212,6 +216,7 @@ impl EventBus {
             retain: false,
             queue: settings.queue.max(1),
             seed: settings.seed,
+            node: settings.node.clone(),
         }
     }
 

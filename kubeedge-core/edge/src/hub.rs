@@ -24,7 +24,8 @@
 //!   comes beyond that is refused, and the cloud sends objects again until they are confirmed.
 //! - A frame that is no message is logged and skipped; Go gives up the link.
 //! - A link that gives no sign of life for two heartbeats is left; the cloud's end is asked for one with each of them, by a
-//!   WebSocket ping, which Go's end answers without telling anybody. Go waits for TCP to give up.
+//!   ping of the transport: a WebSocket's, which Go's end answers without telling anybody, or QUIC's. Go waits for TCP to
+//!   give up.
 //! - A cloud that takes questions and says nothing is left after [`EdgeHubSettings::silence`]: Go's cloud keeps the
 //!   socket of a node it refuses open.
 //! - A lost link is dialled again within a second, then after growing pauses with jitter; Go sleeps two heartbeats first.
@@ -41,8 +42,8 @@
 //! | an acknowledgement | no | once written | kept; if it is lost the cloud asks for it again |
 //! | anything else | no | by a sign of life | kept and sent on the next link |
 //!
-//! A *sign of life* is an answer to something written later on the same link, or a pong to a later ping: a link keeps the
-//! order, so what went before was read. Over a transport that cannot ping, two heartbeats without a break do. What is sent
+//! A *sign of life* is an answer to something written later on the same link and in the same lane, or a pong to a later
+//! ping: a lane keeps the order, so what went before was read, and a pong stands for all lanes. Over a transport that cannot ping, two heartbeats without a break do. What is sent
 //! again keeps its id and goes before what came later.
 //!
 //! *Stored* means in the [`MetaStore`] of [`EdgeHub::store`], many changes in one commit: without a link at once, with one
@@ -51,7 +52,8 @@
 //!
 //! Each of control, twins and events may take 1024 messages and 32 MiB, uploads [`EdgeHubSettings::uploads`] and
 //! [`EdgeHubSettings::upload_bytes`]. What finds no room is refused: a sender that waits is told, otherwise
-//! [`EdgeHub::refused`] counts it and the log says so, once for each row and thousand.
+//! [`EdgeHub::refused`] counts it and the log says so, once for each row and thousand. Programs whose uploads over MQTT are
+//! refused are told on the topic `$hw/events/node/<node>/upload/refused`, once a second at most: how many, and of which topics.
 
 mod connect;
 pub(crate) mod dispatch;
@@ -275,6 +277,7 @@ impl EdgeHub {
             let announcer = Announcer { group, bus: bus.clone(), told };
             tasks.spawn(announcer.run(state.subscribe()));
         }
+        tasks.spawn(outbox.clone().tell_refusals(bus.clone(), self.settings.node.clone()));
         let (keeper, doubt) = Keeper::new(&self.settings, &self.clock, self.credentials.clone());
         tasks.spawn(keeper.run());
         Connector {

@@ -12,6 +12,7 @@ pub mod eventbus;
 pub mod fuzz;
 pub mod hub;
 pub mod meta;
+mod refusals;
 pub mod runtime;
 pub mod stream;
 pub mod twin;

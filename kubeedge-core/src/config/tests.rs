@@ -113,6 +113,18 @@ fn keys_are_read_without_regard_to_case_and_null_leaves_the_default() {
 }
 
 #[test]
+fn a_bound_of_uploads_that_is_none_is_told_with_its_key() {
+    let yaml = "{modules: {edgeHub: {uploadQueueSize: 0, uploadQueueBytes: 0}}}";
+    let found = problems(edge(yaml)).join("; ");
+    for key in ["modules.edgeHub.uploadQueueSize", "modules.edgeHub.uploadQueueBytes"] {
+        assert!(found.contains(key) && found.contains("must be 1 or more"), "{found}");
+    }
+    assert!(edge("{modules: {edgeHub: {uploadQueueSize: -1}}}").is_err());
+    let one = edge("{modules: {edgeHub: {uploadQueueSize: 1, uploadQueueBytes: 1}}}").unwrap();
+    assert_eq!(one.warnings, vec![]);
+}
+
+#[test]
 fn every_kind_of_value_is_read() {
     let yaml = r#"
 edgecoreVersion: v1.23.0

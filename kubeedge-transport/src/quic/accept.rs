@@ -8,31 +8,31 @@ use kubeedge_core::{
     transport::{Endpoint, Incoming, Link, Listener, Peer, TransportError, TransportKind},
 };
 use quinn::{Connection, SendStream};
-use tokio::{sync::mpsc, task::JoinSet};
 
-use super::{DONE, QuicSettings, WRONG, certificates, hello, link};
-use crate::places::Places;
+use super::{
+    DONE, QuicSettings, WRONG, certificates,
+    frames::Reader,
+    hello::{self, Abilities},
+    link,
+};
+use crate::handshakes::{self, Arrivals, DoorLimits};
 
-/// How many peers may wait for a decision.
-const WAITING: usize = 64;
 /// How long a refused peer may take to read why.
 const FAREWELL: Duration = Duration::from_secs(5);
 
-/// A listening socket. Handshakes go on beside each other; dropping it stops them.
+/// A listening socket.
 pub(super) struct Door {
-    local: SocketAddr,
+    inner: handshakes::Door<Knock>,
     endpoint: quinn::Endpoint,
-    knocks: mpsc::Receiver<Knock>,
-    _accepting: JoinSet<()>,
 }
 
 impl Door {
     pub(super) fn open(endpoint: quinn::Endpoint, settings: QuicSettings) -> std::io::Result<Self> {
-        let local = endpoint.local_addr()?;
-        let (tx, knocks) = mpsc::channel(WAITING);
-        let mut accepting = JoinSet::new();
-        accepting.spawn(accept(endpoint.clone(), settings, tx));
-        Ok(Self { local, endpoint, knocks, _accepting: accepting })
+        let arrivals = Sockets { endpoint: endpoint.clone(), max_frame: settings.max_frame };
+        let QuicSettings { handshake, handshakes, handshakes_of_one: of_one, .. } = settings;
+        let limits = DoorLimits { handshake, handshakes, of_one };
+        let inner = handshakes::Door::open(endpoint.local_addr()?, arrivals, limits);
+        Ok(Self { inner, endpoint })
     }
 }
 
@@ -46,46 +46,55 @@ impl Drop for Door {
 #[async_trait]
 impl Listener for Door {
     fn local(&self) -> Endpoint {
-        self.local.into()
+        self.inner.local()
     }
 
     async fn next(&mut self) -> Result<Box<dyn Incoming>, TransportError> {
-        let knock = self.knocks.recv().await;
-        let knock = knock
-            .ok_or_else(|| Failure::new(TransportKind::Closed, "listening").on(self.local.to_string()))?;
-        Ok(Box::new(knock))
+        self.inner.next().await
     }
 }
 
-async fn accept(endpoint: quinn::Endpoint, settings: QuicSettings, knocks: mpsc::Sender<Knock>) {
-    let mut places = Places::new(settings.handshakes);
-    let mut handshakes = JoinSet::new();
-    loop {
-        while handshakes.try_join_next().is_some() {}
-        let Ok(slot) = places.next().await else { return };
-        let Some(incoming) = endpoint.accept().await else { return };
+/// What comes to a listening socket.
+struct Sockets {
+    endpoint: quinn::Endpoint,
+    max_frame: usize,
+}
+
+impl Arrivals for Sockets {
+    type Guest = quinn::Incoming;
+    type Knock = Knock;
+    // One socket is there for all: who is not looked at stands before the others.
+    const WAIT_OUTSIDE: bool = false;
+
+    async fn next(&mut self) -> Option<(quinn::Incoming, SocketAddr)> {
+        let incoming = self.endpoint.accept().await?;
         let address = incoming.remote_address();
-        if places.are_scarce() && !incoming.remote_address_validated() && incoming.may_retry() {
-            if let Err(error) = incoming.retry() {
-                tracing::debug!(%address, error = %error, "a peer's address cannot be proved");
-            }
-            continue;
+        Some((incoming, address))
+    }
+
+    /// Anybody can write any address on a datagram. When there is much to do, an address counts only when it is proved.
+    fn receive(&self, incoming: quinn::Incoming, busy: bool) -> Option<quinn::Incoming> {
+        if !busy || incoming.remote_address_validated() || !incoming.may_retry() {
+            return Some(incoming);
         }
-        let knocks = knocks.clone();
-        let wanted = places.taken();
-        handshakes.spawn(async move {
-            let shaken = tokio::select! {
-                shaken = tokio::time::timeout(settings.handshake, knock(incoming, settings)) => shaken,
-                Ok(()) = wanted => Ok(Err("others wait, and nothing came".into())),
-            };
-            drop(slot);
-            match shaken {
-                // A listener that has gone wants no more peers.
-                Ok(Ok(knock)) => drop(knocks.send(knock).await),
-                Ok(Err(error)) => tracing::info!(%address, error = %error, "a peer failed its handshake"),
-                Err(_) => tracing::info!(%address, "a peer took too long for its handshake"),
-            }
-        });
+        let address = incoming.remote_address();
+        if let Err(error) = incoming.retry() {
+            tracing::debug!(%address, error = %error, "a peer's address cannot be proved");
+        }
+        None
+    }
+
+    /// Without a word: an honest dialler asks again by itself.
+    fn forget(incoming: quinn::Incoming) {
+        incoming.ignore();
+    }
+
+    fn shake(
+        &self,
+        incoming: quinn::Incoming,
+        _: SocketAddr,
+    ) -> impl Future<Output = Result<Knock, BoxError>> + Send + 'static {
+        knock(incoming, self.max_frame)
     }
 }
 
@@ -94,24 +103,25 @@ struct Knock {
     peer: Peer,
     connection: Connection,
     tx: SendStream,
-    rx: link::Reader,
+    rx: Reader,
+    can: Abilities,
     max_frame: usize,
 }
 
-async fn knock(incoming: quinn::Incoming, settings: QuicSettings) -> Result<Knock, BoxError> {
+async fn knock(incoming: quinn::Incoming, max_frame: usize) -> Result<Knock, BoxError> {
     let connection = incoming.accept()?.await?;
     let (tx, rx) = connection.accept_bi().await?;
-    let mut rx = link::Reader::new(rx);
+    let mut rx = Reader::new(rx);
     let said = match rx.next(hello::MAX_HELLO).await? {
         Some((hello::HELLO, said)) => hello::parse(&said),
         Some(_) => Err("the first frame is no hello"),
         None => Err("the peer left before its hello"),
     };
     match said {
-        Ok((path, claims)) => {
+        Ok(hello::Hello { path, claims, can }) => {
             let address = Some(connection.remote_address());
             let peer = Peer { address, claims, path, certificates: certificates(&connection) };
-            Ok(Knock { peer, connection, tx, rx, max_frame: settings.max_frame })
+            Ok(Knock { peer, connection, tx, rx, can, max_frame })
         }
         Err(why) => {
             connection.close(WRONG, why.as_bytes());
@@ -127,10 +137,10 @@ impl Incoming for Knock {
     }
 
     async fn accept(mut self: Box<Self>) -> Result<Link, TransportError> {
-        let welcome = self.tx.write_chunk(hello::framed(hello::WELCOME, b"")).await;
+        let welcome = self.tx.write_chunk(self.can.welcome()).await;
         welcome.map_err(|e| Failure::new(TransportKind::Closed, "accepting a link").because(e))?;
-        let Self { peer, connection, tx, rx, max_frame } = *self;
-        Ok(link::join(connection, tx, rx, peer, max_frame))
+        let Self { peer, connection, tx, rx, can, max_frame } = *self;
+        Ok(link::join(connection, tx, rx, peer, can, max_frame))
     }
 
     async fn refuse(mut self: Box<Self>, why: String) {

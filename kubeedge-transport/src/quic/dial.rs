@@ -10,7 +10,12 @@ use kubeedge_core::{
 };
 use quinn::Connection;
 
-use super::{DONE, Quic, QuicSettings, certificates, hello, kind_of, link};
+use super::{
+    DONE, Quic, QuicSettings, certificates,
+    frames::Reader,
+    hello::{self, Abilities},
+    kind_of, link,
+};
 use crate::tls;
 
 /// How many addresses of one name are tried.
@@ -74,10 +79,10 @@ pub(super) async fn enter(
     let (mut tx, rx) = connection.open_bi().await.map_err(|error| fail(kind_of(&error), to, error))?;
     // If the peer has gone, why it went shows when the answer is read.
     let _ = tx.write_chunk(hello).await;
-    let mut rx = link::Reader::new(rx);
+    let mut rx = Reader::new(rx);
     let answer = rx.next(hello::MAX_HELLO).await.map_err(|error| fail(error.kind(), to, error))?;
-    match answer {
-        Some((hello::WELCOME, _)) => {}
+    let can = match answer {
+        Some((hello::WELCOME, words)) => Abilities::of(&words),
         Some((hello::REFUSAL, reason)) => {
             connection.close(DONE, b"");
             let why = format!("{}: {}", to.0, String::from_utf8_lossy(&reason));
@@ -88,12 +93,12 @@ pub(super) async fn enter(
                 if other.is_some() { "the answer to the hello is none" } else { "no answer to the hello" };
             return Err(fail(TransportKind::Protocol, to, what));
         }
-    }
+    };
     let peer = Peer {
         address: Some(connection.remote_address()),
         certificates: certificates(&connection),
         path: to.path().to_owned(),
         ..Peer::default()
     };
-    Ok(link::join(connection, tx, rx, peer, max_frame))
+    Ok(link::join(connection, tx, rx, peer, can, max_frame))
 }

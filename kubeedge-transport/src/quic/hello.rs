@@ -18,6 +18,33 @@ pub(super) const TEXT: u8 = 1;
 pub(super) const HELLO: u8 = 2;
 pub(super) const WELCOME: u8 = 3;
 pub(super) const REFUSAL: u8 = 4;
+pub(super) const PING: u8 = 5;
+pub(super) const PONG: u8 = 6;
+pub(super) const HEARD: u8 = 7;
+
+/// The claim in which a dialler says what it can beyond the first version; a listener answers in its welcome.
+const CAN: &str = "transport-can";
+/// The word for pings.
+const PINGS: &str = "ping";
+
+/// What a peer can beyond the first version.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Abilities {
+    /// Answers pings.
+    pub(super) pings: bool,
+}
+
+impl Abilities {
+    /// From words with spaces between them. Those that are not known are of later versions.
+    pub(super) fn of(words: &[u8]) -> Self {
+        Self { pings: words.split(|byte| *byte == b' ').any(|word| word == PINGS.as_bytes()) }
+    }
+
+    /// What both of us can, for a dialler that said what it can.
+    pub(super) fn welcome(self) -> Bytes {
+        framed(WELCOME, if self.pings { PINGS.as_bytes() } else { b"" })
+    }
+}
 
 /// The beginning of a frame. Nothing that is sent is longer than the length can say: limits are checked before.
 pub(super) fn head(kind: u8, length: usize) -> [u8; HEAD] {
@@ -33,6 +60,21 @@ pub(super) fn framed(kind: u8, payload: &[u8]) -> Bytes {
     bytes.freeze()
 }
 
+/// A ping: its number, and how many frames were sent before it in the streams of twins and bulk.
+pub(super) fn ping(number: u64, [twins, bulk]: [u64; 2]) -> Bytes {
+    framed(PING, [number, twins, bulk].map(u64::to_be_bytes).as_flattened())
+}
+
+/// An answer to a ping.
+pub(super) fn answer(kind: u8, number: u64) -> Bytes {
+    framed(kind, &number.to_be_bytes())
+}
+
+/// The number in an answer.
+pub(super) fn number(payload: &[u8]) -> Option<u64> {
+    payload.try_into().map(u64::from_be_bytes).ok()
+}
+
 /// The dialler's hello.
 pub(super) fn say(to: &Endpoint, who: &Credentials) -> Result<Bytes, TransportError> {
     let wrong =
@@ -41,7 +83,11 @@ pub(super) fn say(to: &Endpoint, who: &Credentials) -> Result<Bytes, TransportEr
     if text.contains('\n') {
         return Err(wrong("the path holds a line break"));
     }
+    text.push_str(&format!("\n{CAN}: {PINGS}"));
     for (name, value) in &who.claims {
+        if name.eq_ignore_ascii_case(CAN) {
+            return Err(wrong("a claim has the name of one of the transport's own"));
+        }
         if name.is_empty() || name.contains([':', '\n']) || value.contains('\n') {
             return Err(wrong("a claim has no name, or holds a line break, or its name a colon"));
         }
@@ -56,8 +102,15 @@ pub(super) fn say(to: &Endpoint, who: &Credentials) -> Result<Bytes, TransportEr
     Ok(framed(HELLO, text.as_bytes()))
 }
 
-/// The path a dialler asks for and its claims, names in lower case.
-pub(super) type Hello = (String, Vec<(String, String)>);
+/// What a dialler said.
+#[derive(Debug)]
+pub(super) struct Hello {
+    /// What it asks for.
+    pub(super) path: String,
+    /// Names in lower case.
+    pub(super) claims: Vec<(String, String)>,
+    pub(super) can: Abilities,
+}
 
 /// Reads a hello.
 pub(super) fn parse(payload: &[u8]) -> Result<Hello, &'static str> {
@@ -72,7 +125,11 @@ pub(super) fn parse(payload: &[u8]) -> Result<Hello, &'static str> {
         Some((name.trim().to_ascii_lowercase(), value.trim().to_owned()))
     };
     let claims: Option<Vec<_>> = lines.map(claim).collect();
-    Ok((path.to_owned(), claims.ok_or("a claim of the hello has no colon")?))
+    let mut claims = claims.ok_or("a claim of the hello has no colon")?;
+    let can = claims.iter().find(|(name, _)| name == CAN);
+    let can = can.map_or_else(Abilities::default, |(_, words)| Abilities::of(words.as_bytes()));
+    claims.retain(|(name, _)| name != CAN);
+    Ok(Hello { path: path.to_owned(), claims, can })
 }
 
 /// The answer to a dialler that is turned away.
@@ -93,15 +150,21 @@ mod tests {
     fn what_is_said_is_understood() {
         let said = said("/p/edge-1/events", &[("Node_id", "edge-1"), ("x", "a: b"), ("empty", "")]).unwrap();
         assert_eq!(said[..HEAD], head(HELLO, said.len() - HEAD));
-        let (path, claims) = parse(&said[HEAD..]).unwrap();
-        assert_eq!(path, "/p/edge-1/events");
+        let Hello { path, claims, can } = parse(&said[HEAD..]).unwrap();
+        assert_eq!((path.as_str(), can), ("/p/edge-1/events", Abilities { pings: true }));
         let expected = [("node_id", "edge-1"), ("x", "a: b"), ("empty", "")];
         assert_eq!(claims, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
     }
 
     #[test]
     fn no_claim_can_smuggle_in_another() {
-        for claim in [("a", "b\nnode_id: other"), ("a\nnode_id", "other"), ("a:b", "c"), ("", "x")] {
+        for claim in [
+            ("a", "b\nnode_id: other"),
+            ("a\nnode_id", "other"),
+            ("a:b", "c"),
+            ("", "x"),
+            ("Transport-Can", "x"),
+        ] {
             assert_eq!(said("/", &[claim]).unwrap_err().kind(), TransportKind::Misconfigured, "{claim:?}");
         }
         assert!(said("/\nnode_id: other", &[]).is_err());
@@ -113,7 +176,20 @@ mod tests {
         for wrong in [&b""[..], b"events", b"/\nnode_id", b"/\n", b"/\xff"] {
             assert!(parse(wrong).is_err(), "{wrong:?}");
         }
-        assert_eq!(parse(b"/").unwrap().1, []);
+        assert_eq!(parse(b"/").unwrap().claims, []);
+    }
+
+    #[test]
+    fn a_peer_of_another_version_is_asked_for_no_more_than_it_can() {
+        assert_eq!(parse(b"/\nnode_id: edge-1").unwrap().can, Abilities::default());
+        assert_eq!(parse(b"/\ntransport-can: fly swim").unwrap().can, Abilities::default());
+        assert!(parse(b"/\nTransport-Can: fly ping swim").unwrap().can.pings);
+        assert_eq!(
+            Abilities::default().welcome(),
+            framed(WELCOME, b""),
+            "an older dialler expects nothing in it"
+        );
+        assert!(Abilities::of(&Abilities { pings: true }.welcome()[HEAD..]).pings);
     }
 
     #[test]

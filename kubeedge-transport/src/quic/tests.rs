@@ -12,6 +12,8 @@ use kubeedge_core::{
 
 use super::*;
 
+mod pings;
+
 fn now() -> i64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() as i64 - 60
 }
@@ -270,6 +272,97 @@ async fn peers_who_say_nothing_give_up_their_places_to_those_who_wait() {
     dialled.expect("kept out by those who say nothing").unwrap();
     serving.await.unwrap();
     silent[0].closed().await;
+}
+
+/// First packets of so many diallers, who will never say more.
+async fn first_packets(count: usize, who: &Credentials) -> Vec<Vec<u8>> {
+    let hole = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let to = Endpoint::from(hole.local_addr().unwrap());
+    let quic = Quic::new(QuicSettings { answer: Duration::from_secs(60), ..QuicSettings::default() });
+    let mut packets = Vec::new();
+    for _ in 0..count {
+        let mut packet = vec![0; 2048];
+        let size = tokio::select! {
+            size = hole.recv(&mut packet) => size.unwrap(),
+            dialled = quic.dial(&to, who) => panic!("{dialled:?}"),
+        };
+        packet.truncate(size);
+        packets.push(packet);
+    }
+    packets
+}
+
+/// Dials from this address.
+async fn dial_from(ip: [u8; 4], quic: &Quic, to: &Endpoint, who: &Credentials) -> Link {
+    let from = endpoint(UdpSocket::bind((IpAddr::from(ip), 0)).unwrap(), None).unwrap();
+    let (config, address) = (quic.client_config(who).unwrap(), to.authority().parse().unwrap());
+    let connection = dial::shake(&quic.settings, &from, config, address, to).await.unwrap();
+    let hello = hello::say(to, who).unwrap();
+    dial::enter(connection, to, hello, quic.settings.max_frame).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_flood_of_half_handshakes_from_one_address_keeps_no_other_out() {
+    let quic = Quic::new(QuicSettings {
+        handshakes: 8,
+        handshakes_of_one: 6,
+        answer: Duration::from_secs(60),
+        ..QuicSettings::default()
+    });
+    let site = site();
+    let (mut listener, to) = listening(&quic, &site).await;
+    let flood = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let packets = first_packets(300, &site.client).await;
+    let mut silent = Vec::new();
+    let mut let_in = Vec::new();
+    for some in packets.chunks(60) {
+        for packet in some {
+            flood.send_to(packet, to.authority()).await.unwrap();
+        }
+        // Among them one who proves the address and the certificate, and says nothing then.
+        let (door, who) = (to.clone(), site.client.clone());
+        silent.push(tokio::spawn(async move {
+            let _silent = raw(&door, &who, ALPN).await;
+            std::future::pending::<()>().await;
+        }));
+        let serve = async { listener.next().await.unwrap().accept().await.unwrap() };
+        let both = futures::future::join(dial_from([127, 0, 0, 2], &quic, &to, &site.client), serve);
+        let began = tokio::time::Instant::now();
+        let_in
+            .push(tokio::time::timeout(Duration::from_secs(20), both).await.expect("kept out by the flood"));
+        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    }
+    for (mut near, mut far) in let_in {
+        near.tx.send(Frame::text("in")).await.unwrap();
+        assert_eq!(far.rx.next().await.unwrap().unwrap(), Frame::text("in"));
+    }
+    silent.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test]
+async fn an_address_that_nobody_proved_takes_half_of_the_places_at_most() {
+    let settings = QuicSettings { handshakes: 8, handshakes_of_one: 8, ..QuicSettings::default() };
+    let (quic, site) = (Quic::new(QuicSettings { answer: Duration::from_secs(60), ..settings }), site());
+    let (mut listener, to) = listening(&quic, &site).await;
+    // Every datagram with another address, as if forged.
+    for (packet, n) in first_packets(100, &site.client).await.iter().zip(10..) {
+        let forged = tokio::net::UdpSocket::bind((IpAddr::from([127, 0, 1, n]), 0)).await.unwrap();
+        forged.send_to(packet, to.authority()).await.unwrap();
+    }
+    let serve = async { listener.next().await.unwrap().accept().await.unwrap() };
+    let both = futures::future::join(dial_from([127, 0, 0, 2], &quic, &to, &site.client), serve);
+    let began = tokio::time::Instant::now();
+    both.await;
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_link_keeps_a_buffer_for_few_packets_however_much_it_sends() {
+    use quinn::Runtime;
+    let socket = || UdpSocket::bind("127.0.0.1:0").unwrap();
+    let system = quinn::TokioRuntime.wrap_udp_socket(socket()).unwrap().max_transmit_segments();
+    let ours = socket::frugal(socket()).unwrap().max_transmit_segments();
+    assert!((1..=4).contains(&ours) && ours <= system, "{ours} of {system}");
 }
 
 #[tokio::test]

@@ -1,25 +1,16 @@
 //! The accepting side: TLS, the request's head, and then somebody's decision.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    net::SocketAddr,
-    time::Duration,
-};
+use std::{net::SocketAddr, time::Duration};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use kubeedge_core::{
     failure::{BoxError, Failure},
-    lobby::{Lobby, LobbyLimits},
-    log::{Seldom, shown},
-    transport::{Endpoint, Incoming, Link, Listener, Peer, TransportError, TransportKind},
+    transport::{Incoming, Link, Peer, TransportError, TransportKind},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::mpsc,
-    task::{AbortHandle, Id, JoinSet},
-    time::{Instant, error::Elapsed},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_tungstenite::{
@@ -30,158 +21,50 @@ use tokio_tungstenite::{
     },
 };
 
-use super::{WebSocketSettings, link};
+use super::link;
+use crate::handshakes::Arrivals;
 
 /// The longest head of a request.
 const MAX_HEAD: usize = 8 << 10;
-/// How many peers may wait for a decision.
-const WAITING: usize = 64;
-/// How long a handshake is left alone while others wait for its place.
-const UNDISTURBED: Duration = Duration::from_secs(2);
-
 type Stream = TlsStream<TcpStream>;
 
-/// A listening socket. Handshakes go on beside each other; dropping it stops them.
-pub(super) struct Door {
-    local: SocketAddr,
-    knocks: mpsc::Receiver<Knock>,
-    _accepting: JoinSet<()>,
+/// What comes to a listening socket.
+pub(super) struct Sockets {
+    pub(super) listener: TcpListener,
+    pub(super) tls: TlsAcceptor,
+    pub(super) max_frame: usize,
+    pub(super) config: WebSocketConfig,
 }
 
-impl Door {
-    pub(super) fn new(
-        listener: TcpListener,
-        local: SocketAddr,
-        tls: TlsAcceptor,
-        settings: WebSocketSettings,
-        config: WebSocketConfig,
-    ) -> Self {
-        let (tx, knocks) = mpsc::channel(WAITING);
-        let mut accepting = JoinSet::new();
-        accepting.spawn(accept(listener, Handshakes::new(tls, settings, config), tx));
-        Self { local, knocks, _accepting: accepting }
-    }
-}
+impl Arrivals for Sockets {
+    type Guest = TcpStream;
+    type Knock = Knock;
+    // The system keeps them.
+    const WAIT_OUTSIDE: bool = true;
 
-#[async_trait]
-impl Listener for Door {
-    fn local(&self) -> Endpoint {
-        self.local.into()
-    }
-
-    async fn next(&mut self) -> Result<Box<dyn Incoming>, TransportError> {
-        let knock = self.knocks.recv().await;
-        let knock = knock
-            .ok_or_else(|| Failure::new(TransportKind::Closed, "listening").on(self.local.to_string()))?;
-        Ok(Box::new(knock))
-    }
-}
-
-/// Carries out handshakes and hands on who has passed, as fast as they are taken.
-async fn accept(listener: TcpListener, mut handshakes: Handshakes, knocks: mpsc::Sender<Knock>) {
-    loop {
-        handshakes.begin();
-        let overdue = handshakes.lobby.overdue();
-        let when = overdue.map_or_else(Instant::now, |(when, _)| when);
-        tokio::select! {
-            accepted = listener.accept(), if handshakes.lobby.has_room() => match accepted {
-                Ok((stream, address)) => handshakes.enter(stream, address),
+    async fn next(&mut self) -> Option<(TcpStream, SocketAddr)> {
+        loop {
+            match self.listener.accept().await {
+                Ok(arrived) => return Some(arrived),
                 Err(error) => {
                     tracing::warn!(error = %error, "cannot accept a connection");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
-            },
-            Some(done) = handshakes.tasks.join_next_with_id() => match done {
-                Ok((task, shaken)) => handshakes.done(task, shaken),
-                // Ended for others, or by a panic.
-                Err(error) => handshakes.end(error.id(), "others wait, and nothing came"),
-            },
-            () = tokio::time::sleep_until(when), if overdue.is_some() => if let Some((_, task)) = overdue {
-                handshakes.end(task, "others wait, and nothing came");
-            },
-            permit = knocks.reserve(), if !handshakes.passed.is_empty() => {
-                match (permit, handshakes.passed.pop_front()) {
-                    (Ok(permit), Some(knock)) => permit.send(knock),
-                    // A listener that has gone wants no more peers.
-                    _ => return,
-                }
-            },
-        }
-    }
-}
-
-type Shaken = Result<Result<Knock, BoxError>, Elapsed>;
-
-/// Handshakes, those who wait for one, and those who have passed and wait to be taken.
-struct Handshakes {
-    tls: TlsAcceptor,
-    settings: WebSocketSettings,
-    config: WebSocketConfig,
-    lobby: Lobby<TcpStream, Id>,
-    tasks: JoinSet<Shaken>,
-    running: HashMap<Id, (AbortHandle, SocketAddr)>,
-    passed: VecDeque<Knock>,
-    failures: Seldom,
-}
-
-impl Handshakes {
-    fn new(tls: TlsAcceptor, settings: WebSocketSettings, config: WebSocketConfig) -> Self {
-        let lobby = Lobby::new(LobbyLimits {
-            places: settings.handshakes,
-            of_one: settings.handshakes_of_one,
-            waiting: settings.handshakes,
-            undisturbed: UNDISTURBED,
-        });
-        let (tasks, running, passed) = (JoinSet::new(), HashMap::new(), VecDeque::new());
-        Self { tls, settings, config, lobby, tasks, running, passed, failures: Seldom::default() }
-    }
-
-    fn enter(&mut self, stream: TcpStream, address: SocketAddr) {
-        if let Some((_, address)) = self.lobby.enter(stream, address) {
-            self.failed(address, "too many of its address wait");
+            }
         }
     }
 
-    /// Begins as many as may.
-    fn begin(&mut self) {
-        while self.passed.len() < WAITING
-            && let Some((stream, address)) = self.lobby.admit()
-        {
-            let shaking = knock(stream, address, self.tls.clone(), self.settings.max_frame, self.config);
-            let task = self.tasks.spawn(tokio::time::timeout(self.settings.handshake, shaking));
-            self.lobby.begin(task.id(), address);
-            self.running.insert(task.id(), (task, address));
-        }
-    }
-
-    fn done(&mut self, task: Id, shaken: Shaken) {
-        match shaken {
-            Ok(Ok(knock)) => self.passed.push_back(knock),
-            Ok(Err(error)) => return self.end(task, &error.to_string()),
-            Err(_) => return self.end(task, "it took too long"),
-        }
-        self.lobby.done(task);
-        self.running.remove(&task);
-    }
-
-    fn end(&mut self, task: Id, why: &str) {
-        self.lobby.done(task);
-        if let Some((running, address)) = self.running.remove(&task) {
-            running.abort();
-            self.failed(address, why);
-        }
-    }
-
-    /// A line, one a second for each address.
-    fn failed(&self, address: SocketAddr, why: &str) {
-        if let Some(unsaid) = self.failures.line(&address.ip().to_string()) {
-            tracing::info!(%address, error = %shown(why), unsaid, "a peer failed its handshake");
-        }
+    fn shake(
+        &self,
+        stream: TcpStream,
+        address: SocketAddr,
+    ) -> impl Future<Output = Result<Knock, BoxError>> + Send + 'static {
+        knock(stream, address, self.tls.clone(), self.max_frame, self.config)
     }
 }
 
 /// A peer whose certificate holds and whose request was read.
-struct Knock {
+pub(super) struct Knock {
     peer: Peer,
     stream: Stream,
     key: String,

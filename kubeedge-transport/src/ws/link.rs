@@ -1,28 +1,24 @@
 //! An established WebSocket as a link, over any byte stream.
 
-use std::{collections::VecDeque, sync::Arc, task::Poll};
+use std::task::Poll;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{
-    FutureExt, SinkExt, StreamExt, future,
+    SinkExt, StreamExt, future,
     stream::{self, SplitSink},
 };
 use kubeedge_core::{
     failure::Failure,
     transport::{Frame, FrameSink, Link, Peer, Pong, TransportError, TransportKind},
 };
-use parking_lot::Mutex;
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    sync::oneshot,
-};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{Error, Message, Utf8Bytes, error::ProtocolError},
 };
 
-use crate::tls;
+use crate::{pings::Pings, tls};
 
 /// What an error of the WebSocket layer means.
 pub(super) fn failure(doing: &'static str, error: Error) -> TransportError {
@@ -39,56 +35,9 @@ pub(super) fn failure(doing: &'static str, error: Error) -> TransportError {
     Failure::new(kind, doing).because(error)
 }
 
-/// Pings that wait for their pongs, shared by both halves of a link.
-#[derive(Debug, Default)]
-struct Pings {
-    /// The number of the last one; it is its payload, big-endian.
-    last: u64,
-    /// The oldest first; nothing waits any more when the link has ended.
-    waiting: VecDeque<(u64, oneshot::Sender<()>)>,
-    ended: bool,
-}
-
-/// How many pings may wait; the oldest is given up for one more.
-const MOST_PINGS: usize = 16;
-
-impl Pings {
-    fn next(&mut self) -> (Bytes, oneshot::Receiver<()>) {
-        let (answer, pong) = oneshot::channel();
-        self.last += 1;
-        if !self.ended {
-            if self.waiting.len() >= MOST_PINGS {
-                self.waiting.pop_front();
-            }
-            self.waiting.push_back((self.last, answer));
-        }
-        (Bytes::copy_from_slice(&self.last.to_be_bytes()), pong)
-    }
-
-    /// A pong answers the pings before it too: peers may leave some out.
-    fn answered(&mut self, payload: &[u8]) {
-        let Ok(number) = payload.try_into().map(u64::from_be_bytes) else { return };
-        while let Some((_, answer)) = self.waiting.pop_front_if(|(ping, _)| *ping <= number) {
-            // Who no longer waits does not need the answer.
-            let _ = answer.send(());
-        }
-    }
-}
-
-/// Ends what waits for pongs when the receiving half of a link ends.
-struct Ending(Arc<Mutex<Pings>>);
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        let mut pings = self.0.lock();
-        pings.ended = true;
-        pings.waiting.clear();
-    }
-}
-
 struct Sink<S> {
     inner: SplitSink<WebSocketStream<S>, Message>,
-    pings: Arc<Mutex<Pings>>,
+    pings: Pings,
     max_frame: usize,
     closed: bool,
 }
@@ -132,10 +81,10 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> FrameSink for Sink<S> {
         if self.closed {
             return Err(Failure::new(TransportKind::Closed, "sending a ping"));
         }
-        let (payload, pong) = self.pings.lock().next();
-        self.inner.send(Message::Ping(payload)).await.map_err(|error| failure("sending a ping", error))?;
-        let ended = |_| Failure::new(TransportKind::Closed, "waiting for a pong");
-        Ok(Some(pong.map(move |answered| answered.map_err(ended)).boxed()))
+        let (number, pong) = self.pings.next();
+        let ping = Message::Ping(Bytes::copy_from_slice(&number.to_be_bytes()));
+        self.inner.send(ping).await.map_err(|error| failure("sending a ping", error))?;
+        Ok(Some(pong))
     }
 
     async fn close(&mut self) -> Result<(), TransportError> {
@@ -156,14 +105,17 @@ where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let (tx, rx) = socket.split();
-    let pings = Arc::<Mutex<Pings>>::default();
-    let (answered, mut ending) = (pings.clone(), Some(Ending(pings.clone())));
+    let pings = Pings::default();
+    let (answered, mut ending) = (pings.clone(), Some(pings.ending()));
     let frames = rx.filter_map(move |message| {
         future::ready(match message {
             Ok(Message::Text(text)) => Some(Ok(Frame::text(text))),
             Ok(Message::Binary(payload)) => Some(Ok(Frame::binary(payload))),
             Ok(Message::Pong(payload)) => {
-                answered.lock().answered(&payload);
+                // What is no number of ours answers none of our pings.
+                if let Ok(number) = payload.as_ref().try_into().map(u64::from_be_bytes) {
+                    answered.answered(number);
+                }
                 None
             }
             Ok(_) | Err(Error::ConnectionClosed | Error::AlreadyClosed) => None,

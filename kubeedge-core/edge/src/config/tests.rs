@@ -120,6 +120,17 @@ fn several_cloudcores_can_be_named() {
     assert_eq!(plan.tunnel.unwrap().servers, ["a:10004", "b:10004"].map(Into::into));
 }
 
+#[test]
+fn how_many_uploads_may_wait_can_be_set() {
+    let of = |yaml: &str| {
+        let hub = EdgePlan::new(&read(yaml), &host()).unwrap().settings.hub;
+        (hub.uploads, hub.upload_bytes)
+    };
+    assert_eq!(of(""), (8192, 32 << 20));
+    let yaml = "{modules: {edgeHub: {uploadQueueSize: 100000, uploadQueueBytes: 5000000000}}}";
+    assert_eq!(of(yaml), (100_000, 5_000_000_000));
+}
+
 /// What becomes of a configuration, all in one text, with the secrets that are not printed for debugging.
 fn outcome(config: &EdgeCoreConfig) -> String {
     let mut plan = EdgePlan::new(config, &host());
@@ -136,7 +147,7 @@ fn outcome(config: &EdgeCoreConfig) -> String {
 async fn exactly_the_keys_said_to_be_acted_on_change_something() {
     // Keys without a default are not varied: here they have one. One more than mode 2 would be no mode.
     let base = read(
-        "{modules: {eventBus: {mqttMode: 1}, edgeHub: {quic: {enable: true}}, edgeStream: {enable: true}, edged: {nodeIP: 192.0.2.9, nodeLabels: {a: b}, \
+        "{modules: {eventBus: {mqttMode: 1}, edgeHub: {quic: {enable: true}, uploadQueueSize: 1, uploadQueueBytes: 1}, edgeStream: {enable: true}, edged: {nodeIP: 192.0.2.9, nodeLabels: {a: b}, \
          tailoredKubeletConfig: {clusterDNS: [192.0.2.10], registerWithTaints: [{key: a, effect: NoExecute}]}}}}",
     );
     let changes = variations(&base, "/another/file");

@@ -8,12 +8,17 @@ use kubeedge_core::{
     backoff::Backoff,
     bus::{Bus, SendError},
     failure::BoxError,
-    name::MessageId,
+    log::Seldom,
+    name::{MessageId, NodeName},
 };
 use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Packet, QoS, SubscribeFilter};
-use tokio::{task::JoinSet, time::Duration};
+use tokio::{
+    task::JoinSet,
+    time::{Duration, Instant},
+};
 
 use super::{EventBusError, Topics, dispatched};
+use crate::refusals::{self, Refusals};
 
 /// The largest MQTT packet taken or sent, in bytes.
 const MAX_PACKET: usize = 4 << 20;
@@ -25,6 +30,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const FILTERS: usize = 32;
 /// How long a message that was read waits for a module that is busy, before it is dropped.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long it is between two words about what was dropped.
+const TELL: Duration = Duration::from_secs(1);
 
 /// Where a broker is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,6 +89,7 @@ pub(super) struct LinkSettings {
     pub(super) retain: bool,
     pub(super) queue: usize,
     pub(super) seed: u64,
+    pub(super) node: NodeName,
 }
 
 /// One broker.
@@ -113,6 +121,10 @@ impl Link {
             topics: Arc::clone(topics),
             bus: bus.clone(),
             broker: broker.clone(),
+            refused_at: refusals::topic(&settings.node),
+            refusals: Refusals::default(),
+            told: None,
+            drops: Seldom::default(),
         };
         tasks.spawn(read.run(incoming, Backoff::new(FIRST_PAUSE, LONGEST_PAUSE, *seed)));
         tasks.spawn(write(
@@ -198,10 +210,15 @@ struct Reader {
     topics: Topics,
     bus: Bus,
     broker: String,
+    /// Where programs are told of what was dropped, what there is to tell, and when they were told last.
+    refused_at: String,
+    refusals: Refusals,
+    told: Option<Instant>,
+    drops: Seldom,
 }
 
 impl Reader {
-    async fn run(self, mut events: EventLoop, mut backoff: Backoff) -> Result<(), BoxError> {
+    async fn run(mut self, mut events: EventLoop, mut backoff: Backoff) -> Result<(), BoxError> {
         let mut presence = Presence::default();
         loop {
             match events.poll().await {
@@ -219,6 +236,20 @@ impl Reader {
                     tokio::time::sleep(backoff.next_pause()).await;
                 }
             }
+            self.tell_refusals();
+        }
+    }
+
+    /// Tells whoever published what was dropped since, once a second at most. What is left is told with the next packet, which
+    /// is a keepalive's at the latest.
+    fn tell_refusals(&mut self) {
+        if self.told.is_some_and(|told| told.elapsed() < TELL) {
+            return;
+        }
+        let Some(said) = self.refusals.take("a module is busy") else { return };
+        self.told = Some(Instant::now());
+        if let Err(error) = self.client.try_publish(&*self.refused_at, QoS::AtLeastOnce, false, &*said) {
+            tracing::warn!(broker = self.broker, %error, said, "nobody was told that messages were dropped");
         }
     }
 
@@ -232,7 +263,7 @@ impl Reader {
         }
     }
 
-    async fn pass_on(&self, topic: &str, payload: &[u8]) {
+    async fn pass_on(&mut self, topic: &str, payload: &[u8]) {
         let (to, message) = dispatched(topic, payload);
         // While this waits nothing more is read: the broker holds back whoever publishes.
         match tokio::time::timeout(PATIENCE, self.bus.send(&to, message)).await {
@@ -240,8 +271,15 @@ impl Reader {
             Ok(Err(SendError::Unknown(module))) => {
                 tracing::debug!(topic, %module, "message is for a module that is not here");
             }
-            Ok(Err(error)) => tracing::warn!(topic, %error, "message from MQTT dropped"),
-            Err(_) => tracing::warn!(topic, module = %to, "message from MQTT dropped, module is busy"),
+            Ok(Err(error)) => self.dropped(topic, &error),
+            Err(_) => self.dropped(topic, &format_args!("module {to} is busy")),
+        }
+    }
+
+    fn dropped(&mut self, topic: &str, why: &dyn std::fmt::Display) {
+        self.refusals.note(topic);
+        if let Some(unsaid) = self.drops.line("") {
+            tracing::warn!(topic, error = %why, unsaid, "message from MQTT dropped");
         }
     }
 }

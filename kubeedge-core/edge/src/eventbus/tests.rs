@@ -187,6 +187,27 @@ async fn messages_cross_a_mosquitto_that_goes_away_and_comes_back() {
 }
 
 #[tokio::test]
+async fn a_program_is_told_that_what_it_published_was_dropped() {
+    if !has("mosquitto_pub") || !(has("/usr/sbin/mosquitto") || has("mosquitto")) {
+        return;
+    }
+    let port = free_port();
+    let _broker = mosquitto(port);
+    let mut bench = Bench::start(external(port), MemoryStore::new());
+    bench.until_passed_on(port, "x/user/first", "1").await;
+    let told = listener(port, "$hw/events/node/+/upload/refused");
+    // The hub's mailbox holds 64, and nobody reads it; what comes beyond that is given up after a while.
+    for _ in 0..70 {
+        publish_by_hand(port, "x/user/flood", "2");
+    }
+    let told = tokio::task::spawn_blocking(move || told.wait_with_output().unwrap());
+    let line = String::from_utf8(told.await.unwrap().stdout).unwrap();
+    assert!(line.starts_with("$hw/events/node/edge-1/upload/refused"), "{line:?}");
+    assert!(line.contains(r#""topics":["x/user/flood"]"#), "{line}");
+    bench.stop().await;
+}
+
+#[tokio::test]
 async fn topics_asked_for_are_subscribed_to_after_a_restart() {
     if !has("mosquitto_pub") || !(has("/usr/sbin/mosquitto") || has("mosquitto")) {
         return;

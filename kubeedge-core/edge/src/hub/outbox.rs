@@ -11,9 +11,10 @@ use std::sync::Arc;
 use futures::TryStreamExt;
 use kubeedge_core::{
     backoff::Backoff,
-    bus::{Envelope, Inbox},
+    bus::{Bus, Envelope, Inbox},
     failure::chain,
     message::{Message, json},
+    name::{ModuleName, NodeName},
     store::{MetaStore, Scan, StoreError},
     transport::Lane,
 };
@@ -28,6 +29,10 @@ use self::{
     state::{Item, LOST, State},
 };
 pub(super) use self::{queue::Queue, state::Bounds};
+use crate::refusals;
+
+/// How long it is between two words about refused uploads.
+const TELL: Duration = Duration::from_secs(1);
 
 /// See the module's text.
 #[derive(Debug)]
@@ -38,14 +43,15 @@ pub(super) struct Outbox {
     more: Notify,
     room: Notify,
     wished: Notify,
+    turned_away: Notify,
 }
 
 impl Outbox {
     /// Nothing waits yet. Without a store everything is lost with the process.
     pub(super) fn new(bounds: Bounds, store: Option<Arc<dyn MetaStore>>) -> Self {
-        let (more, room, wished) = (Notify::new(), Notify::new(), Notify::new());
+        let [more, room, wished, turned_away] = [(); 4].map(|()| Notify::new());
         let state = Mutex::new(State::new(store.is_some()));
-        Self { state, bounds, store, more, room, wished }
+        Self { state, bounds, store, more, room, wished, turned_away }
     }
 
     /// Takes in what an earlier process left in the store. To be called once, before anything else.
@@ -113,6 +119,20 @@ impl Outbox {
             self.touched();
         } else {
             state.refuse(&item);
+            self.turned_away.notify_one();
+        }
+    }
+
+    /// Tells programs on the node, by way of EventBus, which of their uploads found no room; as long as it runs.
+    pub(super) async fn tell_refusals(self: Arc<Self>, bus: Bus, node: NodeName) {
+        loop {
+            self.turned_away.notified().await;
+            let said = self.state.lock().refusals.take("too much waits for the cloud");
+            let Some(said) = said.filter(|_| bus.has(&ModuleName::EVENT_BUS)) else { continue };
+            if let Err(error) = bus.send(&ModuleName::EVENT_BUS, refusals::to_publish(&node, &said)).await {
+                tracing::warn!(%error, said, "nobody was told that uploads were refused");
+            }
+            tokio::time::sleep(TELL).await;
         }
     }
 

@@ -121,7 +121,7 @@ impl<'a> Writer<'a> {
         loop {
             let (written, waiting) = self.outbox.progress();
             let patience = self.settings.heartbeat * 2;
-            let (ping, dead) = (self.pulse.due(waiting), self.outbox.alive_since() + patience);
+            let (ping, dead) = (self.pulse.due(waiting), alive_since(self.outbox, self.tx) + patience);
             let done = tokio::select! {
                 // In this order: nothing holds up a keepalive.
                 biased;
@@ -131,8 +131,10 @@ impl<'a> Writer<'a> {
                     self.outbox.prove(through);
                     Ok(())
                 }
-                () = tokio::time::sleep_until(dead), if self.pulse.works => doubt(self.outbox, patience).await,
-                () = due(ping) => self.ping(written).await,
+                () = tokio::time::sleep_until(dead), if self.pulse.works => {
+                    doubt(self.outbox, self.tx, patience).await
+                }
+                () = due(ping) => self.ping(written, false).await,
                 (lane, message) = next(self.outbox, &self.limit, self.tx) => {
                     self.limit.spend();
                     self.send_next(lane, &message).await
@@ -151,11 +153,12 @@ impl<'a> Writer<'a> {
         self.outbox.sweep();
         self.outbox.prove(self.pulse.beat(written));
         self.send(Lane::Control, &keepalive()).await?;
-        self.ping(written).await
+        self.ping(written, true).await
     }
 
-    async fn ping(&mut self, written: u64) -> Result<(), End> {
-        match tokio::time::timeout(self.settings.write, self.pulse.ping(self.tx, written)).await {
+    async fn ping(&mut self, written: u64, again: bool) -> Result<(), End> {
+        let ping = self.pulse.ping(self.tx, written, again);
+        match tokio::time::timeout(self.settings.write, ping).await {
             Ok(sent) => Ok(sent?),
             Err(_) => Err(End::Stuck(self.settings.write)),
         }
@@ -186,10 +189,15 @@ impl<'a> Writer<'a> {
     }
 }
 
+/// When the last sign of life came.
+fn alive_since(outbox: &Outbox, tx: &dyn FrameSink) -> Instant {
+    tx.last_sign().map_or_else(|| outbox.alive_since(), |sign| sign.max(outbox.alive_since()))
+}
+
 /// Nothing was heard for so long: unless something lies there unread, the link is dead.
-async fn doubt(outbox: &Outbox, patience: Duration) -> Result<(), End> {
+async fn doubt(outbox: &Outbox, tx: &mut dyn FrameSink, patience: Duration) -> Result<(), End> {
     tokio::time::sleep(LAST_CHANCE).await;
-    if outbox.alive_since().elapsed() > patience { Err(End::Dead(patience)) } else { Ok(()) }
+    if alive_since(outbox, tx).elapsed() > patience { Err(End::Dead(patience)) } else { Ok(()) }
 }
 
 async fn due(at: Option<Instant>) {
@@ -238,7 +246,54 @@ fn free_at(limit: &Rate, lane: Lane) -> Instant {
 
 #[cfg(test)]
 mod tests {
+    use async_trait::async_trait;
+    use futures::FutureExt;
+    use kubeedge_core::{bus::Bus, transport::Pong, wire::GoJson};
+    use tokio::task::JoinSet;
+
     use super::*;
+    use crate::hub::outbox::Bounds;
+
+    /// A cloud that takes pings and never answers; until so long after its beginning it says that it has them.
+    struct Slow {
+        until: Instant,
+        heard: Option<Instant>,
+    }
+
+    #[async_trait]
+    impl FrameSink for Slow {
+        async fn send(&mut self, _: Frame) -> Result<(), TransportError> {
+            Ok(())
+        }
+        async fn ping(&mut self) -> Result<Option<Pong>, TransportError> {
+            if Instant::now() <= self.until {
+                self.heard = Some(Instant::now());
+            }
+            Ok(Some(std::future::pending().boxed()))
+        }
+        fn last_sign(&self) -> Option<Instant> {
+            self.heard
+        }
+        async fn close(&mut self) -> Result<(), TransportError> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cloud_that_is_slow_to_take_frames_and_says_so_is_not_left_before_it_goes_silent() {
+        let settings = EdgeHubSettings::default();
+        let outbox = Outbox::new(Bounds { uploads: 1, upload_bytes: 1 }, None);
+        let codec: Arc<dyn Codec> = Arc::new(GoJson);
+        let backlogs = Backlogs::start(&Bus::freeze([]).0, &mut JoinSet::new());
+        let session = Session { settings: &settings, codec: &codec, outbox: &outbox, backlogs: &backlogs };
+        outbox.up();
+        let begun = Instant::now();
+        let mut tx = Slow { until: begun + Duration::from_secs(601), heard: None };
+        let end = Writer::new(&session, &mut tx).run().await;
+        assert!(matches!(end, End::Dead(_)), "{end}");
+        let left = begun.elapsed().as_secs();
+        assert!((600..=631).contains(&left), "left after {left} s");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_flood_of_twins_leaves_tokens_for_control() {

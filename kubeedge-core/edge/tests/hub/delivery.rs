@@ -1,6 +1,6 @@
 //! What a module hands to the hub arrives, however links and processes end; and what matters goes first.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use kubeedge_core::{
     kernel::{Module, ModuleContext, Shutdown},
@@ -95,6 +95,48 @@ async fn an_upload_that_finds_no_room_is_counted_and_pods_go_on() {
 }
 
 /// A device of each number reports a new value to a DeviceTwin beside the hub.
+#[tokio::test(start_paused = true)]
+async fn programs_are_told_which_of_their_uploads_found_no_room() {
+    let network = Faulty::new(Memory::new(), 1);
+    network.set(Faults { unreachable: true, ..Faults::default() });
+    let mut few = settings();
+    few.uploads = 2;
+    let mut node = Node::start(few, network).await;
+    let program = |topic: &str| {
+        Message::new(ModuleName::of("bus"), Operation::UPLOAD, topic)
+            .in_group(Group::USER)
+            .with(Content::text("1"))
+    };
+    for topic in ["a/user/x", "a/user/x", "a/user/x", "b/user/y", "b/user/y"] {
+        node.bus.send(&ModuleName::EDGE_HUB, program(topic)).await.unwrap();
+    }
+    let mut counted = 0;
+    let mut topics = BTreeSet::new();
+    while counted < 3 {
+        let told = node.received(&ModuleName::EVENT_BUS).await;
+        let (operation, resource) = (told.route.operation.as_str(), told.route.resource.as_str());
+        assert_eq!((operation, resource), ("publish", "$hw/events/node/edge-1/upload/refused"));
+        let said: serde_json::Value = serde_json::from_str(&told.content.as_text().unwrap()).unwrap();
+        assert_eq!(said["reason"], "too much waits for the cloud");
+        counted += said["count"].as_u64().unwrap();
+        topics.extend(said["topics"].as_array().unwrap().iter().map(|t| t.as_str().unwrap().to_owned()));
+    }
+    assert_eq!(topics, BTreeSet::from(["a/user/x".to_owned(), "b/user/y".to_owned()]));
+    assert_eq!((counted, node.hub.refused()), (3, 3));
+    // A flood is one word a second.
+    let began = Instant::now();
+    for _ in 0..1000 {
+        node.bus.send(&ModuleName::EDGE_HUB, program("a/user/x")).await.unwrap();
+    }
+    let (mut words, mut refused) = (0, 0);
+    while refused < 1000 {
+        let told = node.received(&ModuleName::EVENT_BUS).await;
+        let said: serde_json::Value = serde_json::from_str(&told.content.as_text().unwrap()).unwrap();
+        (words, refused) = (words + 1, refused + said["count"].as_u64().unwrap());
+    }
+    assert!(words <= 1 + began.elapsed().as_secs(), "{words} words in {:?}", began.elapsed());
+}
+
 async fn report(node: &Node, devices: usize) {
     let members: Vec<_> = (0..devices)
         .map(|n| serde_json::json!({"id": format!("default/d{n}"), "name": format!("d{n}")}))

@@ -41,6 +41,8 @@ pub(super) fn check(config: &EdgeCoreConfig, checks: &mut Checks) {
 fn hub(hub: &EdgeHub, checks: &mut Checks) {
     let key = |key: &str| format!("modules.edgeHub.{key}");
     checks.positive(&key("heartbeat"), hub.heartbeat);
+    hub.upload_queue_size.into_iter().for_each(|size| checks.positive(&key("uploadQueueSize"), size));
+    hub.upload_queue_bytes.into_iter().for_each(|bytes| checks.positive(&key("uploadQueueBytes"), bytes));
     let server = hub.http_server.strip_prefix("https://");
     checks.must(server.is_some(), &key("httpServer"), || {
         format!("is {:?}, must be a URL such as https://192.0.2.2:10002", hub.http_server)

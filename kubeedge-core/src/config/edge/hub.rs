@@ -34,6 +34,13 @@ section! {
         /// The link over QUIC as in RFC 9000, which Go's cloudcore does not speak.
         quic: EdgeHubQuic = EdgeHubQuic::default(),
     }
+    optional {
+        /// How many uploads of programs on the node may wait for the cloud; what comes beyond that is refused, and they are
+        /// told over MQTT. Ours: Go ignores it. Without: 8192.
+        upload_queue_size: u32,
+        /// How many bytes these may have together. Ours: Go ignores it. Without: 33554432, which is 32 MiB.
+        upload_queue_bytes: u64,
+    }
 }
 
 section! {

@@ -14,6 +14,10 @@ use super::{
     queue::{MOST, MOST_BYTES, size},
     shelf::{self, Shelf},
 };
+use crate::refusals::Refusals;
+
+/// Whose uploads are those of programs on the node: what EventBus calls itself in them, as Go's does.
+const PROGRAMS: &str = "bus";
 
 /// How many requests may wait for their answers.
 const MOST_REQUESTS: usize = 4096;
@@ -104,6 +108,8 @@ pub(super) struct State {
     /// When the last sign of life came.
     pub(super) alive: Option<Instant>,
     pub(super) refused: u64,
+    /// Uploads of programs on the node among them, of which these are to be told.
+    pub(super) refusals: Refusals,
     refused_in_a_row: u64,
     /// The number of the last message that is stored one by one.
     pub(super) place: u64,
@@ -276,6 +282,9 @@ impl State {
         }
         self.refused += 1;
         self.refused_in_a_row += 1;
+        if item.kind.room == Room::Uploads && item.message.route.source == PROGRAMS {
+            self.refusals.note(item.message.route.resource.as_str());
+        }
         // The first of a row is told, then every thousandth.
         if self.refused_in_a_row % 1000 == 1 {
             tracing::warn!(
