@@ -29,9 +29,23 @@ impl Run {
         if running.is_none() {
             self.report.fallen.push(format!("the pods did not run on all {pods} edges"));
         }
+        self.warm(&cluster).await;
         self.measure_flood(Some(&cluster)).await;
         cluster.clear().await;
         Ok(())
+    }
+
+    /// Lets every edge confirm each ConfigMap once: the cloud's records are made now, and not while it is measured.
+    async fn warm(&mut self, cluster: &Cluster) {
+        let shared = self.shared.clone();
+        let all = u64::from(shared.plan.nodes) * MAPS as u64;
+        let wanted = shared.stats.confirmed.get() + all;
+        stream::iter(0..MAPS)
+            .for_each_concurrent(MAPS, |map| async move { drop(cluster.change(map, 0).await) })
+            .await;
+        if self.until(wanted, &shared.stats.confirmed, "ConfigMaps confirmed").await.is_none() {
+            self.report.fallen.push(format!("{all} ConfigMaps were not confirmed once"));
+        }
     }
 
     async fn measure_flood(&mut self, cluster: Option<&Cluster>) {
@@ -64,7 +78,7 @@ impl Run {
 /// Changes all ConfigMaps, again and again; ends with the cluster.
 async fn change(cluster: &Cluster) {
     let one = |map| async move {
-        let mut round = 0;
+        let mut round = 1;
         while cluster.change(map, round).await.is_ok() {
             round += 1;
         }

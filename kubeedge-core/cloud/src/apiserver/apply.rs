@@ -23,7 +23,7 @@ type Set = Map<String, Value>;
 
 /// Kinds written so often, and by one writer each, that ownership would only cost.
 fn is_tracked(kind: &Kind) -> bool {
-    !matches!(kind.plural.as_str(), "events" | "leases")
+    !matches!(kind.plural.as_str(), "events" | "leases" | "objectsyncs" | "clusterobjectsyncs")
 }
 
 /// Notes in `new` which fields this write changed and by whom.

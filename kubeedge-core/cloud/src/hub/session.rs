@@ -296,7 +296,8 @@ impl<'a> Writer<'a> {
                     if let Err(end) = self.job_done(done).await { return end }
                 }
                 () = std::future::ready(()), if more => {}
-                () = self.pool.changed() => {}
+                // What else is on its way here goes out together with it.
+                () = self.pool.changed() => tokio::task::yield_now().await,
                 () = tokio::time::sleep_until(next) => {}
             }
         }
