@@ -22,7 +22,10 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 use kubeedge_bin::{LogOptions, Unusable, VERSION};
 
-use crate::{options::RunOptions, report::Outcome};
+use crate::{
+    options::{RunOptions, Wire},
+    report::Outcome,
+};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -89,8 +92,9 @@ fn main() -> ExitCode {
 fn work(run: RunOptions, logs: &LogOptions) -> anyhow::Result<Outcome> {
     let plan = run.plan().map_err(Unusable::new)?;
     let limit = kubeedge_bin::raise_descriptors();
-    // Joining takes connections of its own for a moment.
-    let connections = u64::from(plan.nodes) + plan.concurrency as u64;
+    // Joining takes connections of its own for a moment; QUIC's links share a socket.
+    let links = if plan.transport == Wire::Quic { 1 } else { u64::from(plan.nodes) };
+    let connections = links + plan.concurrency as u64;
     kubeedge_bin::enough_descriptors(limit, connections)
         .map_err(|error| Unusable::new(format!("--nodes {}: {error}", plan.nodes)))?;
     kubeedge_bin::start(logs)?;
