@@ -10,12 +10,15 @@
 //! `count` is how many messages were refused since it was said last, `topics` the first sixteen of their topics. They are
 //! gone: whoever wants them to arrive publishes them again later.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use kubeedge_core::{
     message::{Content, Message},
     name::{Group, ModuleName, NodeName, Operation},
 };
+
+/// How long it is between two words about what was refused.
+pub(crate) const TELL: Duration = Duration::from_secs(1);
 
 /// How many topics are named.
 const MOST_TOPICS: usize = 16;

@@ -230,14 +230,10 @@ impl Pool {
         inner.keep(offer, version, needs_record, &self.wake)
     }
 
-    /// Does something about an object that this session has had nothing to do with; false if it has, or had.
-    pub(super) fn unless_known(&self, key: &str, act: impl FnOnce()) -> bool {
+    /// Does something about an object, and says what came of it, unless this session has, or had, to do with the object.
+    pub(super) fn unless_known<T>(&self, key: &str, act: impl FnOnce() -> T) -> Option<T> {
         let inner = self.inner.lock();
-        let unknown = !inner.kept.contains_key(key);
-        if unknown {
-            act();
-        }
-        unknown
+        (!inner.kept.contains_key(key)).then(act)
     }
 
     /// The record of this object exists now.

@@ -27,7 +27,7 @@ impl Sessions {
     /// Whether this session of the node has, or had, nothing to do with an object.
     pub(crate) fn leaves_alone(&self, node: &NodeName, session: u64, uid: &str) -> bool {
         let handle = self.get(node).filter(|handle| handle.generation == session);
-        handle.is_some_and(|handle| handle.pool.unless_known(uid, || {}))
+        handle.is_some_and(|handle| handle.pool.unless_known(uid, || ()).is_some())
     }
 
     /// Corrects a record, to be saved at once; false when that cannot be said yet, as earlier confirmations are still being
@@ -36,11 +36,11 @@ impl Sessions {
     pub(crate) fn correct(&self, node: &NodeName, session: u64, correction: Correction) -> bool {
         let Some(handle) = self.get(node).filter(|handle| handle.generation == session) else { return true };
         let Correction { record, uid, version, at } = correction;
-        let (record, mut taken) = (Arc::new(record), true);
+        let record = Arc::new(record);
         // While the pool is locked, so that no confirmation comes in before the correction and is undone by it.
-        handle.pool.unless_known(&uid, || {
-            taken = handle.records.correct_soon(&record, version.to_string().into(), at);
-        });
-        taken
+        let taken = handle
+            .pool
+            .unless_known(&uid, || handle.records.correct_soon(&record, version.to_string().into(), at));
+        taken.unwrap_or(true)
     }
 }

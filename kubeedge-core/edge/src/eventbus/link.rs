@@ -30,8 +30,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const FILTERS: usize = 32;
 /// How long a message that was read waits for a module that is busy, before it is dropped.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long it is between two words about what was dropped.
-const TELL: Duration = Duration::from_secs(1);
 
 /// Where a broker is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -243,7 +241,7 @@ impl Reader {
     /// Tells whoever published what was dropped since, once a second at most. What is left is told with the next packet, which
     /// is a keepalive's at the latest.
     fn tell_refusals(&mut self) {
-        if self.told.is_some_and(|told| told.elapsed() < TELL) {
+        if self.told.is_some_and(|told| told.elapsed() < refusals::TELL) {
             return;
         }
         let Some(said) = self.refusals.take("a module is busy") else { return };

@@ -31,9 +31,6 @@ use self::{
 pub(super) use self::{queue::Queue, state::Bounds};
 use crate::refusals;
 
-/// How long it is between two words about refused uploads.
-const TELL: Duration = Duration::from_secs(1);
-
 /// See the module's text.
 #[derive(Debug)]
 pub(super) struct Outbox {
@@ -132,7 +129,7 @@ impl Outbox {
             if let Err(error) = bus.send(&ModuleName::EVENT_BUS, refusals::to_publish(&node, &said)).await {
                 tracing::warn!(%error, said, "nobody was told that uploads were refused");
             }
-            tokio::time::sleep(TELL).await;
+            tokio::time::sleep(refusals::TELL).await;
         }
     }
 
