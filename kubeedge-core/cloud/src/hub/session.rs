@@ -296,8 +296,7 @@ impl<'a> Writer<'a> {
                     if let Err(end) = self.job_done(done).await { return end }
                 }
                 () = std::future::ready(()), if more => {}
-                // What else is on its way here goes out together with it.
-                () = self.pool.changed() => tokio::task::yield_now().await,
+                () = self.pool.changed() => {}
                 () = tokio::time::sleep_until(next) => {}
             }
         }

@@ -37,8 +37,8 @@ async fn a_pod_passes_thousands_of_twins_and_devices_that_wait() {
         }
         before += 1;
     }
-    // What the link holds already, and what goes while the pod's record is made: a small part of the 6000 that wait.
-    assert!(before <= 1000, "{before} frames went before the pod");
+    // What the link holds already, and what goes while the pod's record is made.
+    assert!(before <= 300, "{before} frames went before the pod");
     cloud.stop().await;
 }
 
