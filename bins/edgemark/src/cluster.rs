@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::options::Plan;
 
 /// How many ConfigMaps all pods refer to; each change of one becomes a message to each node.
-pub(crate) const MAPS: usize = 8;
+pub(crate) const MAPS: usize = 32;
 /// Requests at the same time while objects are made and removed.
 const AT_ONCE: usize = 32;
 const PODS: &str = "/api/v1/namespaces/default/pods";
@@ -83,6 +83,11 @@ impl Cluster {
 
     fn map(&self, number: usize) -> String {
         format!("{}flood-{number}", self.plan.prefix)
+    }
+
+    /// The number of a ConfigMap of this name.
+    pub(crate) fn number(map: &str) -> Option<usize> {
+        map.rsplit_once("flood-")?.1.parse().ok()
     }
 
     fn labels(&self) -> Value {

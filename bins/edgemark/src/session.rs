@@ -15,6 +15,7 @@ use kubeedge_core::{
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
+    cluster::Cluster,
     edge::{Phase, Shared},
     options::Direction,
     wire::{self, Answer, Device, LeaseMeta, Pod},
@@ -221,18 +222,27 @@ impl<'a> Session<'a> {
     async fn told(&mut self, message: &Message) -> Result<(), End> {
         let object = ObjectPath::parse(message.route.resource.as_str());
         let delete = message.route.operation == Operation::DELETE;
-        match object.map(|object| object.kind) {
+        match object.as_ref().map(|object| object.kind) {
             _ if message.route.group != Group::RESOURCE => return Ok(()),
             Some("pod") => self.pod(message, delete).await?,
             Some("device") => self.device(message, delete).await?,
             _ => {}
         }
         self.send(&wire::confirmation(message)).await?;
-        self.shared.stats.confirmed.up();
+        self.confirmed(object);
         let made = Duration::from_millis(u64::try_from(message.header.timestamp.0).unwrap_or_default());
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         self.shared.stats.delivering.record(now.saturating_sub(made));
         Ok(())
+    }
+
+    fn confirmed(&self, object: Option<ObjectPath<'_>>) {
+        let stats = &self.shared.stats;
+        stats.confirmed.up();
+        let map = object.filter(|object| object.kind == "configmap");
+        if let Some(round) = map.and_then(|map| stats.rounds.of(Cluster::number(map.name)?)) {
+            round.up();
+        }
     }
 
     async fn pod(&mut self, message: &Message, delete: bool) -> Result<(), End> {

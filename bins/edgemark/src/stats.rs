@@ -7,8 +7,9 @@ use std::{
 
 use parking_lot::Mutex;
 use serde::Serialize;
+use tokio::sync::Notify;
 
-use crate::histogram::Histogram;
+use crate::{cluster::MAPS, histogram::Histogram};
 
 /// How many different failures are remembered.
 const REASONS: usize = 16;
@@ -35,6 +36,44 @@ impl Count {
     }
 }
 
+/// How often each ConfigMap of a flood was confirmed.
+#[derive(Debug, Default)]
+pub(crate) struct Rounds([Round; MAPS]);
+
+/// The confirmations of one ConfigMap.
+#[derive(Debug, Default)]
+pub(crate) struct Round {
+    confirmed: AtomicU64,
+    awaited: AtomicU64,
+    complete: Notify,
+}
+
+impl Rounds {
+    /// That of a ConfigMap.
+    pub(crate) fn of(&self, map: usize) -> Option<&Round> {
+        self.0.get(map)
+    }
+}
+
+impl Round {
+    /// An edge has confirmed it.
+    pub(crate) fn up(&self) {
+        if self.confirmed.fetch_add(1, Relaxed) + 1 == self.awaited.load(Relaxed) {
+            self.complete.notify_one();
+        }
+    }
+
+    /// Begins a round, which is complete when so many edges have confirmed it.
+    pub(crate) fn begin(&self, edges: u32) {
+        self.awaited.store(self.confirmed.load(Relaxed) + u64::from(edges), Relaxed);
+    }
+
+    /// Completes with the round.
+    pub(crate) async fn complete(&self) {
+        self.complete.notified().await;
+    }
+}
+
 /// Counters and times of all edges.
 #[derive(Debug, Default)]
 pub(crate) struct Stats {
@@ -52,6 +91,8 @@ pub(crate) struct Stats {
     pub(crate) refused: Count,
     /// Messages of the cloud that were confirmed.
     pub(crate) confirmed: Count,
+    /// The same of each ConfigMap of a flood.
+    pub(crate) rounds: Rounds,
     /// Messages of a flood that were answered.
     pub(crate) answered: Count,
     /// Pods that are said to run.

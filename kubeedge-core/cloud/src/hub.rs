@@ -16,6 +16,7 @@
 
 mod admission;
 mod claims;
+mod delivery;
 mod pool;
 pub(crate) mod records;
 pub(crate) mod resync;
@@ -56,9 +57,8 @@ pub use self::{admission::NodeIdentity, shares::NodeLimits};
 use self::{
     admission::identify,
     claims::Claims,
-    pool::Offer,
-    records::{Record, Records},
-    rules::{Head, Mode},
+    delivery::{Delivery, Heads},
+    records::Records,
     session::{End, Handle, Shared},
     shares::Shares,
 };
@@ -119,7 +119,7 @@ impl Default for CloudHubSettings {
 
 /// The sessions there are. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Sessions(Arc<Mutex<HashMap<NodeName, Handle>>>);
+pub struct Sessions(Arc<Mutex<HashMap<NodeName, Arc<Handle>>>>);
 
 impl Sessions {
     /// How many nodes are connected.
@@ -148,12 +148,12 @@ impl Sessions {
         self.0.lock().get(node).is_some_and(|handle| handle.generation > generation)
     }
 
-    fn get(&self, node: &NodeName) -> Option<Handle> {
+    fn get(&self, node: &NodeName) -> Option<Arc<Handle>> {
         self.0.lock().get(node).cloned()
     }
 
     /// Makes this the node's session and ends the one before.
-    fn enter(&self, node: &NodeName, handle: Handle) {
+    fn enter(&self, node: &NodeName, handle: Arc<Handle>) {
         if let Some(earlier) = self.0.lock().insert(node.clone(), handle) {
             earlier.end("the node has connected anew");
         }
@@ -274,7 +274,7 @@ struct Work {
     shared: Arc<Shared>,
     arrivals: (mpsc::Sender<Arrival>, mpsc::Receiver<Arrival>),
     doors: JoinSet<BoxError>,
-    served: JoinSet<(NodeName, Handle, End)>,
+    served: JoinSet<(NodeName, Arc<Handle>, End)>,
     /// Numbers whoever comes to a door.
     came: Arc<AtomicU64>,
     /// Lines about nodes that come and go.
@@ -284,6 +284,7 @@ struct Work {
     clerks: JoinSet<()>,
     claims: Arc<Claims>,
     claiming: JoinSet<()>,
+    heads: Heads,
     shutdown: Shutdown,
 }
 
@@ -320,6 +321,7 @@ impl Work {
             clerks,
             claims: hub.claims.clone(),
             claiming: JoinSet::new(),
+            heads: Heads::default(),
             shutdown: ctx.shutdown.clone(),
         }
     }
@@ -391,7 +393,7 @@ impl Work {
         }
         let codec = self.shared.codec.for_link(&link.peer);
         let ours = codec.as_ref().unwrap_or(&self.shared.codec).is_ours();
-        let handle = Handle::new(number, ours, self.shared.records.clone());
+        let handle = Arc::new(Handle::new(number, ours, self.shared.records.clone()));
         if let Some(unsaid) = self.greetings.line(node.as_str()) {
             let nodes = self.sessions.count() + 1;
             tracing::info!(%node, peer = ?link.peer.address, serial = guest.serial(), nodes, unsaid, "node connected");
@@ -421,7 +423,7 @@ impl Work {
         });
     }
 
-    fn ended(&mut self, ended: Result<(NodeName, Handle, End), tokio::task::JoinError>) {
+    fn ended(&mut self, ended: Result<(NodeName, Arc<Handle>, End), tokio::task::JoinError>) {
         match ended {
             Ok((node, handle, end)) => {
                 let last = self.sessions.leave(&node, handle.generation);
@@ -444,7 +446,7 @@ impl Work {
             Err(error) => {
                 tracing::error!(error = %error, "a session failed");
                 // Its handle is found by nobody being behind it any more.
-                let dead = |handle: &Handle| Arc::strong_count(&handle.pool) == 1;
+                let dead = |handle: &Arc<Handle>| Arc::strong_count(handle) == 1;
                 let dead: Vec<_> = self.sessions.0.lock().extract_if(|_, handle| dead(handle)).collect();
                 dead.iter().for_each(|(_, handle)| self.inherit(handle));
             }
@@ -472,7 +474,7 @@ impl Work {
     }
 
     /// Sends a message to its node. A sender that waits learns what became of it.
-    fn take(&self, envelope: Envelope) {
+    fn take(&mut self, envelope: Envelope) {
         let (message, reply) = envelope.into_parts();
         let question = reply.is_some().then(|| Message { content: Content::Empty, ..message.clone() });
         let sent = self.send(message);
@@ -486,7 +488,7 @@ impl Work {
         }
     }
 
-    fn send(&self, message: Message) -> Result<(), &'static str> {
+    fn send(&mut self, message: Message) -> Result<(), &'static str> {
         let Some(node) = resource::target_node(&message.route.resource) else {
             tracing::warn!(resource = %message.route.resource, "a message to no node");
             return Err("the message names no node");
@@ -499,14 +501,14 @@ impl Work {
             return Ok(());
         }
         match session {
-            Some(session) => session::deliver(&node, &session, &self.shared.records, message),
+            Some(session) => session::deliver(&node, &session, &mut self.heads, message),
             None => self.remember(&node, message),
         }
     }
 
     /// The node is away: make sure that there is a record, so that it gets the object when it is back.
-    fn remember(&self, node: &NodeName, message: Message) -> Result<(), &'static str> {
-        let Delivery::Acked(offer) = Delivery::of(node, message) else {
+    fn remember(&mut self, node: &NodeName, message: Message) -> Result<(), &'static str> {
+        let Delivery::Acked(offer) = Delivery::of(node, message, &mut self.heads, |_| None) else {
             return Err("the node is not connected");
         };
         if !offer.is_deletion() && self.shared.records.known(&offer.record) == records::Known::Missing {
@@ -529,7 +531,7 @@ pub(crate) fn module_of(node: &NodeName, message: Message) -> Option<(ModuleName
 #[cfg(feature = "fuzz")]
 pub(crate) fn travels(node: &NodeName, message: Message) {
     let _ = rules::is_node_gone(&message);
-    drop(Delivery::of(node, message));
+    drop(Delivery::of(node, message, &mut Heads::default(), |_| None));
 }
 
 /// Lets peers in at one door.
@@ -601,35 +603,5 @@ impl Entrance {
             }
             Err(_) => tracing::warn!(node = %guest.node, "a node did not finish to connect in time"),
         }
-    }
-}
-
-/// How a message for a node is to travel.
-#[derive(Debug)]
-enum Delivery {
-    Plain(Box<Message>),
-    Acked(Box<Offer>),
-    Nothing(&'static str),
-}
-
-impl Delivery {
-    fn of(node: &NodeName, message: Message) -> Self {
-        if rules::mode(&message) == Mode::Plain {
-            return Self::Plain(Box::new(message));
-        }
-        if message.route.group != Group::RESOURCE {
-            return Self::Nothing("it wants a confirmation but is not in group resource");
-        }
-        let Ok(head) = message.content.decode::<Head>() else {
-            return Self::Nothing("its content is no Kubernetes object");
-        };
-        let gone = message.route.operation == Operation::DELETE || head.metadata.deletion_timestamp.is_some();
-        let mut parts = message.route.resource.as_str().splitn(5, '/').skip(2);
-        let (namespace, name) = (parts.next().unwrap_or_default(), parts.nth(1).unwrap_or_default());
-        let mut record = Record::new(node, namespace, &head.metadata.uid);
-        (record.api_version, record.kind, record.object) = (head.api_version, head.kind, name.to_owned());
-        let uid = head.metadata.uid;
-        let key = if uid.is_empty() { message.route.resource.as_str().into() } else { uid.into() };
-        Self::Acked(Box::new(Offer { key, message, gone, record: Arc::new(record) }))
     }
 }

@@ -8,9 +8,8 @@ use std::{borrow::Cow, fmt, io};
 
 use bytes::Bytes;
 use serde::{
-    Deserialize, Serialize, Serializer,
+    Deserialize, Serialize,
     de::{self, Deserializer, IgnoredAny, MapAccess, Visitor},
-    ser::SerializeStruct,
 };
 use serde_json::value::RawValue;
 
@@ -38,10 +37,9 @@ pub fn encode(message: &Message) -> Bytes {
     let content = message.content.as_json().trim_ascii();
     let mut out = Vec::with_capacity(384 + content.len());
     out.extend_from_slice(br#"{"header":"#);
-    // Writing into memory cannot fail, and every field is text or number.
-    let _ = serialize(&WireHeader(&message.header), &mut out);
+    write_header(&message.header, &mut out);
     out.extend_from_slice(br#","route":"#);
-    let _ = serialize(&WireRoute(&message.route), &mut out);
+    write_route(&message.route, &mut out);
     out.extend_from_slice(br#","content":"#);
     out.extend_from_slice(content);
     out.extend_from_slice(b"}\n");
@@ -59,7 +57,7 @@ pub fn decode(frame: &Bytes) -> Result<Message, JsonError> {
         Some(raw) if raw.get() != "null" => Content::Json(frame.slice_ref(raw.get().as_bytes())),
         _ => Content::Empty,
     };
-    Ok(Message { header: parts.header.into_header(), route: parts.route, content })
+    Ok(Message { header: parts.header, route: parts.route, content })
 }
 
 /// A value as JSON text with Go's escaping; for values that JSON can always hold.
@@ -97,78 +95,106 @@ impl serde_json::ser::Formatter for GoFormatter {
     }
 }
 
-struct WireHeader<'a>(&'a Header);
-struct WireRoute<'a>(&'a Route);
+/// An object that is being written, field by field.
+struct Fields<'a> {
+    out: &'a mut Vec<u8>,
+    first: bool,
+}
 
-impl Serialize for WireHeader<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let header = self.0;
-        let mut out = serializer.serialize_struct("Header", 6)?;
-        out.serialize_field("msg_id", &header.id)?;
-        if let Some(parent) = header.parent.as_ref().filter(|id| !id.is_empty()) {
-            out.serialize_field("parent_msg_id", parent)?;
+impl<'a> Fields<'a> {
+    fn begin(out: &'a mut Vec<u8>) -> Self {
+        out.push(b'{');
+        Self { out, first: true }
+    }
+
+    fn key(&mut self, name: &str) -> &mut Vec<u8> {
+        if !std::mem::take(&mut self.first) {
+            self.out.push(b',');
         }
-        out.serialize_field("timestamp", &header.timestamp.0)?;
-        if let Some(version) = header.resource_version.as_ref().filter(|v| !v.is_empty()) {
-            out.serialize_field("resourceversion", version)?;
+        self.out.push(b'"');
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b"\":");
+        self.out
+    }
+
+    fn text(&mut self, name: &str, text: &str) {
+        let out = self.key(name);
+        if text.bytes().all(is_plain) {
+            out.push(b'"');
+            out.extend_from_slice(text.as_bytes());
+            out.push(b'"');
+        } else {
+            // Writing text into memory cannot fail.
+            let _ = serialize(text, out);
         }
-        if header.sync {
-            out.serialize_field("sync", &true)?;
+    }
+
+    /// As Go's `omitempty`.
+    fn text_unless_empty(&mut self, name: &str, text: &str) {
+        if !text.is_empty() {
+            self.text(name, text);
         }
-        if !header.kind.is_empty() {
-            out.serialize_field("type", &header.kind)?;
-        }
-        out.end()
+    }
+
+    fn end(self) {
+        self.out.push(b'}');
     }
 }
 
-impl Serialize for WireRoute<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let route = self.0;
-        let fields = [
-            ("source", route.source.as_str()),
-            ("destination", route.destination.as_str()),
-            ("group", route.group.as_str()),
-            ("operation", route.operation.as_str()),
-            ("resource", route.resource.as_str()),
-        ];
-        let mut out = serializer.serialize_struct("Route", fields.len())?;
-        for (name, value) in fields {
-            if !value.is_empty() {
-                out.serialize_field(name, value)?;
-            }
-        }
-        out.end()
+/// Whether a byte of a text stands for itself in JSON as Go writes it.
+fn is_plain(byte: u8) -> bool {
+    matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\' | b'<' | b'>' | b'&')
+}
+
+fn write_header(header: &Header, out: &mut Vec<u8>) {
+    let mut fields = Fields::begin(out);
+    fields.text("msg_id", header.id.as_str());
+    fields.text_unless_empty("parent_msg_id", header.parent.as_ref().map_or("", MessageId::as_str));
+    let _ = serialize(&header.timestamp.0, fields.key("timestamp"));
+    let version = header.resource_version.as_ref().map_or("", ResourceVersion::as_str);
+    fields.text_unless_empty("resourceversion", version);
+    if header.sync {
+        fields.key("sync").extend_from_slice(b"true");
     }
+    fields.text_unless_empty("type", &header.kind);
+    fields.end();
+}
+
+fn write_route(route: &Route, out: &mut Vec<u8>) {
+    let mut fields = Fields::begin(out);
+    fields.text_unless_empty("source", route.source.as_str());
+    fields.text_unless_empty("destination", &route.destination);
+    fields.text_unless_empty("group", route.group.as_str());
+    fields.text_unless_empty("operation", route.operation.as_str());
+    fields.text_unless_empty("resource", route.resource.as_str());
+    fields.end();
 }
 
 struct Parts<'a> {
-    header: WireIn,
+    header: Header,
     route: Route,
     content: Option<&'a RawValue>,
 }
 
-#[derive(Default)]
-struct WireIn {
-    id: String,
-    parent: String,
-    timestamp: i64,
-    version: String,
-    sync: bool,
-    kind: String,
-}
+/// A text of a frame; copied only where it holds escapes.
+struct Text<'a>(Cow<'a, str>);
 
-impl WireIn {
-    fn into_header(self) -> Header {
-        let some = |text: String| (!text.is_empty()).then_some(text);
-        Header {
-            id: MessageId::from(self.id),
-            parent: some(self.parent).map(MessageId::from),
-            timestamp: Millis(self.timestamp),
-            resource_version: some(self.version).map(ResourceVersion::from),
-            sync: self.sync,
-            kind: self.kind,
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AnyText;
+        impl<'de> Visitor<'de> for AnyText {
+            type Value = Text<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+            fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(Text(text.into()))
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(Text(text.to_owned().into()))
+            }
         }
+        deserializer.deserialize_str(AnyText)
     }
 }
 
@@ -177,21 +203,9 @@ struct LowerCase<'a>(Cow<'a, str>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for LowerCase<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Key;
-        impl<'de> Visitor<'de> for Key {
-            type Value = LowerCase<'de>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a key")
-            }
-            fn visit_borrowed_str<E: de::Error>(self, key: &'de str) -> Result<Self::Value, E> {
-                let is_lower = !key.bytes().any(|byte| byte.is_ascii_uppercase());
-                if is_lower { Ok(LowerCase(key.into())) } else { self.visit_str(key) }
-            }
-            fn visit_str<E: de::Error>(self, key: &str) -> Result<Self::Value, E> {
-                Ok(LowerCase(key.to_ascii_lowercase().into()))
-            }
-        }
-        deserializer.deserialize_str(Key)
+        let Text(key) = Text::deserialize(deserializer)?;
+        let is_lower = !key.bytes().any(|byte| byte.is_ascii_uppercase());
+        Ok(Self(if is_lower { key } else { key.to_ascii_lowercase().into() }))
     }
 }
 
@@ -218,34 +232,50 @@ macro_rules! any_case_object {
     };
 }
 
-any_case_object!(HeaderVisitor<'de> -> WireIn, "a message header", |key, map, into| match &*key {
-    "msg_id" => into.id = text(&mut map)?,
-    "parent_msg_id" => into.parent = text(&mut map)?,
-    "timestamp" => into.timestamp = map.next_value::<Option<i64>>()?.unwrap_or_default(),
-    "resourceversion" => into.version = text(&mut map)?,
+any_case_object!(HeaderVisitor<'de> -> Header, "a message header", |key, map, into| match &*key {
+    "msg_id" => into.id = text(&mut map)?.as_ref().into(),
+    "parent_msg_id" => into.parent = some(&text(&mut map)?).map(MessageId::from),
+    "timestamp" => into.timestamp = Millis(map.next_value::<Option<i64>>()?.unwrap_or_default()),
+    "resourceversion" => into.resource_version = some(&text(&mut map)?).map(ResourceVersion::from),
     "sync" => into.sync = map.next_value::<Option<bool>>()?.unwrap_or_default(),
-    "type" => into.kind = text(&mut map)?,
+    "type" => into.kind = text(&mut map)?.into_owned(),
     _ => drop(map.next_value::<IgnoredAny>()?),
-}, WireIn::default());
+}, empty_header());
 
 any_case_object!(RouteVisitor<'de> -> Route, "a message route", |key, map, into| match &*key {
-    "source" => into.source = text(&mut map)?.into(),
-    "destination" => into.destination = text(&mut map)?,
-    "group" => into.group = text(&mut map)?.into(),
-    "operation" => into.operation = text(&mut map)?.into(),
-    "resource" => into.resource = text(&mut map)?.into(),
+    "source" => into.source = text(&mut map)?.as_ref().into(),
+    "destination" => into.destination = text(&mut map)?.into_owned(),
+    "group" => into.group = text(&mut map)?.as_ref().into(),
+    "operation" => into.operation = text(&mut map)?.as_ref().into(),
+    "resource" => into.resource = text(&mut map)?.as_ref().into(),
     _ => drop(map.next_value::<IgnoredAny>()?),
 }, Route::default());
 
 any_case_object!(PartsVisitor<'de> -> Parts<'de>, "a KubeEdge message", |key, map, into| match &*key {
-    "header" => into.header = map.next_value::<WireIn>()?,
+    "header" => into.header = map.next_value::<HeaderIn>()?.0,
     "route" => into.route = map.next_value::<RouteIn>()?.0,
     "content" => into.content = Some(map.next_value::<&RawValue>()?),
     _ => drop(map.next_value::<IgnoredAny>()?),
-}, Parts { header: WireIn::default(), route: Route::default(), content: None });
+}, Parts { header: empty_header(), route: Route::default(), content: None });
 
-fn text<'de, A: MapAccess<'de>>(map: &mut A) -> Result<String, A::Error> {
-    let text = map.next_value::<Option<String>>()?.unwrap_or_default();
+fn empty_header() -> Header {
+    Header {
+        id: MessageId::default(),
+        parent: None,
+        timestamp: Millis(0),
+        resource_version: None,
+        sync: false,
+        kind: String::new(),
+    }
+}
+
+/// An empty text is as good as none.
+fn some(text: &str) -> Option<&str> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
+fn text<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Cow<'de, str>, A::Error> {
+    let Text(text) = map.next_value::<Option<Text<'de>>>()?.unwrap_or(Text(Cow::Borrowed("")));
     if text.len() > MAX_TEXT {
         let why =
             format!("a text of header or route is {} bytes long; at most {MAX_TEXT} are allowed", text.len());
@@ -254,11 +284,12 @@ fn text<'de, A: MapAccess<'de>>(map: &mut A) -> Result<String, A::Error> {
     Ok(text)
 }
 
+struct HeaderIn(Header);
 struct RouteIn(Route);
 
-impl<'de> Deserialize<'de> for WireIn {
+impl<'de> Deserialize<'de> for HeaderIn {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(HeaderVisitor)
+        deserializer.deserialize_any(HeaderVisitor).map(Self)
     }
 }
 impl<'de> Deserialize<'de> for RouteIn {

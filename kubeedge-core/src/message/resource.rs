@@ -44,7 +44,7 @@ pub fn object(namespace: &str, kind: &str, name: &str) -> Resource {
 
 /// Puts `node/<node>/` before a resource, as every message inside the cloud carries it.
 pub fn for_node(node: &NodeName, resource: &Resource) -> Resource {
-    format!("node/{node}/{resource}").into()
+    ["node/", node.as_str(), "/", resource.as_str()].concat().into()
 }
 
 /// The node a cloud message is for: the element after the first element that is `node`.

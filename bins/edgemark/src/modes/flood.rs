@@ -1,6 +1,6 @@
 //! Messages as fast as they are answered.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream};
 
@@ -54,7 +54,7 @@ impl Run {
         let seconds = match cluster {
             Some(cluster) => tokio::select! {
                 seconds = self.pass("flooding") => seconds,
-                () = change(cluster) => shared.plan.duration,
+                () = change(cluster, &shared) => shared.plan.duration,
             },
             None => {
                 self.others.send_replace(Phase::Flooding);
@@ -75,12 +75,19 @@ impl Run {
     }
 }
 
-/// Changes all ConfigMaps, again and again; ends with the cluster.
-async fn change(cluster: &Cluster) {
+/// How long a round of confirmations may take before the ConfigMap is changed all the same.
+const ROUND: Duration = Duration::from_secs(10);
+
+/// Changes all ConfigMaps, each again when all edges have confirmed it; ends with the cluster.
+async fn change(cluster: &Cluster, shared: &Shared) {
     let one = |map| async move {
-        let mut round = 1;
-        while cluster.change(map, round).await.is_ok() {
-            round += 1;
+        let Some(confirmations) = shared.stats.rounds.of(map) else { return };
+        for round in 1.. {
+            confirmations.begin(shared.plan.nodes);
+            if cluster.change(map, round).await.is_err() {
+                return;
+            }
+            let _ = tokio::time::timeout(ROUND, confirmations.complete()).await;
         }
     };
     stream::iter(0..MAPS).map(one).buffer_unordered(MAPS).for_each(|()| async {}).await;

@@ -38,11 +38,9 @@ pub(super) fn track(
     if !is_tracked(kind) || !new.is_object() {
         return;
     }
-    let old = before.map(|object| owned_part(object, sub)).unwrap_or_default();
-    let part = owned_part(new, sub);
-    let changed = changes(&old, &part, Layout::of(kind), true);
+    let changed = changes(before.unwrap_or(&Value::Null), new, Layout::of(kind), Part::of(sub));
     let mut entries = before.map(entries).unwrap_or_default();
-    let there = set_of(&part, Layout::of(kind), true);
+    let there = set_of(new, Layout::of(kind), Part::of(sub));
     for entry in entries.iter_mut().filter(|entry| entry.sub == sub) {
         // Nobody owns what was removed.
         entry.fields = present(&entry.fields, &there);
@@ -68,14 +66,12 @@ pub(super) fn apply(
     sub: &str,
     subject: &Subject<'_>,
 ) -> Result<Value, Refusal> {
-    let wanted_part = owned_part(&applied, sub);
-    let wanted = set_of(&wanted_part, Layout::of(kind), true);
+    let wanted = set_of(&applied, Layout::of(kind), Part::of(sub));
     let mut all = entries(before);
     let at = all.iter().position(|entry| entry.is(manager, "Apply", sub));
     let mine = at.map(|at| all.remove(at));
     let previous = mine.as_ref().map(|entry| entry.fields.clone()).unwrap_or_default();
-    let differing =
-        minus(&changes(&owned_part(before, sub), &wanted_part, Layout::of(kind), true), &Set::new());
+    let differing = minus(&changes(before, &applied, Layout::of(kind), Part::of(sub)), &Set::new());
     let contested = intersect(&wanted, &differing);
     let conflicts: Vec<_> = all
         .iter()
@@ -180,31 +176,37 @@ fn shown(item: &str) -> String {
     }
 }
 
-/// The part of an object whose fields have owners: not its identity, not the server's own fields, not the other part.
-fn owned_part(object: &Value, sub: &str) -> Value {
-    if sub == "status" {
-        return json!({"status": object.get("status")});
+/// The part of an object that one is in. Fields of the others have no owners: its identity, the server's own fields, what
+/// belongs to another subresource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Main,
+    Status,
+    Metadata,
+    Within,
+}
+
+impl Part {
+    /// The whole object, as one writes it through this subresource.
+    fn of(sub: &str) -> Self {
+        if sub == "status" { Self::Status } else { Self::Main }
     }
-    let mut part = object.clone();
-    if let Some(fields) = part.as_object_mut() {
-        for field in ["apiVersion", "kind", "status"] {
-            fields.remove(field);
-        }
+
+    fn is_root(self) -> bool {
+        matches!(self, Self::Main | Self::Status)
+    }
+
+    /// Where a field leads that has an owner.
+    fn field(self, name: &str) -> Option<Self> {
         let kept = ["labels", "annotations", "finalizers", "ownerReferences", "generateName"];
-        let meta = fields.remove("metadata");
-        let meta: Set = meta
-            .as_ref()
-            .and_then(Value::as_object)
-            .into_iter()
-            .flatten()
-            .filter(|(key, _)| kept.contains(&key.as_str()))
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect();
-        if !meta.is_empty() {
-            fields.insert("metadata".to_owned(), Value::Object(meta));
+        match (self, name) {
+            (Self::Main, "apiVersion" | "kind" | "status") => None,
+            (Self::Main, "metadata") => Some(Self::Metadata),
+            (Self::Metadata, name) if !kept.contains(&name) => None,
+            (Self::Status, name) if name != "status" => None,
+            _ => Some(Self::Within),
         }
     }
-    part
 }
 
 fn item_key(item: &Value, keys: &[ListKey]) -> String {
@@ -212,13 +214,19 @@ fn item_key(item: &Value, keys: &[ListKey]) -> String {
 }
 
 /// All fields of an object.
-fn set_of(object: &Value, layout: Layout<'_>, is_root: bool) -> Set {
+fn set_of(object: &Value, layout: Layout<'_>, part: Part) -> Set {
     let mut set = Set::new();
     for (field, value) in object.as_object().into_iter().flatten() {
-        let layout = layout.field(field, is_root);
+        let Some(below) = part.field(field) else { continue };
+        let layout = layout.field(field, part.is_root());
         let inner = match value {
             Value::Null => continue,
-            Value::Object(_) if !layout.is_atomic() => set_of(value, layout, false),
+            Value::Object(_) if below == Part::Metadata => match set_of(value, layout, below) {
+                // An identity alone says nothing.
+                set if set.is_empty() => continue,
+                set => set,
+            },
+            Value::Object(_) if !layout.is_atomic() => set_of(value, layout, below),
             Value::Array(list) => match layout.list() {
                 // A list of items that has none says nothing of the items others add.
                 List::Map(_) | List::Set if list.is_empty() => continue,
@@ -238,25 +246,29 @@ fn set_of(object: &Value, layout: Layout<'_>, is_root: bool) -> Set {
 
 /// All fields of an item, and the item itself.
 fn item_set(item: &Value, layout: Layout<'_>) -> Set {
-    let mut set = set_of(item, layout.item(), false);
+    let mut set = set_of(item, layout.item(), Part::Within);
     set.insert(".".to_owned(), json!({}));
     set
 }
 
 /// The fields of `new` that are not so in `old`.
-fn changes(old: &Value, new: &Value, layout: Layout<'_>, is_root: bool) -> Set {
+fn changes(old: &Value, new: &Value, layout: Layout<'_>, part: Part) -> Set {
     let mut set = Set::new();
     for (field, value) in new.as_object().into_iter().flatten() {
+        let Some(below) = part.field(field) else { continue };
         let before = old.get(field);
         if before == Some(value) || value.is_null() {
             continue;
         }
         let nothing = Value::Null;
         let before = before.unwrap_or(&nothing);
-        let layout = layout.field(field, is_root);
+        let layout = layout.field(field, part.is_root());
         let inner = match value {
+            Value::Object(_) if below == Part::Metadata => {
+                Some((changes(before, value, layout, below), true))
+            }
             Value::Object(_) if !layout.is_atomic() => {
-                Some((changes(before, value, layout, false), before.is_object()))
+                Some((changes(before, value, layout, below), before.is_object()))
             }
             Value::Array(list) => list_changes(before, list, layout).map(|set| (set, true)),
             _ => None,
@@ -280,7 +292,7 @@ fn list_changes(before: &Value, list: &[Value], layout: Layout<'_>) -> Option<Se
             let changed = new.filter_map(|item| {
                 let known = old.iter().find(|known| identity(known, &keys) == identity(item, &keys));
                 let inner = match known {
-                    Some(known) => changes(known, item, layout.item(), false),
+                    Some(known) => changes(known, item, layout.item(), Part::Within),
                     None => item_set(item, layout),
                 };
                 (!inner.is_empty()).then(|| (item_key(item, &keys), Value::Object(inner)))

@@ -2,13 +2,13 @@
 //!
 //! All objects are in memory, as parsed JSON shared by all readers, and in a [`MetaStore`], written before anybody
 //! sees them. One number counts all writes and is stored with each of them: the resourceVersion. Watchers read the
-//! history from a ring of the newest changes; one that falls behind the ring is told so (410) instead of being
-//! buffered for.
+//! [history](history) of a kind; one that falls behind it is told so (410) instead of being buffered for.
 
+mod history;
 mod line;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, HashMap},
     ops::Bound,
     sync::Arc,
 };
@@ -23,16 +23,14 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
-use self::line::Line;
+pub(crate) use self::history::{Change, Happened, TooOld};
+use self::{history::History, line::Line};
 use crate::cluster;
 
 /// Where objects are kept.
 const OBJECTS: Bucket = Bucket("apiserver");
 /// Where the last resourceVersion is kept.
 const COUNTER: Bucket = Bucket("apiserver-version");
-/// How many changes the ring holds.
-const RING: usize = 4096;
-
 /// Which object: group, plural, namespace (empty for none) and name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ObjectKey {
@@ -58,37 +56,16 @@ impl ObjectKey {
     }
 }
 
-/// What happened to an object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Happened {
-    Added,
-    Modified,
-    Deleted,
-}
-
-/// A change, in the history.
-#[derive(Clone, Debug)]
-pub(crate) struct Change {
-    pub version: u64,
-    pub key: ObjectKey,
-    pub happened: Happened,
-    /// The object after the change; for a deletion, as it was last, at the version of the deletion.
-    pub object: Arc<Value>,
-    /// The object before the change.
-    pub before: Option<Arc<Value>>,
-}
-
-/// A watcher asked for changes that the ring no longer holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct TooOld;
-
 #[derive(Debug, Default)]
 struct State {
     objects: BTreeMap<ObjectKey, Arc<Value>>,
     version: u64,
-    ring: VecDeque<Arc<Change>>,
-    /// Changes up to this version have left the ring (or were made before the start).
-    forgotten: u64,
+    /// The version at the start: nobody knows what was before.
+    start: u64,
+    /// Of all kinds together, for those who look at everything, and of each that somebody asked for or that changed, by
+    /// group and plural.
+    all: History,
+    kinds: HashMap<(String, String), History>,
 }
 
 /// What a write wants.
@@ -109,12 +86,15 @@ impl State {
             _ => drop(self.objects.insert(change.key.clone(), change.object.clone())),
         }
         self.version = change.version;
-        if self.ring.len() == RING
-            && let Some(oldest) = self.ring.pop_front()
-        {
-            self.forgotten = oldest.version;
-        }
-        self.ring.push_back(Arc::new(change));
+        let change = Arc::new(change);
+        self.kind(&change.key.group, &change.key.plural).take(change.clone());
+        self.all.take(change);
+    }
+
+    /// The history of a kind.
+    fn kind(&mut self, group: &str, plural: &str) -> &mut History {
+        let start = self.start;
+        self.kinds.entry((group.to_owned(), plural.to_owned())).or_insert_with(|| History::from(start))
     }
 }
 
@@ -124,7 +104,6 @@ struct Shared {
     store: Arc<dyn MetaStore>,
     line: Mutex<Line>,
     state: RwLock<State>,
-    newest: watch::Sender<u64>,
 }
 
 /// The objects.
@@ -149,10 +128,10 @@ impl Storage {
         let counter = store.get(&Key::new(COUNTER, "newest")).await?;
         let counter = counter.and_then(|row| std::str::from_utf8(&row.value).ok()?.parse().ok());
         state.version = counter.unwrap_or(0);
-        state.forgotten = state.version;
-        let newest = watch::Sender::new(state.version);
+        state.start = state.version;
+        state.all = History::from(state.start);
         let line = Mutex::new(Line::at(state.version));
-        let shared = Shared { store, line, state: RwLock::new(state), newest };
+        let shared = Shared { store, line, state: RwLock::new(state) };
         Ok(Self { shared: Arc::new(shared), clock })
     }
 
@@ -173,7 +152,12 @@ impl Storage {
 
     /// Told of every new version.
     pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
-        self.shared.newest.subscribe()
+        self.shared.state.read().all.subscribe()
+    }
+
+    /// Told of every new version of an object of a kind.
+    pub(crate) fn subscribe_to(&self, group: &str, plural: &str) -> watch::Receiver<u64> {
+        self.shared.state.write().kind(group, plural).subscribe()
     }
 
     pub(crate) fn get(&self, key: &ObjectKey) -> Option<Arc<Value>> {
@@ -206,14 +190,28 @@ impl Storage {
         found.map(|(key, object)| (key.clone(), object.clone())).collect()
     }
 
-    /// The changes after a version, oldest first, at most `most`.
+    /// The changes of all kinds after a version, oldest first, at most `most`.
     pub(crate) fn since(&self, version: u64, most: usize) -> Result<Vec<Arc<Change>>, TooOld> {
+        self.shared.state.read().all.since(version, most)
+    }
+
+    /// The same for one kind, and the version up to which these are all there are.
+    pub(crate) fn since_of(
+        &self,
+        group: &str,
+        plural: &str,
+        version: u64,
+        most: usize,
+    ) -> Result<(Vec<Arc<Change>>, u64), TooOld> {
         let state = self.shared.state.read();
-        if version < state.forgotten {
-            return Err(TooOld);
-        }
-        let from = state.ring.partition_point(|change| change.version <= version);
-        Ok(state.ring.iter().skip(from).take(most).cloned().collect())
+        let changes = match state.kinds.get(&(group.to_owned(), plural.to_owned())) {
+            Some(history) => history.since(version, most)?,
+            None if version < state.start => return Err(TooOld),
+            None => Vec::new(),
+        };
+        let last = changes.last().filter(|_| changes.len() == most);
+        let up_to = last.map_or(state.version.max(version), |change| change.version);
+        Ok((changes, up_to))
     }
 
     /// Reads, decides and writes one object; nobody decides in between. The version is set in what is put. Done when it is

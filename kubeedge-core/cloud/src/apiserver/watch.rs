@@ -63,7 +63,7 @@ pub(super) fn events(
     server: Arc<Server>,
     watch: Watch,
 ) -> Result<impl Stream<Item = Result<Frame<Bytes>, BoxError>> + Send + 'static, Refusal> {
-    let newest = server.storage.subscribe();
+    let newest = server.storage.subscribe_to(&watch.key.group, &watch.key.plural);
     let asked: Option<u64> = match watch.version.as_str() {
         "" | "0" => None,
         number => Some(
@@ -136,6 +136,8 @@ impl Cursor {
                 () = tokio::time::sleep_until(self.end) => return None,
                 () = tokio::time::sleep_until(self.bookmark), if self.watch.bookmarks => {
                     self.bookmark = next_bookmark(Instant::now(), self.end);
+                    // Other kinds have gone on meanwhile.
+                    self.read();
                     self.ready.push_back(self.bookmark_line(false));
                 }
             }
@@ -144,8 +146,10 @@ impl Cursor {
 
     fn read(&mut self) {
         loop {
-            let changes = match self.server.storage.since(self.version, CHUNK) {
-                Ok(changes) => changes,
+            let key = &self.watch.key;
+            let read = self.server.storage.since_of(&key.group, &key.plural, self.version, CHUNK);
+            let (changes, up_to) = match read {
+                Ok(read) => read,
                 Err(TooOld) => {
                     // The client was too slow; it must list again.
                     self.over = true;
@@ -154,8 +158,10 @@ impl Cursor {
                     return;
                 }
             };
-            let Some(last) = changes.last() else { return };
-            self.version = last.version;
+            self.version = up_to;
+            if changes.is_empty() {
+                return;
+            }
             for change in &changes {
                 if let Some(kind) = self.concerns(change) {
                     let line = self.line(kind, &change.object);
@@ -171,8 +177,7 @@ impl Cursor {
     /// What a change is to this watcher: an object that begins or ceases to match is added or deleted for it.
     fn concerns(&self, change: &Change) -> Option<&'static str> {
         let key = &self.watch.key;
-        let same_kind = change.key.group == key.group && change.key.plural == key.plural;
-        if !same_kind || !(key.namespace.is_empty() || key.namespace == change.key.namespace) {
+        if !key.namespace.is_empty() && key.namespace != change.key.namespace {
             return None;
         }
         let selector = &self.watch.selector;

@@ -110,7 +110,7 @@ impl Claims {
     }
 
     /// Claims a node for a session, until it is done or the session ends.
-    pub(super) async fn claim(self: Arc<Self>, node: NodeName, handle: Handle) {
+    pub(super) async fn claim(self: Arc<Self>, node: NodeName, handle: Arc<Handle>) {
         let claimed = tokio::select! {
             () = handle.end.cancelled() => return,
             claimed = self.write(&node) => claimed,

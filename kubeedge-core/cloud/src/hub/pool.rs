@@ -230,6 +230,11 @@ impl Pool {
         inner.keep(offer, version, needs_record, &self.wake)
     }
 
+    /// The record of an object that this session has, or had, to do with.
+    pub(super) fn record_of(&self, key: &Key) -> Option<Arc<Record>> {
+        self.inner.lock().kept.get(key).map(|entry| entry.record.clone())
+    }
+
     /// Does something about an object, and says what came of it, unless this session has, or had, to do with the object.
     pub(super) fn unless_known<T>(&self, key: &str, act: impl FnOnce() -> T) -> Option<T> {
         let inner = self.inner.lock();

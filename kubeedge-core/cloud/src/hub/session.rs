@@ -6,28 +6,44 @@ use std::{
     time::Duration,
 };
 
-use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use futures::{
+    FutureExt, StreamExt,
+    future::BoxFuture,
+    stream::{BoxStream, FuturesUnordered},
+};
 use kubeedge_core::{
     bus::Bus,
     log::{Seldom, shown},
     message::{Content, Message},
     name::{Group, ModuleName, NodeName, Operation},
-    transport::{FrameSink, Link, TransportError, TransportKind},
+    rate::Rate,
+    transport::{Frame, FrameSink, Link, TransportError, TransportKind},
     wire::{Codec, CodecError},
 };
 use tokio::time::{Instant, error::Elapsed};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Delivery, HubTimes,
+    HubTimes,
+    delivery::{Delivery, Heads},
     pool::{Flight, Key, Next, Pool, Put},
     records::{Confirmed, Known, Records},
     shares::{InWork, NodeLimits, Shares},
     upstream::{self, Upstream},
 };
 
+/// Messages read in a row before answers and clocks are looked at.
+const READS: usize = 64;
 /// Messages written in a row before confirmations and clocks are looked at.
 const WRITES: usize = 64;
+
+/// How often a busy session pushes out what it has written: what becomes ready meanwhile goes out together, for a small part
+/// of the cost. A session that rested pushes out each of the next few at once.
+const PUSHES_PER_SECOND: u32 = 100;
+const PUSHES_AT_ONCE: u32 = 16;
+/// client-go's second limit beside the growing pause: ten requeues a second, a hundred at once.
+const REQUEUES_PER_SECOND: u32 = 10;
+const REQUEUES_AT_ONCE: u32 = 100;
 
 const CROWDED: &str = "too much waits for the edge";
 
@@ -64,13 +80,13 @@ pub(super) struct Shared {
 }
 
 /// The handle by which the hub reaches a session.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Handle {
-    pub(super) pool: Arc<Pool>,
+    pub(super) pool: Pool,
     pub(super) end: CancellationToken,
-    pub(super) why: Arc<std::sync::OnceLock<&'static str>>,
+    pub(super) why: std::sync::OnceLock<&'static str>,
     /// The version of the Node in which this cloudcore claims it; 0 until it does.
-    pub(super) claimed: Arc<AtomicU64>,
+    pub(super) claimed: AtomicU64,
     /// Tells a session from its successors.
     pub(super) generation: u64,
     /// Whether the edge is one of ours.
@@ -80,8 +96,15 @@ pub(super) struct Handle {
 
 impl Handle {
     pub(super) fn new(generation: u64, ours: bool, records: Arc<Records>) -> Self {
-        let (why, claimed) = (Arc::default(), Arc::default());
-        Self { pool: Arc::default(), end: CancellationToken::new(), why, claimed, generation, ours, records }
+        Self {
+            pool: Pool::default(),
+            end: CancellationToken::new(),
+            why: std::sync::OnceLock::new(),
+            claimed: AtomicU64::new(0),
+            generation,
+            ours,
+            records,
+        }
     }
 
     /// Ends the session; the first reason counts.
@@ -92,7 +115,7 @@ impl Handle {
 }
 
 /// Serves one edge until the link or the session ends.
-pub(super) async fn serve(node: NodeName, link: Link, handle: Handle, shared: Arc<Shared>) -> End {
+pub(super) async fn serve(node: NodeName, link: Link, handle: Arc<Handle>, shared: Arc<Shared>) -> End {
     let Link { rx, mut tx, peer } = link;
     // Its certificates and headers have done their work; thousands of idle sessions need not hold them.
     drop(peer);
@@ -118,10 +141,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    async fn run(
-        mut self,
-        mut rx: futures::stream::BoxStream<'static, Result<kubeedge_core::transport::Frame, TransportError>>,
-    ) -> End {
+    async fn run(mut self, mut rx: BoxStream<'static, Result<Frame, TransportError>>) -> End {
         let mut work = InWork::new(&self.shared.shares, self.shared.per_node);
         loop {
             let (full, rest) = (work.is_full(), work.rests_until());
@@ -135,22 +155,17 @@ impl Reader<'_> {
                     // A module that is done without an answer drops its end.
                     // One for which there is no room ends the session, and with it the edge's request.
                     if let Some(answer) = answer {
-                        let _ = deliver(self.node, self.handle, &self.shared.records, answer);
+                        let _ = deliver(self.node, self.handle, &mut Heads::default(), answer);
                     }
                 }
                 frame = rx.next(), if listens => {
-                    let message = match frame {
-                        None => return End::Closed,
-                        Some(Err(error)) => return error.into(),
-                        Some(Ok(frame)) => match self.shared.codec.decode(frame) {
-                            Ok(message) => message,
-                            Err(error) => return error.into(),
-                        },
-                    };
-                    work.has_read();
-                    let before = Instant::now();
-                    self.take(message, &mut work).await;
-                    self.alive += before.elapsed();
+                    let mut next = Some(frame);
+                    // What has come meanwhile is taken with it.
+                    for _ in 0..READS {
+                        let Some(frame) = next else { break };
+                        if let Err(end) = self.read(frame, &mut work).await { return end }
+                        next = if work.listens() { rx.next().now_or_never() } else { None };
+                    }
                 }
                 () = tokio::time::sleep_until(rest.unwrap_or(silent)), if !full => {
                     if listens {
@@ -163,6 +178,19 @@ impl Reader<'_> {
                 self.alive += before.elapsed();
             }
         }
+    }
+
+    async fn read(
+        &mut self,
+        frame: Option<Result<Frame, TransportError>>,
+        work: &mut InWork<'_>,
+    ) -> Result<(), End> {
+        let message = self.shared.codec.decode(frame.ok_or(End::Closed)??)?;
+        work.has_read();
+        let before = Instant::now();
+        self.take(message, work).await;
+        self.alive += before.elapsed();
+        Ok(())
     }
 
     async fn take(&mut self, message: Message, work: &mut InWork<'_>) {
@@ -215,10 +243,11 @@ fn cluster_ca(question: &Message, pem: &str) -> Message {
 pub(super) fn deliver(
     node: &NodeName,
     handle: &Handle,
-    records: &Records,
+    heads: &mut Heads,
     message: Message,
 ) -> Result<(), &'static str> {
-    let put = match Delivery::of(node, message) {
+    let records = &handle.records;
+    let put = match Delivery::of(node, message, heads, |key| handle.pool.record_of(key)) {
         Delivery::Plain(message) => handle.pool.put_plain(*message),
         Delivery::Acked(offer) => {
             let (record, wants_record) = (offer.record.clone(), !offer.is_deletion());
@@ -257,7 +286,8 @@ struct Writer<'a> {
     resting: BTreeMap<(Instant, u64), Key>,
     rested: u64,
     jobs: FuturesUnordered<BoxFuture<'a, Recorded>>,
-    budget: Budget,
+    requeues: Rate,
+    pushes: Rate,
     /// Whether something was written and not pushed out yet.
     unflushed: bool,
 }
@@ -273,22 +303,23 @@ impl<'a> Writer<'a> {
             resting,
             rested: 0,
             jobs: FuturesUnordered::new(),
-            budget: Budget::new(),
+            requeues: Rate::new(REQUEUES_PER_SECOND, REQUEUES_AT_ONCE),
+            pushes: Rate::new(PUSHES_PER_SECOND, PUSHES_AT_ONCE),
             unflushed: false,
         }
     }
 
     async fn run(mut self) -> End {
+        let mut more = true;
         loop {
-            let more = match self.write_what_is_due().await {
-                Ok(more) => more,
-                Err(end) => return end,
-            };
-            // What was written meanwhile goes out together.
-            if let Err(end) = self.flush().await {
-                return end;
+            if more || self.rests_until().is_none() {
+                more = match self.write_and_push().await {
+                    Ok(more) => more,
+                    Err(end) => return end,
+                };
             }
-            let next = self.next_deadline();
+            let rest = self.rests_until().filter(|_| !more);
+            let next = rest.unwrap_or_else(|| self.next_deadline());
             tokio::select! {
                 // In this order: jobs that are done are seen however much there is to write.
                 biased;
@@ -296,10 +327,22 @@ impl<'a> Writer<'a> {
                     if let Err(end) = self.job_done(done).await { return end }
                 }
                 () = std::future::ready(()), if more => {}
-                () = self.pool.changed() => {}
+                () = self.pool.changed(), if rest.is_none() => {}
                 () = tokio::time::sleep_until(next) => {}
             }
         }
+    }
+
+    /// When the next push may be; `None` for now.
+    fn rests_until(&self) -> Option<Instant> {
+        Some(self.pushes.free_at()).filter(|free| *free > Instant::now())
+    }
+
+    /// Writes what is due, and pushes it out together. Says whether there may be more.
+    async fn write_and_push(&mut self) -> Result<bool, End> {
+        let more = self.write_what_is_due().await?;
+        self.flush().await?;
+        Ok(more)
     }
 
     /// Says whether there may be more to write.
@@ -403,7 +446,8 @@ impl<'a> Writer<'a> {
     fn rest(&mut self, flight: &Flight) {
         let failures = self.pool.failed(flight);
         let doubled = Duration::from_millis(5).saturating_mul(1 << failures.min(18));
-        let at = Instant::now() + doubled.min(Duration::from_secs(1000)).max(self.budget.wait());
+        let at = (Instant::now() + doubled.min(Duration::from_secs(1000))).max(self.requeues.free_at());
+        self.requeues.spend();
         self.rested += 1;
         self.resting.insert((at, self.rested), flight.key.clone());
     }
@@ -438,32 +482,12 @@ impl<'a> Writer<'a> {
         if !std::mem::take(&mut self.unflushed) {
             return Ok(());
         }
+        self.pushes.spend();
         let flushed = tokio::time::timeout(self.shared.times.write, self.tx.flush()).await;
         self.in_time(flushed)
     }
 
     fn in_time(&self, done: Result<Result<(), TransportError>, Elapsed>) -> Result<(), End> {
         done.map_err(|_| End::Stuck(self.shared.times.write))?.map_err(End::Link)
-    }
-}
-
-/// Ten requeues a second, a hundred at once: client-go's second limit beside the growing pause.
-struct Budget {
-    next: Instant,
-}
-
-impl Budget {
-    const EACH: Duration = Duration::from_millis(100);
-    const BURST: Duration = Duration::from_secs(10);
-
-    fn new() -> Self {
-        Self { next: Instant::now() }
-    }
-
-    fn wait(&mut self) -> Duration {
-        let now = Instant::now();
-        let earliest = now.checked_sub(Self::BURST).unwrap_or(now);
-        self.next = self.next.max(earliest) + Self::EACH;
-        self.next.saturating_duration_since(now)
     }
 }

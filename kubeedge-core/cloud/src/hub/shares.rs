@@ -101,6 +101,11 @@ impl<'a> InWork<'a> {
         Some(self.rate.free_at()).filter(|free| *free > Instant::now())
     }
 
+    /// Whether the node may be read now.
+    pub(super) fn listens(&self) -> bool {
+        !self.is_full() && self.rests_until().is_none()
+    }
+
     /// Notes that a message was read.
     pub(super) fn has_read(&mut self) {
         self.rate.spend();

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::PodSpec;
 use kubeedge_core::{
     bus::{Bus, SendError},
     message::{Message, resource},
-    name::{Group, ModuleName, NodeName, Operation},
+    name::{Group, ModuleName, NodeName, Operation, Resource},
 };
 use parking_lot::Mutex;
 use serde::Deserialize;
@@ -175,14 +175,22 @@ impl Downstream {
             _ => Operation::UPDATE,
         };
         let nodes = self.locations.lock().of(referent, &object.key);
-        nodes.iter().map(|node| message(node, kind, operation.clone(), object)).collect()
+        let path = path(kind, object);
+        nodes.iter().map(|node| message_at(node, &path, operation.clone(), object)).collect()
     }
 }
 
 /// An object's message to a node.
 fn message(node: &NodeName, kind: &str, operation: Operation, object: &Object) -> Message {
-    let path = resource::for_node(node, &resource::object(&object.key.namespace, kind, &object.key.name));
-    Message::new(ModuleName::EDGE_CONTROLLER, operation, path)
+    message_at(node, &path(kind, object), operation, object)
+}
+
+fn path(kind: &str, object: &Object) -> Resource {
+    resource::object(&object.key.namespace, kind, &object.key.name)
+}
+
+fn message_at(node: &NodeName, path: &Resource, operation: Operation, object: &Object) -> Message {
+    Message::new(ModuleName::EDGE_CONTROLLER, operation, resource::for_node(node, path))
         .in_group(Group::RESOURCE)
         .at_version(object.version.clone())
         .with(object.content.clone())

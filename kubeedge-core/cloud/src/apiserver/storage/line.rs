@@ -13,7 +13,7 @@ use kubeedge_core::{
 use serde_json::Value;
 use tokio::sync::oneshot;
 
-use super::{COUNTER, Change, Happened, ObjectKey, Shared};
+use super::{COUNTER, Change, Happened, ObjectKey, Shared, history::History};
 
 /// How many changes are stored at once at most.
 const GROUP: usize = 256;
@@ -163,7 +163,11 @@ fn publish(shared: &Shared, group: Vec<Waiting>) {
             told.push(done);
         }
     }
-    shared.newest.send_replace(shared.state.read().version);
+    {
+        // Those who are woken want to read, which they can.
+        let state = shared.state.read();
+        state.kinds.values().chain([&state.all]).for_each(History::tell);
+    }
     told.into_iter().for_each(|done| tell(done, Ok(())));
 }
 

@@ -3,7 +3,9 @@
 //! dies is sent to its edge once more.
 
 use std::{
+    borrow::Borrow,
     collections::{BTreeMap, HashMap, VecDeque},
+    hash::{Hash, Hasher},
     sync::Arc,
     time::Duration,
 };
@@ -16,8 +18,10 @@ use super::Record;
 
 /// How many records may wait.
 const MOST: usize = 100_000;
-/// How long a record rests that was saved; twice as long each time that its object did not rest meanwhile, up to the longest.
+/// How long a record rests that was saved; four times as long each time that its object did not rest meanwhile, up to the
+/// longest.
 const REST: Duration = Duration::from_secs(2);
+const LONGER: u32 = 4;
 const LONGEST_REST: Duration = Duration::from_secs(32);
 
 /// What an edge has confirmed.
@@ -45,13 +49,46 @@ enum Doing {
     Resting(Instant, Duration),
 }
 
+/// A record, found by its name.
+#[derive(Debug)]
+struct ByName(Arc<Record>);
+
+impl Borrow<str> for ByName {
+    fn borrow(&self) -> &str {
+        &self.0.name
+    }
+}
+
+impl Hash for ByName {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.name.hash(state);
+    }
+}
+
+impl PartialEq for ByName {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.name == other.0.name
+    }
+}
+
+impl Eq for ByName {}
+
+/// A record of which something waits to be saved, or about which something is being done. Where nothing is being done, it
+/// is in line.
+#[derive(Debug)]
+struct Entry {
+    newest: Option<Confirmed>,
+    doing: Option<Doing>,
+}
+
 #[derive(Debug, Default)]
 struct Inner {
+    entries: HashMap<ByName, Entry>,
+    /// How many entries have something that waits, and how many are being saved.
+    waiting: usize,
+    saving: usize,
     /// Whose turn it is, and how long each is to rest then.
     line: VecDeque<(Arc<Record>, Duration)>,
-    /// What is to be saved, by the name of the record.
-    newest: HashMap<String, (Arc<Record>, Confirmed)>,
-    doing: HashMap<String, Doing>,
     /// Those that rest, by the end of it.
     resting: BTreeMap<(Instant, u64), Arc<Record>>,
     rested: u64,
@@ -60,33 +97,64 @@ struct Inner {
 }
 
 impl Inner {
+    /// Takes what is to be saved in the place of what was, and gives the record a place in line if nothing is being done
+    /// about it; false when there is no room.
+    fn put(&mut self, record: &Arc<Record>, newest: Confirmed) -> bool {
+        let full = self.waiting >= MOST;
+        match self.entries.get_mut(record.name.as_str()) {
+            Some(entry) if entry.newest.is_some() => entry.newest = Some(newest),
+            _ if full => return false,
+            Some(entry) => {
+                entry.newest = Some(newest);
+                self.waiting += 1;
+            }
+            None => {
+                let entry = Entry { newest: Some(newest), doing: None };
+                self.entries.insert(ByName(record.clone()), entry);
+                self.waiting += 1;
+                self.line.push_back((record.clone(), REST));
+            }
+        }
+        true
+    }
+
     /// Ends the rest of those who have rested.
     fn wake_rested(&mut self, now: Instant) {
         loop {
             let first = self.resting.first_entry().filter(|first| self.hurry || first.key().0 <= now);
             let Some(((until, _), record)) = first.map(|first| first.remove_entry()) else { return };
             // Otherwise its rest was cut short.
-            if let Some(Doing::Resting(own, rest)) = self.doing.get(&record.name).copied()
+            if let Some((own, rest)) = self.rest_of(&record)
                 && own == until
             {
-                self.end_rest(&record, rest.saturating_mul(2).min(LONGEST_REST));
+                self.end_rest(&record, rest.saturating_mul(LONGER).min(LONGEST_REST));
             }
         }
     }
 
     fn end_rest(&mut self, record: &Arc<Record>, next: Duration) {
-        self.doing.remove(&record.name);
-        if self.newest.contains_key(&record.name) {
+        let Some(entry) = self.entries.get_mut(record.name.as_str()) else { return };
+        entry.doing = None;
+        if entry.newest.is_some() {
             self.line.push_back((record.clone(), next));
+        } else {
+            self.entries.remove(record.name.as_str());
         }
     }
 
-    fn is_saving(&self, record: &str) -> bool {
-        matches!(self.doing.get(record), Some(Doing::Saving(_)))
+    /// Until when a record rests, and how long in all.
+    fn rest_of(&self, record: &Record) -> Option<(Instant, Duration)> {
+        match self.entries.get(record.name.as_str())?.doing? {
+            Doing::Resting(until, rest) => Some((until, rest)),
+            Doing::Saving(_) => None,
+        }
     }
 
-    fn is_saving_any(&self) -> bool {
-        self.doing.values().any(|doing| matches!(doing, Doing::Saving(_)))
+    /// Whether something of a record waits, or is being saved.
+    fn is_busy(&self, record: &Record) -> bool {
+        self.entries
+            .get(record.name.as_str())
+            .is_some_and(|entry| entry.newest.is_some() || matches!(entry.doing, Some(Doing::Saving(_))))
     }
 }
 
@@ -101,20 +169,19 @@ pub(super) struct Saves {
 impl Saves {
     /// Takes a confirmation in the place of an earlier one; false when there is no room.
     pub(super) fn put(&self, record: &Arc<Record>, confirmed: Confirmed) -> bool {
-        let mut inner = self.inner.lock();
         let gone = confirmed == Confirmed::Gone;
-        let waits = inner.newest.contains_key(&record.name);
-        if !waits && inner.newest.len() >= MOST {
+        let mut inner = self.inner.lock();
+        let before = inner.line.len();
+        if !inner.put(record, confirmed) {
             return false;
         }
-        inner.newest.insert(record.name.clone(), (record.clone(), confirmed));
-        match inner.doing.get(&record.name).copied() {
-            None if !waits => inner.line.push_back((record.clone(), REST)),
-            // While the record is there, the edge is told again and again that the object is gone.
-            Some(Doing::Resting(_, rest)) if gone => inner.end_rest(record, rest),
-            _ => return true,
+        // While the record is there, the edge is told again and again that the object is gone.
+        if gone && let Some((_, rest)) = inner.rest_of(record) {
+            inner.end_rest(record, rest);
         }
-        self.wake.notify_one();
+        if inner.line.len() > before {
+            self.wake.notify_one();
+        }
         true
     }
 
@@ -122,17 +189,12 @@ impl Saves {
     /// saved, which then rests no longer: what it says must be looked at first.
     pub(super) fn correct(&self, record: &Arc<Record>, correction: Confirmed) -> bool {
         let mut inner = self.inner.lock();
-        let gives_way = inner.newest.contains_key(&record.name) || inner.is_saving(&record.name);
-        if !gives_way {
-            if inner.newest.len() >= MOST {
-                return false;
-            }
-            inner.newest.insert(record.name.clone(), (record.clone(), correction));
+        let gives_way = inner.is_busy(record);
+        if !gives_way && !inner.put(record, correction) {
+            return false;
         }
-        match inner.doing.get(&record.name).copied() {
-            None if !gives_way => inner.line.push_back((record.clone(), REST)),
-            Some(Doing::Resting(_, rest)) => inner.end_rest(record, rest),
-            _ => {}
+        if let Some((_, rest)) = inner.rest_of(record) {
+            inner.end_rest(record, rest);
         }
         self.wake.notify_one();
         !gives_way
@@ -142,19 +204,19 @@ impl Saves {
     pub(super) async fn at_once(&self, record: &Arc<Record>) {
         {
             let mut inner = self.inner.lock();
-            if let Some(Doing::Resting(_, rest)) = inner.doing.get(&record.name).copied() {
+            if let Some((_, rest)) = inner.rest_of(record) {
                 inner.end_rest(record, rest);
             }
         }
         self.wake.notify_one();
-        self.until(|inner| !inner.is_saving(&record.name) && !inner.newest.contains_key(&record.name)).await;
+        self.until(|inner| !inner.is_busy(record)).await;
     }
 
     /// Saves all that waits without a rest, from now on; completes when nothing waits and nothing is being saved.
     pub(super) async fn finish(&self) {
         self.inner.lock().hurry = true;
         self.wake.notify_one();
-        self.until(|inner| inner.newest.is_empty() && !inner.is_saving_any()).await;
+        self.until(|inner| (inner.waiting, inner.saving) == (0, 0)).await;
     }
 
     /// The next to save. Of one record one at a time, until [`Saves::done`].
@@ -162,19 +224,22 @@ impl Saves {
         let mut inner = self.inner.lock();
         inner.wake_rested(Instant::now());
         let (record, rest) = inner.line.pop_front()?;
-        inner.doing.insert(record.name.clone(), Doing::Saving(rest));
-        inner.newest.remove(&record.name)
+        let entry = inner.entries.get_mut(record.name.as_str())?;
+        entry.doing = Some(Doing::Saving(rest));
+        let newest = entry.newest.take()?;
+        inner.waiting -= 1;
+        inner.saving += 1;
+        Some((record, newest))
     }
 
     /// It is saved, or could not be.
     pub(super) fn done(&self, record: &Arc<Record>) {
         let mut inner = self.inner.lock();
-        let rest = match inner.doing.get(&record.name) {
-            Some(Doing::Saving(rest)) => *rest,
-            _ => REST,
-        };
+        let Some(entry) = inner.entries.get_mut(record.name.as_str()) else { return };
+        let Some(Doing::Saving(rest)) = entry.doing else { return };
         let until = Instant::now() + rest;
-        inner.doing.insert(record.name.clone(), Doing::Resting(until, rest));
+        entry.doing = Some(Doing::Resting(until, rest));
+        inner.saving -= 1;
         inner.rested += 1;
         let place = (until, inner.rested);
         inner.resting.insert(place, record.clone());
@@ -272,13 +337,13 @@ mod tests {
     async fn what_never_rests_is_saved_ever_more_seldom_until_it_does() {
         let (saves, record) = (Saves::default(), record("u"));
         let mut rests = Vec::new();
-        for _ in 0..7 {
+        for _ in 0..5 {
             saves.put(&record, at("1"));
             let begun = Instant::now();
             saves.done(&next(&saves).await.0);
             rests.push(begun.elapsed().as_secs());
         }
-        assert_eq!(rests, [0, 2, 4, 8, 16, 32, 32]);
+        assert_eq!(rests, [0, 2, 8, 32, 32]);
         tokio::time::advance(LONGEST_REST).await;
         assert!(saves.take().is_none());
         saves.put(&record, at("2"));
@@ -295,7 +360,7 @@ mod tests {
         tokio::time::advance(REST).await;
         assert!(saves.take().is_none());
         let inner = saves.inner.lock();
-        assert!(inner.doing.is_empty() && inner.resting.is_empty() && inner.newest.is_empty());
+        assert!(inner.entries.is_empty() && inner.resting.is_empty() && inner.line.is_empty());
     }
 
     #[tokio::test(start_paused = true)]
