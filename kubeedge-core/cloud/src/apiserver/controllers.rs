@@ -277,7 +277,7 @@ impl Desk {
         self.server.storage.get(&kind.key(&at.0, &at.1))
     }
 
-    async fn create(&self, kind: &Kind, namespace: &str, object: Value) -> Result<Value, Refusal> {
+    async fn create(&self, kind: &Kind, namespace: &str, object: Value) -> Result<Arc<Value>, Refusal> {
         let made = registry::create(&self.server.storage, kind, namespace, object, Validation::Ignore, false);
         made.await.map(|(object, _)| object)
     }
@@ -288,7 +288,7 @@ impl Desk {
         at: &Place,
         part: Part,
         make: impl FnOnce(&Value) -> Value + Send,
-    ) -> Result<Value, Refusal> {
+    ) -> Result<Arc<Value>, Refusal> {
         let make = |before: &Value| Ok(make(before));
         let done = registry::change(
             &self.server.storage,

@@ -34,14 +34,35 @@ pub(crate) fn prune(kind: &Kind, object: &mut Value) -> Result<Vec<String>, Stri
         _ => return Ok(Vec::new()),
     };
     let mut out = Vec::new();
-    missing(object, &known, "", &mut out);
+    if !is_known(object, &known) {
+        missing(object, &known, "", &mut out);
+    }
     Ok(out)
 }
 
 fn through<T: DeserializeOwned + Serialize>(object: &Value) -> Result<Value, String> {
-    let typed: T = serde_path_to_error::deserialize(object)
-        .map_err(|error| format!("{}: {}", error.path(), error.inner()))?;
+    // Where the fault is costs more to find out than whether there is one.
+    let typed = T::deserialize(object).or_else(|_| {
+        serde_path_to_error::deserialize(object)
+            .map_err(|error| format!("{}: {}", error.path(), error.inner()))
+    })?;
     serde_json::to_value(typed).map_err(|error| error.to_string())
+}
+
+/// Whether nothing of an object is [`missing`].
+fn is_known(object: &Value, known: &Value) -> bool {
+    match (object, known) {
+        (Value::Object(fields), Value::Object(known)) => {
+            fields.iter().all(|(key, value)| match known.get(key) {
+                Some(known) => is_known(value, known),
+                None => is_nothing(value),
+            })
+        }
+        (Value::Array(items), Value::Array(known)) => {
+            items.iter().zip(known).all(|(item, known)| is_known(item, known))
+        }
+        _ => true,
+    }
 }
 
 /// Maps of quantities, and fields that are one.

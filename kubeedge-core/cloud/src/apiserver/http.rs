@@ -25,7 +25,7 @@ use super::{
 };
 
 /// What a path is about.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Target {
     kind: Kind,
     namespace: String,

@@ -1,5 +1,7 @@
 //! What a create, an update or a deletion does to an object: metadata, generation, status, grace and finalizers.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use crate::apiserver::edit::put;
@@ -130,7 +132,7 @@ pub(crate) async fn create(
     mut object: Value,
     validation: Validation,
     dry_run: bool,
-) -> Result<(Value, Vec<String>), Refusal> {
+) -> Result<(Arc<Value>, Vec<String>), Refusal> {
     identify(kind, &mut object)?;
     let meta = meta(&mut object)?;
     let given = meta.get("namespace").and_then(Value::as_str).unwrap_or_default();
@@ -178,7 +180,7 @@ pub(crate) async fn create(
     if dry_run {
         return match storage.get(&key) {
             Some(_) => Err(Refusal::exists(&subject(kind, &name))),
-            None => Ok((object, warnings)),
+            None => Ok((Arc::new(object), warnings)),
         };
     }
     let made = storage.write(&key, |before| match before {
@@ -186,7 +188,7 @@ pub(crate) async fn create(
         None => Ok(Write::Put(object)),
     });
     let made = made.await?.ok_or_else(|| Refusal::not_found(&subject(kind, &name)))?;
-    Ok((Value::clone(&made), warnings))
+    Ok((made, warnings))
 }
 
 /// Nothing is made in a namespace that is not there or is ending.
@@ -223,7 +225,7 @@ pub(crate) async fn change(
     name: &str,
     mode: Mode,
     make: impl FnOnce(&Value) -> Result<Value, Refusal> + Send,
-) -> Result<(Value, Vec<String>), Refusal> {
+) -> Result<(Arc<Value>, Vec<String>), Refusal> {
     let mut warnings = Vec::new();
     let mut dry = None;
     let key = kind.key(namespace, name);
@@ -232,7 +234,7 @@ pub(crate) async fn change(
         let (new, told) = changed(kind, before, make(before)?, name, mode.part, mode.validation)?;
         warnings = told;
         if mode.dry_run {
-            dry = Some(new);
+            dry = Some(Arc::new(new));
             return Ok(Write::Keep);
         }
         if is_over(kind, &new) {
@@ -241,7 +243,7 @@ pub(crate) async fn change(
         Ok(if same(&new, before) { Write::Keep } else { Write::Put(new) })
     });
     let done = done.await?;
-    let object = dry.or_else(|| done.map(|object| Value::clone(&object)));
+    let object = dry.or(done);
     Ok((object.ok_or_else(|| Refusal::not_found(&subject(kind, name)))?, warnings))
 }
 
@@ -290,9 +292,9 @@ fn changed(
     }
     if part == Part::Status {
         let mut object = before.clone();
-        put(&mut object, &["status"], new.get("status").cloned().unwrap_or_else(|| json!({})));
-        if let Some(managed) = new.pointer("/metadata/managedFields") {
-            put(&mut object, &["metadata", "managedFields"], managed.clone());
+        put(&mut object, &["status"], new.get_mut("status").map_or_else(|| json!({}), Value::take));
+        if let Some(managed) = new.pointer_mut("/metadata/managedFields") {
+            put(&mut object, &["metadata", "managedFields"], managed.take());
         }
         return Ok((object, Vec::new()));
     }
@@ -413,7 +415,7 @@ pub(crate) async fn delete(
     name: &str,
     how: &Deletion,
     dry_run: bool,
-) -> Result<Value, Refusal> {
+) -> Result<Arc<Value>, Refusal> {
     let key = kind.key(namespace, name);
     let done = storage.write::<Refusal>(&key, |before| {
         let before = before.ok_or_else(|| Refusal::not_found(&subject(kind, name)))?;
@@ -434,8 +436,7 @@ pub(crate) async fn delete(
         }
         Ok(marked(kind, before, how, storage.moment()))
     });
-    let object = done.await?.ok_or_else(|| Refusal::not_found(&subject(kind, name)))?;
-    Ok(Value::clone(&object))
+    done.await?.ok_or_else(|| Refusal::not_found(&subject(kind, name)))
 }
 
 fn marked(kind: &Kind, before: &Value, how: &Deletion, now: OffsetDateTime) -> Write {

@@ -1,5 +1,7 @@
 //! Deployments: one ReplicaSet per template, and a rolling change from the old ones to the new.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
@@ -26,12 +28,9 @@ pub(super) async fn reconcile(desk: &Desk, at: &Place) -> Result<(), Refusal> {
     }
     let uid = text(&deployment, "/metadata/uid");
     let sets = desk.list("apps", "replicasets", &at.0);
-    let mine: Vec<Value> = sets
-        .iter()
-        .filter(|set| controller(set).is_some_and(|owner| text(owner, "/uid") == uid))
-        .map(|set| Value::clone(set))
-        .collect();
-    let (new, old): (Vec<_>, Vec<_>) = mine.into_iter().partition(|set| same_template(set, &deployment));
+    let mine =
+        sets.into_iter().filter(|set| controller(set).is_some_and(|owner| text(owner, "/uid") == uid));
+    let (new, old): (Vec<_>, Vec<_>) = mine.partition(|set| same_template(set, &deployment));
     let paused = deployment.pointer("/spec/paused") == Some(&Value::Bool(true));
     let mut new = new.into_iter().next();
     if !paused {
@@ -44,7 +43,7 @@ pub(super) async fn reconcile(desk: &Desk, at: &Place) -> Result<(), Refusal> {
         }
         prune(desk, &sets_kind, &deployment, &old).await?;
     }
-    publish(desk, &kind, at, &deployment, new.as_ref(), &old).await
+    publish(desk, &kind, at, &deployment, new.as_deref(), &old).await
 }
 
 fn template(object: &Value) -> Value {
@@ -79,9 +78,9 @@ async fn make(
     desk: &Desk,
     kind: &Kind,
     deployment: &Value,
-    old: &[Value],
+    old: &[Arc<Value>],
     at: &Place,
-) -> Result<Value, Refusal> {
+) -> Result<Arc<Value>, Refusal> {
     let mut template = template(deployment);
     let hash = hash(&template);
     put(&mut template, &["metadata", "labels", HASH], hash.clone());
@@ -92,7 +91,7 @@ async fn make(
     let wished = integer(deployment, "/spec/replicas");
     let recreate = text(deployment, "/spec/strategy/type") == "Recreate";
     let first = if recreate && running > 0 { 0 } else { (wished + surge - running).clamp(0, wished) };
-    let revision = old.iter().map(revision).max().unwrap_or(0) + 1;
+    let revision = old.iter().map(|set| revision(set)).max().unwrap_or(0) + 1;
     let mut annotations = deployment.pointer("/metadata/annotations").cloned().unwrap_or_else(|| json!({}));
     if let Some(map) = annotations.as_object_mut() {
         map.remove("kubectl.kubernetes.io/last-applied-configuration");
@@ -109,8 +108,8 @@ async fn make(
 }
 
 /// A template that comes back (an undo) gets the newest revision.
-async fn raise_revision(desk: &Desk, kind: &Kind, new: &mut Value, old: &[Value]) -> Result<(), Refusal> {
-    let newest = old.iter().map(revision).max().unwrap_or(0);
+async fn raise_revision(desk: &Desk, kind: &Kind, new: &mut Arc<Value>, old: &[Arc<Value>]) -> Result<(), Refusal> {
+    let newest = old.iter().map(|set| revision(set)).max().unwrap_or(0);
     if revision(new) > newest {
         return Ok(());
     }
@@ -152,8 +151,8 @@ async fn roll(
     desk: &Desk,
     kind: &Kind,
     deployment: &Value,
-    new: &mut Value,
-    old: &[Value],
+    new: &mut Arc<Value>,
+    old: &[Arc<Value>],
 ) -> Result<(), Refusal> {
     let wished = integer(deployment, "/spec/replicas");
     let old_wished: i64 = old.iter().map(|set| integer(set, "/spec/replicas")).sum();
@@ -176,7 +175,7 @@ async fn roll(
     }
     let available =
         |set: &Value| integer(set, "/status/availableReplicas").min(integer(set, "/spec/replicas"));
-    let up: i64 = available(new) + old.iter().map(available).sum::<i64>();
+    let up: i64 = available(new) + old.iter().map(|set| available(set)).sum::<i64>();
     let mut spare = up - (wished - missing);
     for set in old {
         let size = integer(set, "/spec/replicas");
@@ -191,7 +190,7 @@ async fn roll(
     Ok(())
 }
 
-async fn scale(desk: &Desk, kind: &Kind, deployment: &Value, set: &Value, to: i64) -> Result<Value, Refusal> {
+async fn scale(desk: &Desk, kind: &Kind, deployment: &Value, set: &Arc<Value>, to: i64) -> Result<Arc<Value>, Refusal> {
     let from = integer(set, "/spec/replicas");
     if from == to {
         return Ok(set.clone());
@@ -210,7 +209,7 @@ async fn scale(desk: &Desk, kind: &Kind, deployment: &Value, set: &Value, to: i6
 }
 
 /// Removes empty ReplicaSets beyond the history that is wished.
-async fn prune(desk: &Desk, kind: &Kind, deployment: &Value, old: &[Value]) -> Result<(), Refusal> {
+async fn prune(desk: &Desk, kind: &Kind, deployment: &Value, old: &[Arc<Value>]) -> Result<(), Refusal> {
     let keep = usize::try_from(integer(deployment, "/spec/revisionHistoryLimit")).unwrap_or(10);
     let mut empty: Vec<_> = old
         .iter()
@@ -229,9 +228,9 @@ async fn publish(
     at: &Place,
     looked_at: &Value,
     new: Option<&Value>,
-    old: &[Value],
+    old: &[Arc<Value>],
 ) -> Result<(), Refusal> {
-    let all: Vec<&Value> = new.into_iter().chain(old).collect();
+    let all: Vec<&Value> = new.into_iter().chain(old.iter().map(|set| &**set)).collect();
     let sum = |pointer: &str| -> i64 { all.iter().map(|set| integer(set, pointer)).sum() };
     let (replicas, ready, available) =
         (sum("/status/replicas"), sum("/status/readyReplicas"), sum("/status/availableReplicas"));

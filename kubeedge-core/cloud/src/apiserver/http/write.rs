@@ -20,6 +20,11 @@ use crate::apiserver::{
 impl Server {
     pub(super) async fn create(&self, call: &Call, target: &Target) -> Answer {
         let mut object = call.object()?;
+        // Edges register their nodes each time they connect: what is there already is not looked at any further.
+        let key = target.kind.key(&target.namespace, text(&object, "/metadata/name"));
+        if self.storage.get(&key).is_some() {
+            return Err(Refusal::exists(&Target { name: key.name, ..target.clone() }.subject()));
+        }
         apply::track(&target.kind, None, &mut object, &call.manager(), "Update", "");
         self.make(call, target, object).await
     }
