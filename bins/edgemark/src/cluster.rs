@@ -25,6 +25,8 @@ const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
 pub(crate) struct Cluster {
     client: Client,
     plan: Arc<Plan>,
+    /// The bytes of a ConfigMap as an edge gets it, without what fills it up.
+    bare: usize,
 }
 
 impl Cluster {
@@ -34,15 +36,20 @@ impl Cluster {
         let file = Kubeconfig::read_from(kubeconfig).with_context(told)?;
         let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
         let client = Client::try_from(config.with_context(told)?).with_context(told)?;
-        Ok(Self { client, plan })
+        Ok(Self { client, plan, bare: 0 })
     }
 
     /// Makes the objects, in the place of those an earlier run may have left.
-    pub(crate) async fn furnish(&self) -> anyhow::Result<()> {
+    pub(crate) async fn furnish(&mut self) -> anyhow::Result<()> {
         self.clear().await;
         for map in 0..MAPS {
-            let body = json!({"metadata": {"name": self.map(map), "labels": self.labels()}, "data": {}});
-            self.call("POST", CONFIG_MAPS, &body).await.context("making a ConfigMap")?;
+            let meta = json!({"name": self.map(map), "labels": self.labels()});
+            let body = json!({"metadata": meta, "data": data(0, 0)});
+            let mut made = self.call("POST", CONFIG_MAPS, &body).await.context("making a ConfigMap")?;
+            if let Some(meta) = made.get_mut("metadata").and_then(Value::as_object_mut) {
+                meta.remove("managedFields");
+            }
+            self.bare = made.to_string().len();
         }
         let pods = (0..self.plan.nodes).map(|number| self.make_pod(number));
         stream::iter(pods).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await?;
@@ -65,8 +72,7 @@ impl Cluster {
 
     /// Changes a ConfigMap.
     pub(crate) async fn change(&self, map: usize, round: u64) -> anyhow::Result<()> {
-        let filler = "x".repeat(self.plan.message_size);
-        let body = json!({"data": {"round": round.to_string(), "filler": filler}});
+        let body = json!({"data": data(round, self.plan.message_size.saturating_sub(self.bare))});
         let path = format!("{CONFIG_MAPS}/{}", self.map(map));
         self.call("PATCH", &path, &body).await.context("changing a ConfigMap").map(drop)
     }
@@ -99,4 +105,9 @@ impl Cluster {
         let request = Request::builder().method(method).uri(path).header(http::header::CONTENT_TYPE, form);
         Ok(self.client.request(request.body(body.to_string().into_bytes())?).await?)
     }
+}
+
+/// The data of a ConfigMap in this round, filled up with so many bytes.
+fn data(round: u64, filler: usize) -> Value {
+    json!({"round": format!("{round:06}"), "filler": "x".repeat(filler)})
 }

@@ -108,7 +108,7 @@ impl Default for CloudHubSettings {
         Self {
             node_limit: 500,
             identity: NodeIdentity::default(),
-            window: 16,
+            window: 32,
             per_node: NodeLimits::default(),
             in_work: 512,
             times: HubTimes::default(),

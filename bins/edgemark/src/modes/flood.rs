@@ -21,7 +21,7 @@ impl Run {
         }
         let plan = Arc::new(self.plan().clone());
         let Some(kubeconfig) = &plan.kubeconfig else { return Ok(()) };
-        let cluster = Cluster::new(kubeconfig, plan.clone()).await?;
+        let mut cluster = Cluster::new(kubeconfig, plan.clone()).await?;
         cluster.furnish().await?;
         let shared = self.shared.clone();
         let pods = u64::from(plan.nodes);

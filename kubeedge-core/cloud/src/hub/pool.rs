@@ -10,11 +10,9 @@
 //! What is written next is chosen by lane (see [`Lane`]), and in a lane plain messages before objects. Objects of the later
 //! lane leave a quarter of the window free, so that a pod need not wait until a device is confirmed.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::Arc,
-};
+use std::{collections::VecDeque, sync::Arc};
 
+use foldhash::HashMap;
 use kubeedge_core::{
     message::{Message, resource},
     name::{MessageId, Operation, Resource},

@@ -1,11 +1,12 @@
 //! One edge's session: a reader and a writer over one link, and the watchdog.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 
+use foldhash::{HashMap, HashMapExt};
 use futures::{
     FutureExt, StreamExt,
     future::BoxFuture,
@@ -20,7 +21,7 @@ use kubeedge_core::{
     transport::{Frame, FrameSink, Link, TransportError, TransportKind},
     wire::{Codec, CodecError},
 };
-use tokio::time::{Instant, error::Elapsed};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -187,9 +188,7 @@ impl Reader<'_> {
     ) -> Result<(), End> {
         let message = self.shared.codec.decode(frame.ok_or(End::Closed)??)?;
         work.has_read();
-        let before = Instant::now();
         self.take(message, work).await;
-        self.alive += before.elapsed();
         Ok(())
     }
 
@@ -219,7 +218,9 @@ impl Reader<'_> {
                 }
             }
             Upstream::Tasks(message) => {
+                let before = Instant::now();
                 self.shared.bus.publish(&Group::TASK_MANAGER, message).await;
+                self.alive += before.elapsed();
             }
             Upstream::Module(module, message) => work.hand(&self.shared.bus, module, message),
         }
@@ -288,6 +289,8 @@ struct Writer<'a> {
     jobs: FuturesUnordered<BoxFuture<'a, Recorded>>,
     requeues: Rate,
     pushes: Rate,
+    /// When the present round of writing began.
+    now: Instant,
     /// Whether something was written and not pushed out yet.
     unflushed: bool,
 }
@@ -305,6 +308,7 @@ impl<'a> Writer<'a> {
             jobs: FuturesUnordered::new(),
             requeues: Rate::new(REQUEUES_PER_SECOND, REQUEUES_AT_ONCE),
             pushes: Rate::new(PUSHES_PER_SECOND, PUSHES_AT_ONCE),
+            now: Instant::now(),
             unflushed: false,
         }
     }
@@ -347,8 +351,9 @@ impl<'a> Writer<'a> {
 
     /// Says whether there may be more to write.
     async fn write_what_is_due(&mut self) -> Result<bool, End> {
+        self.now = Instant::now();
         self.resend().await?;
-        while self.resting.first_key_value().is_some_and(|((at, _), _)| *at <= Instant::now()) {
+        while self.resting.first_key_value().is_some_and(|((at, _), _)| *at <= self.now) {
             if let Some((_, key)) = self.resting.pop_first() {
                 self.pool.requeue(&key);
             }
@@ -394,6 +399,7 @@ impl<'a> Writer<'a> {
     }
 
     async fn job_done(&mut self, (flight, made): Recorded) -> Result<(), End> {
+        self.now = Instant::now();
         if !made {
             self.rest(&flight);
             return Ok(());
@@ -404,14 +410,14 @@ impl<'a> Writer<'a> {
 
     async fn launch(&mut self, flight: Flight) -> Result<(), End> {
         self.write(&flight.message).await?;
-        let next = Instant::now() + self.shared.times.resend;
+        let next = self.now + self.shared.times.resend;
         self.flying.insert(flight.key.clone(), (flight, 1, next));
         Ok(())
     }
 
     /// Writes again what was not confirmed in time; after the last time the object rests and others go first.
     async fn resend(&mut self) -> Result<(), End> {
-        let now = Instant::now();
+        let now = self.now;
         let due: Vec<Key> =
             self.flying.iter().filter(|(_, (.., at))| *at <= now).map(|(key, _)| key.clone()).collect();
         for key in due {
@@ -468,8 +474,7 @@ impl<'a> Writer<'a> {
             }
         };
         self.unflushed = true;
-        let written = tokio::time::timeout(self.shared.times.write, self.tx.feed(frame)).await;
-        match self.in_time(written) {
+        match in_time(self.shared.times.write, self.tx.feed(frame)).await {
             Err(End::Link(error)) if error.kind() == TransportKind::TooLarge => {
                 tracing::error!(resource = %message.route.resource, error = %error, "a message cannot be sent");
                 Ok(())
@@ -483,11 +488,19 @@ impl<'a> Writer<'a> {
             return Ok(());
         }
         self.pushes.spend();
-        let flushed = tokio::time::timeout(self.shared.times.write, self.tx.flush()).await;
-        self.in_time(flushed)
+        in_time(self.shared.times.write, self.tx.flush()).await
     }
+}
 
-    fn in_time(&self, done: Result<Result<(), TransportError>, Elapsed>) -> Result<(), End> {
-        done.map_err(|_| End::Stuck(self.shared.times.write))?.map_err(End::Link)
-    }
+/// What the link does, which is done at once unless the edge does not read.
+async fn in_time(
+    limit: Duration,
+    doing: impl Future<Output = Result<(), TransportError>>,
+) -> Result<(), End> {
+    let mut doing = std::pin::pin!(doing);
+    let done = match doing.as_mut().now_or_never() {
+        Some(done) => done,
+        None => tokio::time::timeout(limit, doing).await.map_err(|_| End::Stuck(limit))?,
+    };
+    done.map_err(End::Link)
 }

@@ -28,8 +28,7 @@ pub(super) async fn reconcile(desk: &Desk, at: &Place) -> Result<(), Refusal> {
     }
     let uid = text(&deployment, "/metadata/uid");
     let sets = desk.list("apps", "replicasets", &at.0);
-    let mine =
-        sets.into_iter().filter(|set| controller(set).is_some_and(|owner| text(owner, "/uid") == uid));
+    let mine = sets.into_iter().filter(|set| controller(set).is_some_and(|owner| text(owner, "/uid") == uid));
     let (new, old): (Vec<_>, Vec<_>) = mine.partition(|set| same_template(set, &deployment));
     let paused = deployment.pointer("/spec/paused") == Some(&Value::Bool(true));
     let mut new = new.into_iter().next();
@@ -108,7 +107,12 @@ async fn make(
 }
 
 /// A template that comes back (an undo) gets the newest revision.
-async fn raise_revision(desk: &Desk, kind: &Kind, new: &mut Arc<Value>, old: &[Arc<Value>]) -> Result<(), Refusal> {
+async fn raise_revision(
+    desk: &Desk,
+    kind: &Kind,
+    new: &mut Arc<Value>,
+    old: &[Arc<Value>],
+) -> Result<(), Refusal> {
     let newest = old.iter().map(|set| revision(set)).max().unwrap_or(0);
     if revision(new) > newest {
         return Ok(());
@@ -190,7 +194,13 @@ async fn roll(
     Ok(())
 }
 
-async fn scale(desk: &Desk, kind: &Kind, deployment: &Value, set: &Arc<Value>, to: i64) -> Result<Arc<Value>, Refusal> {
+async fn scale(
+    desk: &Desk,
+    kind: &Kind,
+    deployment: &Value,
+    set: &Arc<Value>,
+    to: i64,
+) -> Result<Arc<Value>, Refusal> {
     let from = integer(set, "/spec/replicas");
     if from == to {
         return Ok(set.clone());

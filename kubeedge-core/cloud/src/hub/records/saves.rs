@@ -4,12 +4,13 @@
 
 use std::{
     borrow::Borrow,
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     hash::{Hash, Hasher},
     sync::Arc,
     time::Duration,
 };
 
+use foldhash::HashMap;
 use kubeedge_core::name::ResourceVersion;
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
