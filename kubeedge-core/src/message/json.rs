@@ -144,7 +144,7 @@ impl<'a> Fields<'a> {
 
 /// Whether a byte of a text stands for itself in JSON as Go writes it.
 fn is_plain(byte: u8) -> bool {
-    (byte >= b' ') & (byte <= b'~') & !matches!(byte, b'"' | b'\\' | b'<' | b'>' | b'&')
+    (b' '..=b'~').contains(&byte) & !matches!(byte, b'"' | b'\\' | b'<' | b'>' | b'&')
 }
 
 fn write_header(header: &Header, out: &mut Vec<u8>) {
