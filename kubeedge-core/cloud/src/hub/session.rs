@@ -38,8 +38,8 @@ const READS: usize = 64;
 /// Messages written in a row before confirmations and clocks are looked at.
 const WRITES: usize = 64;
 
-/// How often a busy session pushes out what it has written: what becomes ready meanwhile goes out together, for a small part
-/// of the cost. A session that rested pushes out each of the next few at once.
+/// How often a session with objects on their way pushes out what it has written: what becomes ready meanwhile goes out
+/// together, for a small part of the cost. A session that rested pushes out each of the next few at once.
 const PUSHES_PER_SECOND: u32 = 100;
 const PUSHES_AT_ONCE: u32 = 16;
 /// client-go's second limit beside the growing pause: ten requeues a second, a hundred at once.
@@ -337,9 +337,11 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// When the next push may be; `None` for now.
+    /// When the next push may be; `None` for now. Nobody who asks one thing after the other is held up: where nothing is on
+    /// its way, nothing is worth waiting for.
     fn rests_until(&self) -> Option<Instant> {
-        Some(self.pushes.free_at()).filter(|free| *free > Instant::now())
+        let free = self.pushes.free_at();
+        (!self.flying.is_empty() && free > Instant::now()).then_some(free)
     }
 
     /// Writes what is due, and pushes it out together. Says whether there may be more.

@@ -1,6 +1,9 @@
 //! Links in memory: dialling hands both ends to the listener of the one endpoint there is.
 
-use std::sync::Mutex;
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -15,14 +18,17 @@ use tokio::sync::{mpsc, oneshot};
 
 type Frames = mpsc::Sender<Frame>;
 type Answer = oneshot::Sender<Result<(), String>>;
-type Knock = (Peer, Frames, mpsc::Receiver<Frame>, Answer);
+type Pushes = Arc<AtomicUsize>;
+type Knock = (Peer, Frames, mpsc::Receiver<Frame>, Pushes, Answer);
 
 #[derive(Debug, Default)]
 pub(crate) struct Network {
     door: Mutex<Option<mpsc::Sender<Knock>>>,
+    /// How often those who were let in were pushed what had been fed to their links.
+    pub(crate) pushes: Pushes,
 }
 
-struct Sink(Option<Frames>);
+struct Sink(Option<Frames>, Pushes);
 
 #[async_trait]
 impl FrameSink for Sink {
@@ -31,15 +37,22 @@ impl FrameSink for Sink {
         let sender = self.0.as_ref().ok_or_else(closed)?;
         sender.send(frame).await.map_err(|_| closed())
     }
+    async fn feed(&mut self, frame: Frame) -> Result<(), TransportError> {
+        self.send(frame).await
+    }
+    async fn flush(&mut self) -> Result<(), TransportError> {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
     async fn close(&mut self) -> Result<(), TransportError> {
         self.0 = None;
         Ok(())
     }
 }
 
-fn link(peer: Peer, tx: Frames, rx: mpsc::Receiver<Frame>) -> Link {
+fn link(peer: Peer, tx: Frames, rx: mpsc::Receiver<Frame>, pushes: Pushes) -> Link {
     let frames = futures::stream::unfold(rx, |mut rx| async move { Some((Ok(rx.recv().await?), rx)) });
-    Link { peer, tx: Box::new(Sink(Some(tx))), rx: frames.boxed() }
+    Link { peer, tx: Box::new(Sink(Some(tx), pushes)), rx: frames.boxed() }
 }
 
 struct Door(mpsc::Receiver<Knock>);
@@ -64,12 +77,12 @@ impl Incoming for Guest {
         &self.0.0
     }
     async fn accept(self: Box<Self>) -> Result<Link, TransportError> {
-        let (peer, tx, rx, answer) = self.0;
+        let (peer, tx, rx, pushes, answer) = self.0;
         let _ = answer.send(Ok(()));
-        Ok(link(peer, tx, rx))
+        Ok(link(peer, tx, rx, pushes))
     }
     async fn refuse(self: Box<Self>, why: String) {
-        let _ = self.0.3.send(Err(why));
+        let _ = self.0.4.send(Err(why));
     }
 }
 
@@ -87,9 +100,11 @@ impl Transport for Network {
         let ((to_cloud, from_edge), (to_edge, from_cloud)) = (mpsc::channel(16), mpsc::channel(16));
         let (answer, answered) = oneshot::channel();
         let peer = Peer { claims: who.claims.clone(), certificates: who.chain.clone(), ..Peer::default() };
-        door.send((peer, to_edge, from_edge, answer)).await.map_err(|_| unreachable())?;
+        door.send((peer, to_edge, from_edge, self.pushes.clone(), answer))
+            .await
+            .map_err(|_| unreachable())?;
         match answered.await {
-            Ok(Ok(())) => Ok(link(Peer::default(), to_cloud, from_cloud)),
+            Ok(Ok(())) => Ok(link(Peer::default(), to_cloud, from_cloud, Pushes::default())),
             Ok(Err(why)) => Err(Failure::new(TransportKind::Refused, "dialling").because(why)),
             Err(_) => Err(unreachable()),
         }

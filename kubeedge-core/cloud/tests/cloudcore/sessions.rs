@@ -1,6 +1,10 @@
 //! Sessions that come, go and are crowded: the last one of a node counts, and no object is lost.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 use kubeedge_core::{
     message::{Content, Message},
@@ -39,6 +43,24 @@ async fn a_pod_passes_thousands_of_twins_and_devices_that_wait() {
     }
     // What the link holds already, and what goes while the pod's record is made.
     assert!(before <= 300, "{before} frames went before the pod");
+    cloud.stop().await;
+}
+
+#[tokio::test]
+async fn while_an_edge_has_objects_to_confirm_what_goes_to_it_goes_in_few_pushes() {
+    let cloud = Cloud::start(settings()).await;
+    let mut edge = cloud.edge("edge-1").await;
+    cloud.cluster.create(PODS, pod("web", "edge-1"));
+    edge.expect_object("insert", "default/pod/web").await;
+    let pushes = || cloud.network.pushes.load(Ordering::Relaxed);
+    let (begun, before) = (Instant::now(), pushes());
+    for _ in 0..100 {
+        edge.ask("query", "kube-node-lease/lease/edge-1", Value::Null).await;
+    }
+    // The first few go at once, then a hundred a second.
+    let most = 20 + begun.elapsed().as_millis() as usize / 10;
+    let pushed = pushes() - before;
+    assert!(pushed <= most, "{pushed} pushes; {most} are allowed");
     cloud.stop().await;
 }
 

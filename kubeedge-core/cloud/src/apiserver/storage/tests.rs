@@ -110,3 +110,25 @@ async fn what_cannot_be_stored_fails_alone_and_with_it_what_was_built_on_it() {
     });
     assert_eq!(anew.await.unwrap().unwrap()["value"], "small");
 }
+
+#[tokio::test]
+async fn whoever_watches_a_quiet_kind_is_neither_woken_nor_outrun_by_others() {
+    let (gate, storage) = gated().await;
+    gate.open.add_permits(Semaphore::MAX_PERMITS / 2);
+    let quiet = storage.subscribe_to("", "secrets");
+    let busy = storage.subscribe_to("", "configmaps");
+    let first = key("first");
+    for round in 0..5000 {
+        storage.write(&first, |_| put(&round.to_string())).await.unwrap();
+    }
+    assert!(busy.has_changed().unwrap() && !quiet.has_changed().unwrap());
+    assert_eq!(storage.since_of("", "configmaps", 0, 10).unwrap_err(), TooOld);
+    let (changes, up_to) = storage.since_of("", "secrets", 0, 10).unwrap();
+    assert!(changes.is_empty());
+    assert_eq!(up_to, 5000, "nothing of it was missed up to here");
+    let secret = ObjectKey { plural: "secrets".to_owned(), ..first };
+    storage.write(&secret, |_| put("x")).await.unwrap();
+    let (changes, up_to) = storage.since_of("", "secrets", up_to, 10).unwrap();
+    assert_eq!((changes.len(), up_to), (1, 5001));
+    assert!(quiet.has_changed().unwrap());
+}
