@@ -13,6 +13,9 @@ use crate::{
     report::Flood,
 };
 
+/// The first round; ConfigMaps are made in round 0, and what changes nothing is told to nobody.
+const FIRST: u64 = 1;
+
 impl Run {
     pub(super) async fn flood(&mut self) -> anyhow::Result<()> {
         if self.plan().direction != Direction::Down {
@@ -41,7 +44,7 @@ impl Run {
         let all = u64::from(shared.plan.nodes) * MAPS as u64;
         let wanted = shared.stats.confirmed.get() + all;
         stream::iter(0..MAPS)
-            .for_each_concurrent(MAPS, |map| async move { drop(cluster.change(map, 0).await) })
+            .for_each_concurrent(MAPS, |map| async move { drop(cluster.change(map, FIRST).await) })
             .await;
         if self.until(wanted, &shared.stats.confirmed, "ConfigMaps confirmed").await.is_none() {
             self.report.fallen.push(format!("{all} ConfigMaps were not confirmed once"));
@@ -82,7 +85,7 @@ const ROUND: Duration = Duration::from_secs(10);
 async fn change(cluster: &Cluster, shared: &Shared) {
     let one = |map| async move {
         let Some(confirmations) = shared.stats.rounds.of(map) else { return };
-        for round in 1.. {
+        for round in FIRST + 1.. {
             confirmations.begin(shared.plan.nodes);
             if cluster.change(map, round).await.is_err() {
                 return;
