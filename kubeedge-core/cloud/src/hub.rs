@@ -8,7 +8,9 @@
 //! processing what it sends); the certificate must always name the node; a reconnecting node does not count twice
 //! against the limit; several objects may be on their way to one edge at once, each confirmed by itself; messages for
 //! a node that is away are not piled up: its records are made, and the reconciliation after its return sends the
-//! newest versions; what is on the [deny list](crate::denylist) is kept out and cut off. What goes to one edge goes in two lanes: pods and answers before devices, twins and what users send.
+//! newest versions; what is on the [deny list](crate::denylist) is kept out and cut off. What
+//! goes to one edge goes in two lanes: pods and answers before devices, twins and what users send; while it has objects to
+//! confirm, what becomes ready meanwhile goes out together.
 //!
 //! No object is lost: it is confirmed by the edge, or has a record that is older than it, which makes the reconciliation
 //! send it. The record comes before the first frame; what finds no room, or whose session ends before its record was made,
@@ -17,20 +19,18 @@
 mod admission;
 mod claims;
 mod delivery;
+mod entrance;
 mod pool;
 pub(crate) mod records;
 pub(crate) mod resync;
 mod rules;
 mod session;
+mod sessions;
 mod shares;
 mod upstream;
 
 use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -42,22 +42,21 @@ use kubeedge_core::{
     log::{Seldom, shown},
     message::{Content, Message, resource},
     name::{Group, ModuleName, NodeName, Operation},
-    transport::{Credentials, Endpoint, Incoming, Link, Listener, Transport},
+    transport::{Credentials, Endpoint, Link, Listener, Transport},
     wire::Codec,
 };
-use parking_lot::Mutex;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
 };
 
-pub(crate) use self::admission::{Guest, Refusal, certified, is_node_name};
+pub(crate) use self::admission::{Guest, certified, is_node_name};
 pub use self::claims::Instance;
-pub use self::{admission::NodeIdentity, shares::NodeLimits};
+pub use self::{admission::NodeIdentity, sessions::Sessions, shares::NodeLimits};
 use self::{
-    admission::identify,
     claims::Claims,
     delivery::{Delivery, Heads},
+    entrance::{Arrival, Entrance},
     records::Records,
     session::{End, Handle, Shared},
     shares::Shares,
@@ -114,59 +113,6 @@ impl Default for CloudHubSettings {
             times: HubTimes::default(),
             cluster_ca: Arc::from(""),
         }
-    }
-}
-
-/// The sessions there are. Cheap to clone.
-#[derive(Clone, Debug, Default)]
-pub struct Sessions(Arc<Mutex<HashMap<NodeName, Arc<Handle>>>>);
-
-impl Sessions {
-    /// How many nodes are connected.
-    pub fn count(&self) -> usize {
-        self.0.lock().len()
-    }
-
-    /// The nodes that are connected.
-    pub fn nodes(&self) -> Vec<NodeName> {
-        self.0.lock().keys().cloned().collect()
-    }
-
-    /// Whether a node is connected.
-    pub fn has(&self, node: &NodeName) -> bool {
-        self.0.lock().contains_key(node)
-    }
-
-    /// Whether one more session of this node fits.
-    fn fits(&self, node: &NodeName, limit: usize) -> bool {
-        let sessions = self.0.lock();
-        sessions.len() < limit || sessions.contains_key(node)
-    }
-
-    /// Whether a connection that came to the door later serves the node already.
-    fn is_overtaken(&self, node: &NodeName, generation: u64) -> bool {
-        self.0.lock().get(node).is_some_and(|handle| handle.generation > generation)
-    }
-
-    fn get(&self, node: &NodeName) -> Option<Arc<Handle>> {
-        self.0.lock().get(node).cloned()
-    }
-
-    /// Makes this the node's session and ends the one before.
-    fn enter(&self, node: &NodeName, handle: Arc<Handle>) {
-        if let Some(earlier) = self.0.lock().insert(node.clone(), handle) {
-            earlier.end("the node has connected anew");
-        }
-    }
-
-    /// Forgets a session unless a newer one stands in its place.
-    fn leave(&self, node: &NodeName, generation: u64) -> bool {
-        let mut sessions = self.0.lock();
-        let ours = sessions.get(node).is_some_and(|handle| handle.generation == generation);
-        if ours {
-            sessions.remove(node);
-        }
-        ours
     }
 }
 
@@ -263,8 +209,11 @@ impl Module for CloudHub {
     }
 }
 
-/// A node that was let in, its link, and its number among all that came to the doors.
-type Arrival = (Guest, Link, u64);
+/// Messages of the controllers that are handed to sessions in one go.
+const TOGETHER: usize = 512;
+
+/// How long confirmations may still be saved at the end.
+const SAVING: Duration = Duration::from_secs(2);
 
 /// A running hub: everything it has started ends with it.
 struct Work {
@@ -367,9 +316,7 @@ impl Work {
             }
         }
         self.doors.shutdown().await;
-        for handle in self.sessions.0.lock().values() {
-            handle.end("the cloud is shutting down");
-        }
+        self.sessions.end("the cloud is shutting down");
         while let Some(ended) = self.served.join_next().await {
             self.ended(ended);
         }
@@ -446,9 +393,7 @@ impl Work {
             Err(error) => {
                 tracing::error!(error = %error, "a session failed");
                 // Its handle is found by nobody being behind it any more.
-                let dead = |handle: &Arc<Handle>| Arc::strong_count(handle) == 1;
-                let dead: Vec<_> = self.sessions.0.lock().extract_if(|_, handle| dead(handle)).collect();
-                dead.iter().for_each(|(_, handle)| self.inherit(handle));
+                self.sessions.take_dead().iter().for_each(|handle| self.inherit(handle));
             }
         }
     }
@@ -532,76 +477,4 @@ pub(crate) fn module_of(node: &NodeName, message: Message) -> Option<(ModuleName
 pub(crate) fn travels(node: &NodeName, message: Message) {
     let _ = rules::is_node_gone(&message);
     drop(Delivery::of(node, message, &mut Heads::default(), |_| None));
-}
-
-/// Lets peers in at one door.
-struct Entrance {
-    identity: NodeIdentity,
-    limit: usize,
-    sessions: Sessions,
-    denied: Denylist,
-    arrivals: mpsc::Sender<Arrival>,
-    came: Arc<AtomicU64>,
-    /// Lines about those who are not let in.
-    refusals: Seldom,
-}
-
-/// Messages of the controllers that are handed to sessions in one go.
-const TOGETHER: usize = 512;
-
-/// How long confirmations may still be saved at the end.
-const SAVING: Duration = Duration::from_secs(2);
-
-/// Peers that may be in the middle of being let in, per door.
-const ENTERING: usize = 256;
-
-impl Entrance {
-    async fn watch(self, mut listener: Box<dyn Listener>) -> BoxError {
-        let mut entering = JoinSet::new();
-        let entrance = Arc::new(self);
-        loop {
-            tokio::select! {
-                incoming = listener.next(), if entering.len() < ENTERING => match incoming {
-                    Ok(incoming) => {
-                        let number = entrance.came.fetch_add(1, Ordering::Relaxed);
-                        entering.spawn(entrance.clone().admit(incoming, number));
-                    }
-                    Err(error) => return error.into(),
-                },
-                Some(_) = entering.join_next() => {}
-            }
-        }
-    }
-
-    async fn admit(self: Arc<Self>, incoming: Box<dyn Incoming>, number: u64) {
-        let admitted = identify(incoming.peer(), self.identity, &self.denied).and_then(|guest| {
-            if self.sessions.fits(&guest.node, self.limit) {
-                Ok(guest)
-            } else {
-                Err(Refusal::NoRoom(self.limit))
-            }
-        });
-        let guest = match admitted {
-            Ok(guest) => guest,
-            Err(refusal) => {
-                let address = incoming.peer().address;
-                let peer = address.map(|address| address.ip().to_string()).unwrap_or_default();
-                if let Some(unsaid) = self.refusals.line(&peer) {
-                    let node = shown(incoming.peer().claim("node_id").unwrap_or_default()).to_string();
-                    tracing::warn!(peer = ?address, node, why = %shown(&refusal.to_string()), unsaid, "refused a peer");
-                }
-                let refuse = incoming.refuse(refusal.to_string());
-                let _ = tokio::time::timeout(Duration::from_secs(10), refuse).await;
-                return;
-            }
-        };
-        match tokio::time::timeout(Duration::from_secs(30), incoming.accept()).await {
-            // The hub is gone when nobody takes it.
-            Ok(Ok(link)) => drop(self.arrivals.send((guest, link, number)).await),
-            Ok(Err(error)) => {
-                tracing::warn!(node = %guest.node, error = %error, "a node did not finish to connect")
-            }
-            Err(_) => tracing::warn!(node = %guest.node, "a node did not finish to connect in time"),
-        }
-    }
 }

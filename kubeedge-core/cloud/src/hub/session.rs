@@ -1,51 +1,36 @@
 //! One edge's session: a reader and a writer over one link, and the watchdog.
 
+mod writer;
+
 use std::{
-    collections::BTreeMap,
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 
-use foldhash::{HashMap, HashMapExt};
-use futures::{
-    FutureExt, StreamExt,
-    future::BoxFuture,
-    stream::{BoxStream, FuturesUnordered},
-};
+use futures::{FutureExt, StreamExt, stream::BoxStream};
 use kubeedge_core::{
     bus::Bus,
     log::{Seldom, shown},
     message::{Content, Message},
     name::{Group, ModuleName, NodeName, Operation},
-    rate::Rate,
-    transport::{Frame, FrameSink, Link, TransportError, TransportKind},
+    transport::{Frame, Link, TransportError},
     wire::{Codec, CodecError},
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::writer::Writer;
 use super::{
     HubTimes,
     delivery::{Delivery, Heads},
-    pool::{Flight, Key, Next, Pool, Put},
-    records::{Confirmed, Known, Records},
+    pool::{Pool, Put},
+    records::{Known, Records},
     shares::{InWork, NodeLimits, Shares},
     upstream::{self, Upstream},
 };
 
 /// Messages read in a row before answers and clocks are looked at.
 const READS: usize = 64;
-/// Messages written in a row before confirmations and clocks are looked at.
-const WRITES: usize = 64;
-
-/// How often a session with objects on their way pushes out what it has written: what becomes ready meanwhile goes out
-/// together, for a small part of the cost. A session that rested pushes out each of the next few at once.
-const PUSHES_PER_SECOND: u32 = 100;
-const PUSHES_AT_ONCE: u32 = 16;
-/// client-go's second limit beside the growing pause: ten requeues a second, a hundred at once.
-const REQUEUES_PER_SECOND: u32 = 10;
-const REQUEUES_AT_ONCE: u32 = 100;
-
 const CROWDED: &str = "too much waits for the edge";
 
 /// Why a session ended.
@@ -272,237 +257,4 @@ pub(super) fn deliver(
         return Err(CROWDED);
     }
     Ok(())
-}
-
-/// What the writer waits for beside the link: a record that is made, or not.
-type Recorded = (Flight, bool);
-
-struct Writer<'a> {
-    pool: &'a Pool,
-    shared: &'a Shared,
-    tx: &'a mut dyn FrameSink,
-    /// Written, not confirmed: how often, and when next.
-    flying: HashMap<Key, (Flight, u32, Instant)>,
-    /// Failed, to be queued again at a time.
-    resting: BTreeMap<(Instant, u64), Key>,
-    rested: u64,
-    jobs: FuturesUnordered<BoxFuture<'a, Recorded>>,
-    requeues: Rate,
-    pushes: Rate,
-    /// When the present round of writing began.
-    now: Instant,
-    /// Whether something was written and not pushed out yet.
-    unflushed: bool,
-}
-
-impl<'a> Writer<'a> {
-    fn new(pool: &'a Pool, shared: &'a Shared, tx: &'a mut dyn FrameSink) -> Self {
-        let (flying, resting) = (HashMap::new(), BTreeMap::new());
-        Self {
-            pool,
-            shared,
-            tx,
-            flying,
-            resting,
-            rested: 0,
-            jobs: FuturesUnordered::new(),
-            requeues: Rate::new(REQUEUES_PER_SECOND, REQUEUES_AT_ONCE),
-            pushes: Rate::new(PUSHES_PER_SECOND, PUSHES_AT_ONCE),
-            now: Instant::now(),
-            unflushed: false,
-        }
-    }
-
-    async fn run(mut self) -> End {
-        let mut more = true;
-        loop {
-            if more || self.rests_until().is_none() {
-                more = match self.write_and_push().await {
-                    Ok(more) => more,
-                    Err(end) => return end,
-                };
-            }
-            let rest = self.rests_until().filter(|_| !more);
-            let next = rest.unwrap_or_else(|| self.next_deadline());
-            tokio::select! {
-                // In this order: jobs that are done are seen however much there is to write.
-                biased;
-                Some(done) = self.jobs.next() => {
-                    if let Err(end) = self.job_done(done).await { return end }
-                }
-                () = std::future::ready(()), if more => {}
-                () = self.pool.changed(), if rest.is_none() => {}
-                () = tokio::time::sleep_until(next) => {}
-            }
-        }
-    }
-
-    /// When the next push may be; `None` for now. Nobody who asks one thing after the other is held up: where nothing is on
-    /// its way, nothing is worth waiting for.
-    fn rests_until(&self) -> Option<Instant> {
-        let free = self.pushes.free_at();
-        (!self.flying.is_empty() && free > Instant::now()).then_some(free)
-    }
-
-    /// Writes what is due, and pushes it out together. Says whether there may be more.
-    async fn write_and_push(&mut self) -> Result<bool, End> {
-        let more = self.write_what_is_due().await?;
-        self.flush().await?;
-        Ok(more)
-    }
-
-    /// Says whether there may be more to write.
-    async fn write_what_is_due(&mut self) -> Result<bool, End> {
-        self.now = Instant::now();
-        self.resend().await?;
-        while self.resting.first_key_value().is_some_and(|((at, _), _)| *at <= self.now) {
-            if let Some((_, key)) = self.resting.pop_first() {
-                self.pool.requeue(&key);
-            }
-        }
-        for _ in 0..WRITES {
-            self.confirm_acked();
-            match self.pool.next(self.flying.len() + self.jobs.len(), self.shared.window) {
-                None => return Ok(false),
-                Some(Next::Plain(message)) => self.write(&message).await?,
-                Some(Next::Object(flight)) if flight.waits_for_record() => self.record(flight),
-                Some(Next::Object(flight)) => self.launch(flight).await?,
-            }
-        }
-        Ok(true)
-    }
-
-    fn confirm_acked(&mut self) {
-        while let Some(key) = self.pool.next_acked() {
-            if let Some((flight, ..)) = self.flying.remove(&key) {
-                self.confirm(&flight);
-                self.pool.landed(&flight);
-            }
-        }
-    }
-
-    /// Makes the record of an object, or takes back what it says; the object goes when that is done.
-    fn record(&mut self, flight: Flight) {
-        let records = &self.shared.records;
-        self.jobs.push(
-            async move {
-                if flight.withdraws {
-                    records.withdraw(&flight.record).await;
-                    return (flight, true);
-                }
-                let made = records.ensure(&flight.record).await;
-                if let Err(status) = &made {
-                    tracing::warn!(record = %flight.record.name, error = %status, "cannot make a sync record");
-                }
-                (flight, made.is_ok())
-            }
-            .boxed(),
-        );
-    }
-
-    async fn job_done(&mut self, (flight, made): Recorded) -> Result<(), End> {
-        self.now = Instant::now();
-        if !made {
-            self.rest(&flight);
-            return Ok(());
-        }
-        self.pool.record_made(&flight.key);
-        self.launch(flight).await
-    }
-
-    async fn launch(&mut self, flight: Flight) -> Result<(), End> {
-        self.write(&flight.message).await?;
-        let next = self.now + self.shared.times.resend;
-        self.flying.insert(flight.key.clone(), (flight, 1, next));
-        Ok(())
-    }
-
-    /// Writes again what was not confirmed in time; after the last time the object rests and others go first.
-    async fn resend(&mut self) -> Result<(), End> {
-        let now = self.now;
-        let due: Vec<Key> =
-            self.flying.iter().filter(|(_, (.., at))| *at <= now).map(|(key, _)| key.clone()).collect();
-        for key in due {
-            let Some((flight, sent, _)) = self.flying.remove(&key) else { continue };
-            if self.pool.superseded(&flight) {
-                self.pool.failed(&flight);
-                self.pool.requeue(&key);
-            } else if sent >= self.shared.times.sends {
-                tracing::warn!(record = %flight.record.name, sent, "not confirmed by the edge, trying again later");
-                self.rest(&flight);
-            } else {
-                self.write(&flight.message).await?;
-                self.flying.insert(key, (flight, sent + 1, now + self.shared.times.resend));
-            }
-        }
-        Ok(())
-    }
-
-    /// The confirmation becomes the record's version; a deleted object's record goes, unless the object comes back.
-    fn confirm(&self, flight: &Flight) {
-        let route = &flight.message.route;
-        let confirmed = match &flight.message.header.resource_version {
-            _ if route.group == Group::TWIN => return,
-            _ if route.operation == Operation::DELETE && self.pool.superseded(flight) => return,
-            _ if route.operation == Operation::DELETE => Confirmed::Gone,
-            Some(version) => Confirmed::At(version.clone()),
-            None => return,
-        };
-        self.shared.records.confirm(&flight.record, confirmed);
-    }
-
-    fn rest(&mut self, flight: &Flight) {
-        let failures = self.pool.failed(flight);
-        let doubled = Duration::from_millis(5).saturating_mul(1 << failures.min(18));
-        let at = (Instant::now() + doubled.min(Duration::from_secs(1000))).max(self.requeues.free_at());
-        self.requeues.spend();
-        self.rested += 1;
-        self.resting.insert((at, self.rested), flight.key.clone());
-    }
-
-    fn next_deadline(&self) -> Instant {
-        let flying = self.flying.values().map(|(.., at)| *at).min();
-        let resting = self.resting.keys().next().map(|(at, _)| *at);
-        let idle = Instant::now() + Duration::from_secs(3600);
-        flying.into_iter().chain(resting).min().unwrap_or(idle)
-    }
-
-    async fn write(&mut self, message: &Message) -> Result<(), End> {
-        let frame = match self.shared.codec.encode(message) {
-            Ok(frame) => frame,
-            Err(error) => {
-                tracing::error!(resource = %message.route.resource, error = %error, "a message cannot be sent");
-                return Ok(());
-            }
-        };
-        self.unflushed = true;
-        match in_time(self.shared.times.write, self.tx.feed(frame)).await {
-            Err(End::Link(error)) if error.kind() == TransportKind::TooLarge => {
-                tracing::error!(resource = %message.route.resource, error = %error, "a message cannot be sent");
-                Ok(())
-            }
-            written => written,
-        }
-    }
-
-    async fn flush(&mut self) -> Result<(), End> {
-        if !std::mem::take(&mut self.unflushed) {
-            return Ok(());
-        }
-        self.pushes.spend();
-        in_time(self.shared.times.write, self.tx.flush()).await
-    }
-}
-
-/// What the link does, which is done at once unless the edge does not read.
-async fn in_time(
-    limit: Duration,
-    doing: impl Future<Output = Result<(), TransportError>>,
-) -> Result<(), End> {
-    let mut doing = std::pin::pin!(doing);
-    let done = match doing.as_mut().now_or_never() {
-        Some(done) => done,
-        None => tokio::time::timeout(limit, doing).await.map_err(|_| End::Stuck(limit))?,
-    };
-    done.map_err(End::Link)
 }
