@@ -1,6 +1,8 @@
 //! Fields of an object of a built-in kind that Kubernetes does not know, or knows as something else: found by a round
 //! trip through its types. Unknown ones are left out, as Kubernetes does; quantities given as numbers become text.
 
+use std::fmt;
+
 use k8s_openapi::api::{
     apps::v1::{Deployment, ReplicaSet},
     batch::v1::Job,
@@ -34,9 +36,7 @@ pub(crate) fn prune(kind: &Kind, object: &mut Value) -> Result<Vec<String>, Stri
         _ => return Ok(Vec::new()),
     };
     let mut out = Vec::new();
-    if !is_known(object, &known) {
-        missing(object, &known, "", &mut out);
-    }
+    missing(object, &known, &Path::Root, &mut out);
     Ok(out)
 }
 
@@ -47,22 +47,6 @@ fn through<T: DeserializeOwned + Serialize>(object: &Value) -> Result<Value, Str
             .map_err(|error| format!("{}: {}", error.path(), error.inner()))
     })?;
     serde_json::to_value(typed).map_err(|error| error.to_string())
-}
-
-/// Whether nothing of an object is [`missing`].
-fn is_known(object: &Value, known: &Value) -> bool {
-    match (object, known) {
-        (Value::Object(fields), Value::Object(known)) => {
-            fields.iter().all(|(key, value)| match known.get(key) {
-                Some(known) => is_known(value, known),
-                None => is_nothing(value),
-            })
-        }
-        (Value::Array(items), Value::Array(known)) => {
-            items.iter().zip(known).all(|(item, known)| is_known(item, known))
-        }
-        _ => true,
-    }
 }
 
 /// Maps of quantities, and fields that are one.
@@ -94,10 +78,28 @@ fn number_to_text(value: &mut Value) {
     }
 }
 
-fn missing(object: &mut Value, known: &Value, path: &str, out: &mut Vec<String>) {
+/// Where a value stands; written out only where somebody is told.
+enum Path<'a> {
+    Root,
+    Field(&'a Path<'a>, &'a str),
+    Item(&'a Path<'a>, usize),
+}
+
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Root => Ok(()),
+            Self::Field(Path::Root, name) => f.write_str(name),
+            Self::Field(around, name) => write!(f, "{around}.{name}"),
+            Self::Item(list, at) => write!(f, "{list}[{at}]"),
+        }
+    }
+}
+
+fn missing(object: &mut Value, known: &Value, path: &Path<'_>, out: &mut Vec<String>) {
     match (object, known) {
         (Value::Object(fields), Value::Object(known)) => fields.retain(|key, value| {
-            let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+            let path = Path::Field(path, key);
             match known.get(key) {
                 Some(known) => {
                     missing(value, known, &path, out);
@@ -106,14 +108,14 @@ fn missing(object: &mut Value, known: &Value, path: &str, out: &mut Vec<String>)
                 // What says nothing is left out by the types too.
                 None if is_nothing(value) => true,
                 None => {
-                    out.push(path);
+                    out.push(path.to_string());
                     false
                 }
             }
         }),
         (Value::Array(items), Value::Array(known)) => {
             for (at, (item, known)) in items.iter_mut().zip(known).enumerate() {
-                missing(item, known, &format!("{path}[{at}]"), out);
+                missing(item, known, &Path::Item(path, at), out);
             }
         }
         _ => {}

@@ -25,7 +25,7 @@ use super::{
 };
 
 /// What a path is about.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Target {
     kind: Kind,
     namespace: String,
@@ -35,7 +35,12 @@ struct Target {
 
 impl Target {
     fn subject(&self) -> Subject<'_> {
-        Subject { group: &self.kind.group, plural: &self.kind.plural, name: &self.name }
+        self.subject_of(&self.name)
+    }
+
+    /// Another object of the kind.
+    fn subject_of<'a>(&'a self, name: &'a str) -> Subject<'a> {
+        Subject { group: &self.kind.group, plural: &self.kind.plural, name }
     }
 }
 

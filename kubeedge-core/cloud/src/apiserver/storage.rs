@@ -31,6 +31,7 @@ use crate::cluster;
 const OBJECTS: Bucket = Bucket("apiserver");
 /// Where the last resourceVersion is kept.
 const COUNTER: Bucket = Bucket("apiserver-version");
+
 /// Which object: group, plural, namespace (empty for none) and name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ObjectKey {

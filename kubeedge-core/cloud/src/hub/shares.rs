@@ -98,7 +98,7 @@ impl<'a> InWork<'a> {
 
     /// When its next message may be read; `None` for now.
     pub(super) fn rests_until(&self) -> Option<Instant> {
-        Some(self.rate.free_at()).filter(|free| *free > Instant::now())
+        self.rate.rests_until()
     }
 
     /// Whether the node may be read now.

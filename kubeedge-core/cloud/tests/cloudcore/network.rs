@@ -37,9 +37,6 @@ impl FrameSink for Sink {
         let sender = self.0.as_ref().ok_or_else(closed)?;
         sender.send(frame).await.map_err(|_| closed())
     }
-    async fn feed(&mut self, frame: Frame) -> Result<(), TransportError> {
-        self.send(frame).await
-    }
     async fn flush(&mut self) -> Result<(), TransportError> {
         self.1.fetch_add(1, Ordering::Relaxed);
         Ok(())

@@ -23,7 +23,7 @@ impl Server {
         // Edges register their nodes each time they connect: what is there already is not looked at any further.
         let key = target.kind.key(&target.namespace, text(&object, "/metadata/name"));
         if self.storage.get(&key).is_some() {
-            return Err(Refusal::exists(&Target { name: key.name, ..target.clone() }.subject()));
+            return Err(Refusal::exists(&target.subject_of(&key.name)));
         }
         apply::track(&target.kind, None, &mut object, &call.manager(), "Update", "");
         self.make(call, target, object).await

@@ -133,6 +133,13 @@ impl Inner {
         }
     }
 
+    /// Ends a record's rest before its time; the next one is as long.
+    fn cut_rest(&mut self, record: &Arc<Record>) {
+        if let Some((_, rest)) = self.rest_of(record) {
+            self.end_rest(record, rest);
+        }
+    }
+
     fn end_rest(&mut self, record: &Arc<Record>, next: Duration) {
         let Some(entry) = self.entries.get_mut(record.name.as_str()) else { return };
         entry.doing = None;
@@ -177,8 +184,8 @@ impl Saves {
             return false;
         }
         // While the record is there, the edge is told again and again that the object is gone.
-        if gone && let Some((_, rest)) = inner.rest_of(record) {
-            inner.end_rest(record, rest);
+        if gone {
+            inner.cut_rest(record);
         }
         if inner.line.len() > before {
             self.wake.notify_one();
@@ -194,21 +201,14 @@ impl Saves {
         if !gives_way && !inner.put(record, correction) {
             return false;
         }
-        if let Some((_, rest)) = inner.rest_of(record) {
-            inner.end_rest(record, rest);
-        }
+        inner.cut_rest(record);
         self.wake.notify_one();
         !gives_way
     }
 
     /// Saves what waits of this record without a rest; completes when nothing waits and nothing is being saved of it.
     pub(super) async fn at_once(&self, record: &Arc<Record>) {
-        {
-            let mut inner = self.inner.lock();
-            if let Some((_, rest)) = inner.rest_of(record) {
-                inner.end_rest(record, rest);
-            }
-        }
+        self.inner.lock().cut_rest(record);
         self.wake.notify_one();
         self.until(|inner| !inner.is_busy(record)).await;
     }

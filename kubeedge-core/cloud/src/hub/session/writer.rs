@@ -97,8 +97,7 @@ impl<'a> Writer<'a> {
     /// When the next push may be; `None` for now. Nobody who asks one thing after the other is held up: where nothing is on
     /// its way, nothing is worth waiting for.
     fn rests_until(&self) -> Option<Instant> {
-        let free = self.pushes.free_at();
-        (!self.flying.is_empty() && free > Instant::now()).then_some(free)
+        self.pushes.rests_until().filter(|_| !self.flying.is_empty())
     }
 
     /// Writes what is due, and pushes it out together. Says whether there may be more.
