@@ -168,10 +168,14 @@ fn settings(hub: &CloudHub) -> Result<CloudCoreSettings, PlanError> {
         PlanError::new("modules.cloudHub.https", what)
     })?;
     let names = hub.advertise_address.iter().chain(&hub.dns_names).filter(|name| !name.is_empty());
+    let nodes = count(hub.node_limit);
+    let requests = EdgeControllerSettings::requests_of(nodes);
     Ok(CloudCoreSettings {
         listen: endpoint(&hub.websocket.address, hub.websocket.port),
         hub: CloudHubSettings {
-            node_limit: count(hub.node_limit),
+            node_limit: nodes,
+            // As many wait as are worked on, so that there is always a next one.
+            in_work: 2 * requests,
             times: HubTimes {
                 keepalive: seconds(hub.keepalive_interval),
                 write: seconds(hub.write_timeout),
@@ -189,6 +193,7 @@ fn settings(hub: &CloudHub) -> Result<CloudCoreSettings, PlanError> {
         },
         objects: EdgeControllerSettings {
             address: hub.advertise_address.first().cloned().unwrap_or_default(),
+            requests,
             ..EdgeControllerSettings::default()
         },
         ..CloudCoreSettings::default()

@@ -42,9 +42,6 @@ use crate::{
 /// The label of edge nodes; its value is empty.
 pub const EDGE_NODE_LABEL: &str = "node-role.kubernetes.io/edge";
 
-/// How many requests of edges are worked on at a time.
-const CONCURRENT: usize = 256;
-
 /// How the controller works.
 #[derive(Clone, Debug)]
 pub struct EdgeControllerSettings {
@@ -53,11 +50,22 @@ pub struct EdgeControllerSettings {
     /// Whether a node gets only the ConfigMaps and Secrets its pods refer to, and tokens only for its pods, as the
     /// node authorizer of Kubernetes has it. Off is Go's way: every node may ask for everything.
     pub restrict_nodes: bool,
+    /// How many requests of edges are worked on at a time, each a request to the API server; at least 1. See
+    /// [`EdgeControllerSettings::requests_of`].
+    pub requests: usize,
+}
+
+impl EdgeControllerSettings {
+    /// How many requests of so many nodes are worked on at a time: what Kubernetes' API server takes by default, and
+    /// more where there are many nodes, as all of them may return at once. Go's cloudcore has more workers than nodes.
+    pub fn requests_of(nodes: usize) -> usize {
+        (256 + nodes / 50).min(1024)
+    }
 }
 
 impl Default for EdgeControllerSettings {
     fn default() -> Self {
-        Self { address: String::new(), restrict_nodes: true }
+        Self { address: String::new(), restrict_nodes: true, requests: Self::requests_of(500) }
     }
 }
 
@@ -129,17 +137,17 @@ impl Module for EdgeController {
         tokio::select! {
             () = ctx.shutdown.requested() => Ok(()),
             result = downstream.run() => Ok(result?),
-            () = serve(upstream, &mut ctx.inbox, &ctx.bus) => Ok(()),
+            () = serve(upstream, self.settings.requests.max(1), &mut ctx.inbox, &ctx.bus) => Ok(()),
         }
     }
 }
 
-/// Works on the requests of edges, many at a time.
-async fn serve(upstream: Arc<Upstream>, inbox: &mut Inbox, bus: &Bus) {
+/// Works on the requests of edges, so many at a time.
+async fn serve(upstream: Arc<Upstream>, most: usize, inbox: &mut Inbox, bus: &Bus) {
     let mut working = JoinSet::new();
     loop {
         tokio::select! {
-            envelope = inbox.next(), if working.len() < CONCURRENT => {
+            envelope = inbox.next(), if working.len() < most => {
                 let Some(envelope) = envelope else { return };
                 working.spawn(work(upstream.clone(), envelope, bus.clone()));
             }

@@ -14,12 +14,9 @@ mod nodes;
 mod replicaset;
 mod scheduler;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use futures::{StreamExt, future, stream};
 use kubeedge_core::kernel::Shutdown;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -46,13 +43,15 @@ const EVERYTHING: Duration = Duration::from_secs(300);
 const RETRY: Duration = Duration::from_millis(200);
 /// How many changes are taken at once.
 const CHUNK: usize = 256;
+/// How many nodes are worked on at once.
+const NODES_AT_ONCE: usize = 64;
 
 /// Namespace and name.
 type Place = (String, String);
 
 /// Runs all controllers until shutdown.
 pub async fn run(cluster: EmbeddedCluster, shutdown: Shutdown) {
-    let desk = Desk { server: cluster.server, heard: Mutex::default() };
+    let desk = Desk { server: cluster.server, nodes: Mutex::default() };
     let mut newest = desk.server.storage.subscribe();
     let mut version = desk.server.storage.version();
     let mut dirty = Dirty::default();
@@ -64,7 +63,7 @@ pub async fn run(cluster: EmbeddedCluster, shutdown: Shutdown) {
                 if let Some(last) = changes.last() {
                     version = last.version;
                 }
-                changes.iter().for_each(|change| dirty.note(change));
+                changes.iter().for_each(|change| desk.note(change, &mut dirty));
                 if changes.len() == CHUNK {
                     continue;
                 }
@@ -126,7 +125,6 @@ struct Dirty {
     namespaces: BTreeSet<String>,
     nodes: BTreeSet<String>,
     pods: bool,
-    all_nodes: bool,
     owners: bool,
     expiry: bool,
 }
@@ -147,7 +145,7 @@ impl Dirty {
             && self.replica_sets.is_empty()
             && self.namespaces.is_empty()
             && self.nodes.is_empty()
-            && !(self.pods || self.all_nodes || self.owners || self.expiry)
+            && !(self.pods || self.owners || self.expiry)
     }
 
     fn note(&mut self, change: &Change) {
@@ -169,7 +167,6 @@ impl Dirty {
                 self.pods = true;
             }
             ("", "namespaces") => drop(self.namespaces.insert(here.1.clone())),
-            ("coordination.k8s.io", "leases") => drop(self.nodes.insert(here.1.clone())),
             _ => {}
         }
         let deleting = object.pointer("/metadata/deletionTimestamp").is_some();
@@ -186,31 +183,37 @@ impl Dirty {
 #[derive(Debug)]
 struct Desk {
     server: Arc<Server>,
-    /// Of each node, the state of its lease and since when it is so.
-    heard: Mutex<BTreeMap<String, (String, Instant)>>,
+    nodes: Mutex<nodes::Ledger>,
 }
 
 impl Desk {
+    fn note(&self, change: &Change, dirty: &mut Dirty) {
+        self.nodes.lock().note(change);
+        dirty.note(change);
+    }
+
     fn everything(&self) -> Dirty {
         let places = |group: &str, plural: &str| {
             self.list(group, plural, "").iter().map(|object| place(object)).collect()
         };
         let namespaces = self.names("namespaces");
+        let nodes = self.list("", "nodes", "");
+        self.nodes.lock().take_stock(&nodes, &self.list(nodes::LEASES.0, nodes::LEASES.1, nodes::LEASES.2));
         Dirty {
             deployments: places("apps", "deployments"),
             replica_sets: places("apps", "replicasets"),
             namespaces,
-            nodes: BTreeSet::new(),
+            nodes: nodes.iter().map(|node| place(node).1).collect(),
             pods: true,
-            all_nodes: true,
             owners: true,
             expiry: true,
         }
     }
 
-    /// Adds what time alone may change: nodes, and what is not yet as it is wished.
+    /// Adds what time alone may change: nodes that are not heard of or drive pods out, and what is not yet as it is wished.
     fn unfinished(&self, dirty: &mut Dirty) {
-        (dirty.all_nodes, dirty.pods) = (true, true);
+        dirty.pods = true;
+        dirty.nodes.extend(self.nodes.lock().unfinished());
         let waiting = |plural: &str, counts: &str| -> Vec<Place> {
             let all = self.list("apps", plural, "");
             let unfinished = all.iter().filter(|object| {
@@ -241,12 +244,14 @@ impl Desk {
                 again.replica_sets.insert(at);
             }
         }
-        let nodes = if dirty.all_nodes { self.names("nodes") } else { dirty.nodes };
-        for name in nodes {
-            if told("node", &(String::new(), name.clone()), nodes::reconcile(self, &name).await) {
-                again.nodes.insert(name);
-            }
-        }
+        // Many may be lost at once, and each waits for what is written of it.
+        let nodes = stream::iter(dirty.nodes).map(|name| async move {
+            let done = nodes::reconcile(self, &name).await;
+            told("node", &(String::new(), name.clone()), done).then_some(name)
+        });
+        again.nodes.extend(
+            nodes.buffer_unordered(NODES_AT_ONCE).filter_map(future::ready).collect::<Vec<_>>().await,
+        );
         if dirty.pods {
             again.pods = told("scheduler", &Place::default(), scheduler::reconcile(self).await);
         }

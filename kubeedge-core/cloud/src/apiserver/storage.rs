@@ -256,7 +256,7 @@ impl Storage {
             meta.insert("resourceVersion".to_owned(), version.to_string().into());
         }
         let object = Arc::new(object);
-        let change = Change { version, key: key.clone(), happened, object: object.clone(), before };
+        let change = Change::new(version, key.clone(), happened, object.clone(), before);
         let stored = line.join(key, Some(change));
         if line.begin() {
             tokio::spawn(line::store(self.shared.clone()));

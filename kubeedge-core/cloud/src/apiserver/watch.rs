@@ -109,7 +109,10 @@ impl Cursor {
         self.version = version;
         for object in objects {
             if self.watch.selector.matches(&object) {
-                let line = self.line("ADDED", &object);
+                let line = match self.shown(&object) {
+                    Some(shown) => lined_object("ADDED", &shown),
+                    None => lined_object("ADDED", &object),
+                };
                 self.ready.push_back(line);
             }
         }
@@ -164,7 +167,10 @@ impl Cursor {
             }
             for change in &changes {
                 if let Some(kind) = self.concerns(change) {
-                    let line = self.line(kind, &change.object);
+                    let line = match self.shown(&change.object) {
+                        Some(shown) => lined_object(kind, &shown),
+                        None => lined_text(kind, change.text()),
+                    };
                     self.ready.push_back(line);
                 }
             }
@@ -192,24 +198,21 @@ impl Cursor {
         }
     }
 
-    fn line(&mut self, kind: &str, object: &Value) -> Bytes {
-        let shown = match &self.watch.table {
-            Some(include) => {
-                let now = self.server.storage.moment();
-                let version = self.version.to_string();
-                let mut shown = table(&self.watch.kind, &[object], now, &version, include);
-                // Kubernetes tells the columns once.
-                if std::mem::replace(&mut self.headed, true) {
-                    put(&mut shown, &["columnDefinitions"], Value::Null);
-                }
-                shown
-            }
-            None if self.watch.metadata => {
+    /// What is shown of an object; `None` for the object as it is.
+    fn shown(&mut self, object: &Value) -> Option<Value> {
+        let Some(include) = &self.watch.table else {
+            return self.watch.metadata.then(|| {
                 json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": field(object, "/metadata")})
-            }
-            None => return lined_object(kind, object),
+            });
         };
-        lined_object(kind, &shown)
+        let now = self.server.storage.moment();
+        let version = self.version.to_string();
+        let mut shown = table(&self.watch.kind, &[object], now, &version, include);
+        // Kubernetes tells the columns once.
+        if std::mem::replace(&mut self.headed, true) {
+            put(&mut shown, &["columnDefinitions"], Value::Null);
+        }
+        Some(shown)
     }
 
     fn bookmark_line(&self, initial: bool) -> Bytes {
@@ -226,7 +229,12 @@ impl Cursor {
 }
 
 fn lined_object(kind: &str, object: &Value) -> Bytes {
-    format!("{{\"type\":\"{kind}\",\"object\":{object}}}\n").into()
+    lined_text(kind, object.to_string().as_bytes())
+}
+
+/// The same for an object that is JSON already.
+fn lined_text(kind: &str, object: &[u8]) -> Bytes {
+    [br#"{"type":""#, kind.as_bytes(), br#"","object":"#, object, b"}\n"].concat().into()
 }
 
 fn lined(value: &Value) -> Bytes {

@@ -1,6 +1,10 @@
 //! Node lifecycle: a node whose lease runs out is not ready; its taints say so, and pods that do not tolerate them end.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -13,30 +17,109 @@ use super::{
         kinds::built_in_kind,
         registry::{Part, parse_time, text},
         status::Refusal,
+        storage::{Change, Happened},
     },
     Desk, condition_is, is_active, place,
     scheduler::toleration,
 };
 
-/// How old a lease may be: Kubernetes' nodeMonitorGracePeriod.
-const GRACE: Duration = Duration::from_secs(40);
+/// How old a lease may be: Kubernetes' nodeMonitorGracePeriod, as it is since 1.32.
+const GRACE: Duration = Duration::from_secs(50);
+const NO_EXECUTE: &str = "NoExecute";
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
+
+/// Group, plural and namespace of the leases of nodes.
+pub(super) const LEASES: (&str, &str, &str) = ("coordination.k8s.io", "leases", "kube-node-lease");
+
+/// What is known of all nodes, so that nobody has to look at each of them again and again.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    heard: HashMap<String, Heard>,
+    /// Those with a taint that drives pods out, at once or after a while.
+    driving_out: BTreeSet<String>,
+}
+
+/// The version of a node's lease, and since when it is that: the clock of the node may be wrong, as Kubernetes takes
+/// into account too.
+#[derive(Debug)]
+struct Heard {
+    lease: u64,
+    since: Instant,
+}
+
+impl Ledger {
+    /// Notes what a change says of a node.
+    pub(super) fn note(&mut self, change: &Change) {
+        let key = &change.key;
+        match (key.group.as_str(), key.plural.as_str(), change.happened) {
+            ("", "nodes", Happened::Deleted) => {
+                // A lease outlives its node.
+                self.heard.remove(&key.name);
+                self.driving_out.remove(&key.name);
+            }
+            ("", "nodes", _) => self.is_there(&key.name, &change.object),
+            (group, plural, Happened::Added | Happened::Modified)
+                if (group, plural, key.namespace.as_str()) == LEASES =>
+            {
+                self.hear(&key.name, change.version);
+            }
+            _ => {}
+        }
+    }
+
+    /// Compares what is known with all there is.
+    pub(super) fn take_stock(&mut self, nodes: &[Arc<Value>], leases: &[Arc<Value>]) {
+        let names: BTreeSet<&str> = nodes.iter().map(|node| text(node, "/metadata/name")).collect();
+        self.heard.retain(|name, _| names.contains(name.as_str()));
+        self.driving_out.retain(|name| names.contains(name.as_str()));
+        nodes.iter().for_each(|node| self.is_there(text(node, "/metadata/name"), node));
+        for lease in leases {
+            let version = text(lease, "/metadata/resourceVersion").parse().unwrap_or_default();
+            self.hear(text(lease, "/metadata/name"), version);
+        }
+    }
+
+    fn is_there(&mut self, name: &str, node: &Value) {
+        if !self.heard.contains_key(name) {
+            self.heard.insert(name.to_owned(), Heard { lease: 0, since: Instant::now() });
+        }
+        if taints(node).any(|taint| text(taint, "/effect") == NO_EXECUTE) {
+            self.driving_out.insert(name.to_owned());
+        } else {
+            self.driving_out.remove(name);
+        }
+    }
+
+    /// A lease is at this version.
+    fn hear(&mut self, name: &str, version: u64) {
+        if let Some(heard) = self.heard.get_mut(name).filter(|heard| heard.lease < version) {
+            *heard = Heard { lease: version, since: Instant::now() };
+        }
+    }
+
+    /// Whether a node was heard of lately.
+    fn is_alive(&self, name: &str) -> bool {
+        self.heard.get(name).is_none_or(|heard| heard.since.elapsed() < GRACE)
+    }
+
+    /// The nodes that time alone may change something for.
+    pub(super) fn unfinished(&self) -> Vec<String> {
+        let late = self.heard.iter().filter(|(_, heard)| heard.since.elapsed() >= GRACE);
+        late.map(|(name, _)| name).chain(&self.driving_out).cloned().collect()
+    }
+}
 
 pub(super) async fn reconcile(desk: &Desk, name: &str) -> Result<(), Refusal> {
     match desk.get(&built_in_kind("", "nodes"), &(String::new(), name.to_owned())) {
         Some(node) => watch_over(desk, &node).await,
-        // A lease outlives its node.
-        None => {
-            desk.heard.lock().remove(name);
-            Ok(())
-        }
+        None => Ok(()),
     }
 }
 
 async fn watch_over(desk: &Desk, node: &Value) -> Result<(), Refusal> {
     let name = text(node, "/metadata/name").to_owned();
-    if !is_alive(desk, node, &name) && !condition_is(node, "Ready", "Unknown") {
+    if !desk.nodes.lock().is_alive(&name) && !condition_is(node, "Ready", "Unknown") {
         tracing::warn!(node = %name, "node has stopped renewing its lease");
         desk.change(&built_in_kind("", "nodes"), &place(node), Part::Status, |before| {
             unknown(before, &desk.now())
@@ -63,21 +146,8 @@ async fn watch_over(desk: &Desk, node: &Value) -> Result<(), Refusal> {
     evict(desk, &name).await
 }
 
-/// Whether the lease was renewed of late, by when we saw it change: the clock of the node may be wrong, as Kubernetes
-/// takes into account too.
-fn is_alive(desk: &Desk, node: &Value, name: &str) -> bool {
-    let lease = desk.get(
-        &built_in_kind("coordination.k8s.io", "leases"),
-        &("kube-node-lease".to_owned(), name.to_owned()),
-    );
-    let lease = lease.as_ref().map_or("", |lease| text(lease, "/metadata/resourceVersion"));
-    let sign = format!("{} {lease}", text(node, "/metadata/uid"));
-    let (now, mut heard) = (Instant::now(), desk.heard.lock());
-    let (last, since) = heard.entry(name.to_owned()).or_insert_with(|| (sign.clone(), now));
-    if *last != sign {
-        (*last, *since) = (sign, now);
-    }
-    now.duration_since(*since) < GRACE
+fn taints(node: &Value) -> impl Iterator<Item = &Value> {
+    node.pointer("/spec/taints").and_then(Value::as_array).into_iter().flatten()
 }
 
 fn unknown(before: &Value, now: &str) -> Value {
@@ -102,8 +172,7 @@ fn unknown(before: &Value, now: &str) -> Value {
 
 async fn taint(desk: &Desk, node: &Value, wanted: Option<&str>) -> Result<(), Refusal> {
     let ours = |taint: &Value| matches!(text(taint, "/key"), UNREACHABLE | NOT_READY);
-    let taints = node.pointer("/spec/taints").and_then(Value::as_array).cloned().unwrap_or_default();
-    let has: Vec<_> = taints.iter().filter(|taint| ours(taint)).map(|taint| text(taint, "/key")).collect();
+    let has: Vec<_> = taints(node).filter(|taint| ours(taint)).map(|taint| text(taint, "/key")).collect();
     let right = match wanted {
         Some(key) => has.len() == 2 && has.iter().all(|known| *known == key),
         None => has.is_empty(),
@@ -111,11 +180,11 @@ async fn taint(desk: &Desk, node: &Value, wanted: Option<&str>) -> Result<(), Re
     if right {
         return Ok(());
     }
-    let mut new: Vec<Value> = taints.iter().filter(|taint| !ours(taint)).cloned().collect();
+    let mut new: Vec<Value> = taints(node).filter(|taint| !ours(taint)).cloned().collect();
     if let Some(key) = wanted {
         let now = desk.now();
         new.push(json!({"key": key, "effect": "NoSchedule", "timeAdded": now}));
-        new.push(json!({"key": key, "effect": "NoExecute", "timeAdded": now}));
+        new.push(json!({"key": key, "effect": NO_EXECUTE, "timeAdded": now}));
     }
     desk.change(&built_in_kind("", "nodes"), &place(node), Part::Main, |before| {
         let mut node = before.clone();
@@ -132,13 +201,12 @@ async fn evict(desk: &Desk, name: &str) -> Result<(), Refusal> {
     let Some(node) = desk.get(&built_in_kind("", "nodes"), &(String::new(), name.to_owned())) else {
         return Ok(());
     };
-    let taints = node.pointer("/spec/taints").and_then(Value::as_array).cloned().unwrap_or_default();
-    if taints.is_empty() {
+    if taints(&node).next().is_none() {
         return Ok(());
     }
     let pods = desk.list("", "pods", "");
     for pod in pods.iter().filter(|pod| text(pod, "/spec/nodeName") == name && is_active(pod)) {
-        if taints.iter().any(|taint| drives_out(taint, pod, desk.moment())) {
+        if taints(&node).any(|taint| drives_out(taint, pod, desk.moment())) {
             let message = format!(
                 "Marking for deletion Pod {}/{}",
                 text(pod, "/metadata/namespace"),
@@ -153,7 +221,7 @@ async fn evict(desk: &Desk, name: &str) -> Result<(), Refusal> {
 
 /// Whether a pod must leave because of a taint, or must by now.
 fn drives_out(taint: &Value, pod: &Value, now: OffsetDateTime) -> bool {
-    if text(taint, "/effect") != "NoExecute" {
+    if text(taint, "/effect") != NO_EXECUTE {
         return false;
     }
     let Some(toleration) = toleration(pod, taint) else { return true };
@@ -165,7 +233,72 @@ fn drives_out(taint: &Value, pod: &Value, now: OffsetDateTime) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::super::storage::ObjectKey, *};
+
+    fn node(name: &str, taints: Value) -> Arc<Value> {
+        Arc::new(json!({"metadata": {"name": name}, "spec": {"taints": taints}}))
+    }
+
+    fn lease(name: &str, version: u64) -> Arc<Value> {
+        Arc::new(json!({"metadata": {"name": name, "resourceVersion": version.to_string()}}))
+    }
+
+    fn change(version: u64, place: (&str, &str, &str), happened: Happened, object: Arc<Value>) -> Change {
+        let key = ObjectKey {
+            group: place.0.to_owned(),
+            plural: place.1.to_owned(),
+            namespace: place.2.to_owned(),
+            name: text(&object, "/metadata/name").to_owned(),
+        };
+        Change::new(version, key, happened, object, None)
+    }
+
+    const NODES: (&str, &str, &str) = ("", "nodes", "");
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_is_late_when_its_lease_has_not_changed_for_the_grace_period() {
+        let mut ledger = Ledger::default();
+        ledger.note(&change(1, NODES, Happened::Added, node("a", json!([]))));
+        ledger.note(&change(2, NODES, Happened::Added, node("b", json!([]))));
+        tokio::time::advance(GRACE / 2).await;
+        ledger.note(&change(3, LEASES, Happened::Modified, lease("a", 3)));
+        ledger.note(&change(4, LEASES, Happened::Modified, lease("nobody", 4)));
+        ledger.note(&change(5, NODES, Happened::Modified, node("b", json!([]))));
+        tokio::time::advance(GRACE / 2).await;
+        assert_eq!(ledger.unfinished(), ["b"]);
+        assert!(ledger.is_alive("a") && !ledger.is_alive("b"));
+        ledger.note(&change(6, LEASES, Happened::Deleted, lease("b", 6)));
+        assert!(!ledger.is_alive("b"), "that a lease is gone is no sign of life");
+        ledger.note(&change(7, NODES, Happened::Deleted, node("b", json!([]))));
+        ledger.note(&change(8, NODES, Happened::Added, node("b", json!([]))));
+        assert!(ledger.unfinished().is_empty() && ledger.is_alive("b"), "it is another node now");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_no_change_told_is_found_when_stock_is_taken() {
+        let mut ledger = Ledger::default();
+        ledger.take_stock(
+            &[node("a", json!([])), node("b", json!([])), node("gone", json!([]))],
+            &[lease("a", 7)],
+        );
+        tokio::time::advance(GRACE).await;
+        ledger.take_stock(
+            &[node("a", json!([])), node("b", json!([])), node("new", json!([]))],
+            &[lease("a", 7), lease("b", 9)],
+        );
+        assert_eq!(ledger.unfinished(), ["a"], "only its lease is the one of long ago");
+    }
+
+    #[test]
+    fn nodes_that_drive_pods_out_are_looked_at_until_they_no_longer_do() {
+        let mut ledger = Ledger::default();
+        let taint = |effect: &str| json!([{"key": "k", "effect": effect}]);
+        ledger.note(&change(1, NODES, Happened::Added, node("a", taint("NoExecute"))));
+        ledger.note(&change(2, NODES, Happened::Added, node("b", taint("NoSchedule"))));
+        assert_eq!(ledger.unfinished(), ["a"]);
+        ledger.note(&change(3, NODES, Happened::Modified, node("a", taint("NoSchedule"))));
+        assert!(ledger.unfinished().is_empty());
+    }
 
     #[test]
     fn a_node_that_never_said_anything_gets_a_ready_condition_that_is_unknown() {

@@ -3,8 +3,13 @@
 //! Each kind has a history of its own, as in a Kubernetes API server: whoever watches ConfigMaps is neither woken by
 //! leases nor outrun by them.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
+use bytes::Bytes;
 use serde_json::Value;
 use tokio::{sync::watch, time::Instant};
 
@@ -24,7 +29,7 @@ pub(crate) enum Happened {
 }
 
 /// A change, in the history.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Change {
     pub version: u64,
     pub key: ObjectKey,
@@ -33,6 +38,24 @@ pub(crate) struct Change {
     pub object: Arc<Value>,
     /// The object before the change.
     pub before: Option<Arc<Value>>,
+    text: OnceLock<Bytes>,
+}
+
+impl Change {
+    pub(crate) fn new(
+        version: u64,
+        key: ObjectKey,
+        happened: Happened,
+        object: Arc<Value>,
+        before: Option<Arc<Value>>,
+    ) -> Self {
+        Self { version, key, happened, object, before, text: OnceLock::new() }
+    }
+
+    /// The object as JSON: made once for the store and for all watchers.
+    pub(crate) fn text(&self) -> &Bytes {
+        self.text.get_or_init(|| self.object.to_string().into())
+    }
 }
 
 /// A watcher asked for changes that are forgotten.
@@ -100,7 +123,7 @@ mod tests {
             namespace: "default".to_owned(),
             name: "web".to_owned(),
         };
-        Change { version, key, happened: Happened::Modified, object: Arc::default(), before: None }.into()
+        Change::new(version, key, Happened::Modified, Arc::default(), None).into()
     }
 
     #[tokio::test(start_paused = true)]

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use super::{COUNTER, Change, Happened, ObjectKey, Shared, history::History};
 
 /// How many changes are stored at once at most.
-const GROUP: usize = 256;
+const GROUP: usize = 1024;
 
 /// Told when a change is stored, or why it is not.
 pub(super) type Done = oneshot::Receiver<Result<(), StoreError>>;
@@ -140,7 +140,7 @@ fn batch(group: &[Waiting]) -> Batch {
         newest = Some(change.version);
         batch = match change.happened {
             Happened::Deleted => batch.delete(change.key.row()),
-            _ => batch.put(change.key.row(), change.object.to_string()),
+            _ => batch.put(change.key.row(), change.text().clone()),
         };
     }
     match newest {
