@@ -1,29 +1,23 @@
 //! Names on the bus and on the wire: open string types, so that a vendor's own values pass through unharmed.
+//!
+//! Names of up to 23 bytes are held in place, longer ones are shared: a copy of a name costs no memory.
 
-use std::{borrow::Cow, fmt};
+use std::fmt;
 
-use serde::{
-    Deserialize, Deserializer, Serialize,
-    de::{self, Visitor},
-};
+use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 
 macro_rules! names {
     ($($(#[$meta:meta])* $name:ident)*) => { $(
         $(#[$meta])*
-        #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+        #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(transparent)]
-        pub struct $name(Cow<'static, str>);
-
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-                from.deserialize_str(Text).map(Self)
-            }
-        }
+        pub struct $name(SmolStr);
 
         impl $name {
             /// A name known when the program is written.
             pub const fn of(name: &'static str) -> Self {
-                Self(Cow::Borrowed(name))
+                Self(SmolStr::new_static(name))
             }
             /// The name as text.
             pub fn as_str(&self) -> &str {
@@ -36,12 +30,12 @@ macro_rules! names {
         }
         impl From<String> for $name {
             fn from(name: String) -> Self {
-                Self(common(&name).map_or(Cow::Owned(name), Cow::Borrowed))
+                Self(name.into())
             }
         }
         impl From<&str> for $name {
             fn from(name: &str) -> Self {
-                Self(kept(name))
+                Self(name.into())
             }
         }
         impl AsRef<str> for $name {
@@ -67,43 +61,6 @@ macro_rules! names {
     )* };
 }
 
-macro_rules! common {
-    ($($name:literal)*) => {
-        /// The names that almost every message has: they cost no memory.
-        fn common(name: &str) -> Option<&'static str> {
-            match name {
-                $($name => Some($name),)*
-                _ => None,
-            }
-        }
-    };
-}
-
-common! {
-    "" "insert" "delete" "query" "update" "patch" "upload" "response" "error" "keepalive" "get" "publish"
-    "resource" "meta" "twin" "hub" "user" "node"
-    "cloudhub" "edgecontroller" "devicecontroller" "websocket" "metamanager" "edged" "eventbus"
-}
-
-fn kept(name: &str) -> Cow<'static, str> {
-    common(name).map_or_else(|| Cow::Owned(name.to_owned()), Cow::Borrowed)
-}
-
-/// Reads a name.
-struct Text;
-
-impl Visitor<'_> for Text {
-    type Value = Cow<'static, str>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a string")
-    }
-
-    fn visit_str<E: de::Error>(self, name: &str) -> Result<Self::Value, E> {
-        Ok(kept(name))
-    }
-}
-
 names! {
     /// The name of a module, which is also the `source` of the messages it makes.
     ModuleName
@@ -124,7 +81,7 @@ names! {
 impl MessageId {
     /// A fresh random id.
     pub fn random() -> Self {
-        Self(Cow::Owned(uuid::Uuid::new_v4().to_string()))
+        Self(uuid::Uuid::new_v4().hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()).into())
     }
 }
 
