@@ -10,12 +10,14 @@
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 mod kubectl;
+mod overheard;
 mod parts;
 mod peers;
 mod process;
 mod site;
 
 pub use kubectl::Kubectl;
+pub use overheard::Overheard;
 pub use parts::{Cloud, Edge};
 pub use peers::{Pymodbus, free_port, old_kubectl, publish, subscribe};
 pub use process::{

@@ -11,8 +11,6 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use http::Request;
-use http_body_util::{BodyExt, Full};
 use kubeedge_cloud::{
     apiserver::{EmbeddedCluster, LocalCluster, LocalSettings},
     core::{CloudCore, CloudCoreSettings},
@@ -20,15 +18,15 @@ use kubeedge_cloud::{
 };
 use kubeedge_core::{
     clock::Clock,
-    cluster::{Actor, ClusterApi},
+    conformance::cluster::ask,
     kernel::Shutdown,
-    message::{Message, Millis},
+    message::Millis,
     name::ModuleName,
     pki::Names,
     runtime::ContainerRuntime,
     store::MetaStore,
-    transport::{Endpoint, Frame, Peer, Transport},
-    wire::{Codec, CodecError, GoJson},
+    transport::{Endpoint, Transport},
+    wire::{Codec, GoJson},
 };
 use kubeedge_device::{Mapper, simulated::Simulated};
 use kubeedge_edge::{
@@ -36,11 +34,11 @@ use kubeedge_edge::{
     runtime::memory::{MemoryRuntime, MemorySettings},
 };
 use kubeedge_store::MemoryStore;
+use kubeedge_tests::Overheard;
 use kubeedge_transport::{Adaptive, Faults, Faulty, Memory, Way, Wire};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{task::JoinHandle, time::Instant};
-use tower::ServiceExt;
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
@@ -122,37 +120,22 @@ impl World {
         running.await.unwrap();
     }
 
-    async fn ask(&self, method: &str, path: &str, kind: &str, body: Value) -> (u16, Value) {
-        let request = Request::builder().method(method).uri(path).header("content-type", kind);
-        let body = if body.is_null() { String::new() } else { body.to_string() };
-        let body = Full::from(body).map_err(|never| match never {}).boxed_unsync();
-        let service = self.cluster.service(&Actor::Ourselves);
-        let response = service.oneshot(request.body(body).unwrap()).await.unwrap();
-        let code = response.status().as_u16();
-        let bytes = response.into_body().collect().await.unwrap().to_bytes();
-        (code, serde_json::from_slice(&bytes).unwrap_or_default())
-    }
-
     async fn create(&self, path: &str, object: Value) -> Value {
-        let (code, made) = self.ask("POST", path, "application/json", object).await;
-        assert_eq!(code, 201, "{made}");
-        made
+        ask(&self.cluster, "POST", path, &object).await.with(201)
     }
 
     async fn patch(&self, path: &str, patch: Value) -> Value {
-        let (code, made) = self.ask("PATCH", path, "application/merge-patch+json", patch).await;
-        assert_eq!(code, 200, "{made}");
-        made
+        ask(&self.cluster, "PATCH", path, &patch).await.with(200)
     }
 
     async fn delete(&self, path: &str) {
-        let (code, said) = self.ask("DELETE", path, "application/json", Value::Null).await;
-        assert!(code == 200 || code == 202, "{said}");
+        let said = ask(&self.cluster, "DELETE", path, &Value::Null).await;
+        assert!(said.code == 200 || said.code == 202, "{}", said.body);
     }
 
     async fn get(&self, path: &str) -> Option<Value> {
-        let (code, object) = self.ask("GET", path, "application/json", Value::Null).await;
-        (code == 200).then_some(object)
+        let said = ask(&self.cluster, "GET", path, &Value::Null).await;
+        (said.code == 200).then_some(said.body)
     }
 
     async fn list(&self, path: &str) -> BTreeMap<String, Value> {
@@ -388,34 +371,13 @@ async fn a_link_that_loses_and_delays_frames_loses_nothing_and_runs_nothing_twic
     }
 }
 
-/// A codec that counts the frames it writes: text, and others.
-#[derive(Debug)]
-struct Counting(Arc<dyn Codec>, Arc<[AtomicUsize; 2]>);
-
-impl Codec for Counting {
-    fn encode(&self, message: &Message) -> Result<Frame, CodecError> {
-        let frame = self.0.encode(message)?;
-        self.1[usize::from(!frame.text)].fetch_add(1, Ordering::Relaxed);
-        Ok(frame)
-    }
-    fn decode(&self, frame: Frame) -> Result<Message, CodecError> {
-        self.0.decode(frame)
-    }
-    fn offer(&self) -> Option<(&'static str, &'static str)> {
-        self.0.offer()
-    }
-    fn is_ours(&self) -> bool {
-        self.0.is_ours()
-    }
-    fn for_link(&self, peer: &Peer) -> Option<Arc<dyn Codec>> {
-        Some(Arc::new(Self(self.0.for_link(peer)?, self.1.clone())))
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn peers_of_our_own_agree_in_the_compact_form_over_a_link_that_breaks() {
     let frames = Arc::new([const { AtomicUsize::new(0) }; 2]);
-    let codec = Arc::new(Counting(Arc::new(Adaptive::default()), frames.clone()));
+    let counted = frames.clone();
+    let codec = Arc::new(Overheard::new(Adaptive::default(), move |_, frame| {
+        counted[usize::from(!frame.text)].fetch_add(1, Ordering::Relaxed);
+    }));
     let world = World::start_with(3, codec).await;
     nothing_lost_in(world, Faults { cut_after: Some(9), ..Faults::default() }).await;
     let [text, compact] = [0, 1].map(|form| frames[form].load(Ordering::Relaxed));

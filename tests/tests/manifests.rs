@@ -3,8 +3,6 @@
 
 use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 
-use http::Request;
-use http_body_util::{BodyExt, Full};
 use kubeedge_cloud::apiserver::{EmbeddedCluster, EmbeddedSettings, Signer};
 use kubeedge_core::{
     api::{
@@ -12,7 +10,7 @@ use kubeedge_core::{
         devices::{self, Device, DeviceModel},
     },
     clock::Clock,
-    cluster::{Actor, ClusterApi},
+    conformance::cluster::ask,
     device::{Access, ModelProperty, Value as DeviceValue},
 };
 use kubeedge_device::{
@@ -21,7 +19,6 @@ use kubeedge_device::{
 };
 use kubeedge_store::MemoryStore;
 use serde_json::{Map, Value, json};
-use tower::ServiceExt;
 
 fn documents() -> Vec<(String, Value)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/quickstart");
@@ -60,13 +57,9 @@ fn place(object: &Value) -> String {
 }
 
 async fn create(cluster: &EmbeddedCluster, object: &Value) -> (u16, Value) {
-    let request = Request::post(format!("{}?fieldValidation=Strict", place(object)))
-        .header("content-type", "application/json");
-    let body = Full::from(object.to_string()).map_err(|never| match never {}).boxed_unsync();
-    let response = cluster.service(&Actor::Ourselves).oneshot(request.body(body).unwrap()).await.unwrap();
-    let code = response.status().as_u16();
-    let bytes = response.into_body().collect().await.unwrap().to_bytes();
-    (code, serde_json::from_slice(&bytes).unwrap())
+    let path = format!("{}?fieldValidation=Strict", place(object));
+    let said = ask(cluster, "POST", &path, object).await;
+    (said.code, said.body)
 }
 
 /// What the cluster made of every document, by kind.

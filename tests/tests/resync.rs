@@ -5,8 +5,6 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::TryStreamExt;
-use http::Request;
-use http_body_util::{BodyExt, Full};
 use kubeedge_cloud::{
     apiserver::{EmbeddedCluster, EmbeddedSettings, Signer},
     core::{CloudCore, CloudCoreSettings},
@@ -15,19 +13,19 @@ use kubeedge_cloud::{
 use kubeedge_core::{
     api,
     clock::Clock,
-    cluster::{Actor, ClusterApi},
+    conformance::cluster::ask,
     kernel::Shutdown,
-    message::Message,
     name::ModuleName,
     store::{Bucket, MetaStore, Scan},
-    transport::{Endpoint, Frame, Peer},
-    wire::{Codec, CodecError, GoJson},
+    transport::Endpoint,
+    wire::{Codec, GoJson},
 };
 use kubeedge_edge::{
     core::{EdgeCore, EdgeCoreSettings},
     runtime::memory::{MemoryRuntime, MemorySettings},
 };
 use kubeedge_store::MemoryStore;
+use kubeedge_tests::Overheard;
 use kubeedge_transport::{Adaptive, Way, Wire};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -36,7 +34,6 @@ use tokio::{
     task::JoinHandle,
     time::{Instant, timeout},
 };
-use tower::ServiceExt;
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
@@ -66,39 +63,23 @@ impl Said {
     }
 }
 
-/// A codec that notes the frames it writes.
+/// A codec, and the frames it has written.
 #[derive(Clone, Debug)]
-struct Noting(Arc<dyn Codec>, Arc<Mutex<Vec<Said>>>);
+struct Noting(Arc<Overheard>, Arc<Mutex<Vec<Said>>>);
 
 impl Noting {
     fn new(codec: impl Codec) -> Self {
-        Self(Arc::new(codec), Arc::default())
-    }
-}
-
-impl Codec for Noting {
-    fn encode(&self, message: &Message) -> Result<Frame, CodecError> {
-        let frame = self.0.encode(message)?;
-        let (operation, resource) = (message.route.operation.as_str(), message.route.resource.as_str());
-        self.1.lock().push(Said {
-            operation: operation.to_owned(),
-            resource: resource.to_owned(),
-            content: message.content.as_json().to_vec(),
-            bytes: frame.payload.len(),
+        let said = Arc::<Mutex<Vec<Said>>>::default();
+        let noted = said.clone();
+        let codec = Overheard::new(codec, move |message, frame| {
+            noted.lock().push(Said {
+                operation: message.route.operation.as_str().to_owned(),
+                resource: message.route.resource.as_str().to_owned(),
+                content: message.content.as_json().to_vec(),
+                bytes: frame.payload.len(),
+            });
         });
-        Ok(frame)
-    }
-    fn decode(&self, frame: Frame) -> Result<Message, CodecError> {
-        self.0.decode(frame)
-    }
-    fn offer(&self) -> Option<(&'static str, &'static str)> {
-        self.0.offer()
-    }
-    fn is_ours(&self) -> bool {
-        self.0.is_ours()
-    }
-    fn for_link(&self, peer: &Peer) -> Option<Arc<dyn Codec>> {
-        Some(Arc::new(Self(self.0.for_link(peer).unwrap_or_else(|| self.0.clone()), self.1.clone())))
+        Self(Arc::new(codec), said)
     }
 }
 
@@ -132,7 +113,7 @@ impl World {
         settings.certs.listen = ([127, 0, 0, 1], 0).into();
         settings.certs.names = vec!["127.0.0.1".to_owned()];
         let core = CloudCore::assemble(settings, Arc::new(wire.clone()), Arc::new(cluster.clone()));
-        let core = core.codec(Arc::new(cloud.clone())).build().await.unwrap();
+        let core = core.codec(cloud.0.clone()).build().await.unwrap();
         let (status, until) = (core.status(), stop.clone());
         tokio::spawn(async move { core.run(async move { until.requested().await }).await.unwrap() });
         status.ready().await;
@@ -154,7 +135,7 @@ impl World {
         let runtime = MemoryRuntime::new(MemorySettings { images: BTreeMap::new(), clock: Clock::wall() });
         let store: Arc<dyn MetaStore> = self.store.clone();
         let core = EdgeCore::assemble(settings, Arc::new(self.wire.clone()), store, Arc::new(runtime))
-            .codec(Arc::new(self.edge.clone()))
+            .codec(self.edge.0.clone())
             .without(&ModuleName::EVENT_BUS)
             .without(&ModuleName::EDGED)
             .without(&ModuleName::of("edgedServer"));
@@ -172,16 +153,9 @@ impl World {
     }
 
     async fn ask(&self, method: &str, path: &str, body: Value) -> Option<Value> {
-        let kind = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
-        let request = Request::builder().method(method).uri(path).header("content-type", kind);
-        let body = if body.is_null() { String::new() } else { body.to_string() };
-        let body = Full::from(body).map_err(|never| match never {}).boxed_unsync();
-        let service = self.cluster.service(&Actor::Ourselves);
-        let response = service.oneshot(request.body(body).unwrap()).await.unwrap();
-        let code = response.status();
-        let bytes = response.into_body().collect().await.unwrap().to_bytes();
-        assert!(code.is_success() || code.as_u16() == 404, "{method} {path}: {bytes:?}");
-        code.is_success().then(|| serde_json::from_slice(&bytes).unwrap_or_default())
+        let said = ask(&self.cluster, method, path, &body).await;
+        assert!(said.code < 300 || said.code == 404, "{method} {path}: {}", said.body);
+        (said.code < 300).then_some(said.body)
     }
 
     async fn create(&self, path: &str, object: Value) -> Value {

@@ -4,17 +4,14 @@
 
 use std::sync::Arc;
 
-use http::Request;
-use http_body_util::{BodyExt, Full};
 use kubeedge_cloud::apiserver::{EmbeddedCluster, EmbeddedSettings, Signer};
 use kubeedge_core::{
     api::{self, devices::Device},
     clock::Clock,
-    cluster::{Actor, ClusterApi},
+    conformance::cluster::ask,
 };
 use kubeedge_store::MemoryStore;
 use serde_json::{Value, json};
-use tower::ServiceExt;
 
 const DEVICES: &str = "/apis/devices.kubeedge.io/v1beta1/namespaces/default/devices";
 
@@ -30,12 +27,8 @@ async fn cluster() -> EmbeddedCluster {
 }
 
 async fn call(cluster: &EmbeddedCluster, method: &str, path: &str, body: &Value) -> (u16, Value) {
-    let request = Request::builder().method(method).uri(path).header("content-type", "application/json");
-    let body = Full::from(body.to_string()).map_err(|never| match never {}).boxed_unsync();
-    let response = cluster.service(&Actor::Ourselves).oneshot(request.body(body).unwrap()).await.unwrap();
-    let code = response.status().as_u16();
-    let bytes = response.into_body().collect().await.unwrap().to_bytes();
-    (code, serde_json::from_slice(&bytes).unwrap_or_default())
+    let said = ask(cluster, method, path, body).await;
+    (said.code, said.body)
 }
 
 fn device(change: impl FnOnce(&mut Value)) -> Value {

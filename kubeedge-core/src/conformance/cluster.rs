@@ -25,7 +25,7 @@ use std::sync::Arc;
 pub use access::*;
 pub use apply::*;
 use async_trait::async_trait;
-pub use bench::{Answer, Bench, Watching};
+pub use bench::{Answer, Bench, Watching, ask};
 pub use definitions::*;
 pub use deletion::*;
 pub use lists::*;

@@ -119,22 +119,37 @@ impl Rows {
     ) -> Result<(), StoreError> {
         let (key, new) = (key(resource), Head::of(&value));
         let confirms = confirms.and_then(|version| confirmation(resource, &new.metadata.uid, version));
-        loop {
-            let old = self.store.get(&key).await?;
-            let had = old.as_ref().map(|old| Head::of(&old.value)).unwrap_or_default();
+        let change = |old: Option<&Entry>| {
+            let had = old.map(|old| Head::of(&old.value)).unwrap_or_default();
             let is_older = old.is_some() && new.is_older_than(&had);
             if is_older && confirms.is_none() {
-                return Ok(());
+                return Batch::new();
             }
             // What is there stays there, but must still be there when its confirmation is stored.
-            let stays = old.as_ref().filter(|_| is_older).map(|old| old.value.clone());
+            let stays = old.filter(|_| is_older).map(|old| old.value.clone());
             let value = stays.unwrap_or_else(|| value.clone());
-            let put = Change::Put { key: key.clone(), value, expect: unchanged(old.as_ref()) };
+            let put = Change::Put { key: key.clone(), value, expect: unchanged(old) };
             let mut batch = Batch(vec![put]);
             if had.metadata.uid != new.metadata.uid {
                 batch = forget(batch, &had.metadata.uid);
             }
             batch.0.extend(confirms.clone());
+            batch
+        };
+        self.edit(&key, change).await
+    }
+
+    /// Commits what is made of a row as it is, and makes it anew when the row has changed meanwhile.
+    async fn edit(
+        &self,
+        key: &Key,
+        change: impl Fn(Option<&Entry>) -> Batch + Send,
+    ) -> Result<(), StoreError> {
+        loop {
+            let batch = change(self.store.get(key).await?.as_ref());
+            if batch.0.is_empty() {
+                return Ok(());
+            }
             match self.store.commit(batch).await {
                 Err(error) if error.kind() == StoreKind::Conflict => {}
                 done => return done,
@@ -162,19 +177,16 @@ impl Rows {
     pub(super) async fn remove(&self, message: &Message) -> Result<(), StoreError> {
         let key = key(message.route.resource.as_str());
         let named = uid_in(&message.content.data());
-        loop {
-            let old = self.store.get(&key).await?;
-            let had = old.as_ref().map(|row| uid_in(&row.value)).unwrap_or_default();
+        let change = |old: Option<&Entry>| {
+            let had = old.map(|row| uid_in(&row.value)).unwrap_or_default();
             let mut batch = forget(Batch::new(), &named);
             if had.is_empty() || named.is_empty() || had == named {
-                batch.0.push(Change::Delete { key: key.clone(), expect: unchanged(old.as_ref()) });
+                batch.0.push(Change::Delete { key: key.clone(), expect: unchanged(old) });
                 batch = forget(batch, &had);
             }
-            match self.store.commit(batch).await {
-                Err(error) if error.kind() == StoreKind::Conflict => {}
-                done => return done,
-            }
-        }
+            batch
+        };
+        self.edit(&key, change).await
     }
 
     /// Removes a pod with its last patch, unless the row is of another pod of the same name, and the tokens that were
@@ -182,26 +194,23 @@ impl Rows {
     pub(super) async fn remove_pod(&self, message: &Message) -> Result<(), StoreError> {
         let resource = message.route.resource.as_str();
         let Some(path) = ObjectPath::parse(resource) else { return Ok(()) };
-        let named = uid_in(&message.content.data());
-        loop {
-            let old = self.store.get(&key(resource)).await?;
-            let had = old.as_ref().map(|row| uid_in(&row.value));
-            // A deletion that names no uid means whichever pod there is.
-            let uid = if named.is_empty() { had.clone().unwrap_or_default() } else { named.clone() };
+        let key_of_pod = key(resource);
+        let mut uid = uid_in(&message.content.data());
+        if uid.is_empty() {
+            // A deletion that names no uid means the pod there is.
+            uid = self.one(resource).await?.map(|pod| uid_in(&pod)).unwrap_or_default();
+        }
+        let patch = ObjectPath { kind: "podpatch", ..path }.to_resource();
+        let tokens = self.tokens_for(path.namespace, &uid).await?;
+        let change = |old: Option<&Entry>| {
             let mut batch = forget(Batch::new(), &uid);
-            if had.is_none_or(|had| had == uid) {
-                let patch = ObjectPath { kind: "podpatch", ..path }.to_resource();
-                batch.0.push(Change::Delete { key: key(resource), expect: unchanged(old.as_ref()) });
+            if old.is_none_or(|old| uid_in(&old.value) == uid) {
+                batch.0.push(Change::Delete { key: key_of_pod.clone(), expect: unchanged(old) });
                 batch = batch.delete(key(patch.as_str()));
             }
-            for token in self.tokens_for(path.namespace, &uid).await? {
-                batch = batch.delete(token);
-            }
-            match self.store.commit(batch).await {
-                Err(error) if error.kind() == StoreKind::Conflict => {}
-                done => return done,
-            }
-        }
+            tokens.iter().fold(batch, |batch, token| batch.delete(token.clone()))
+        };
+        self.edit(&key_of_pod, change).await
     }
 
     /// Everything the cloud was told is here, and the devices DeviceTwin knows.
