@@ -107,7 +107,7 @@ impl Default for CloudHubSettings {
         Self {
             node_limit: 500,
             identity: NodeIdentity::default(),
-            window: 32,
+            window: 64,
             per_node: NodeLimits::default(),
             in_work: 512,
             times: HubTimes::default(),

@@ -23,7 +23,7 @@ const WRITES: usize = 64;
 
 /// How often a session with objects on their way pushes out what it has written: what becomes ready meanwhile goes out
 /// together, for a small part of the cost. A session that rested pushes out each of the next few at once.
-const PUSHES_PER_SECOND: u32 = 100;
+const PUSHES_PER_SECOND: u32 = 50;
 const PUSHES_AT_ONCE: u32 = 16;
 /// client-go's second limit beside the growing pause: ten requeues a second, a hundred at once.
 const REQUEUES_PER_SECOND: u32 = 10;
