@@ -3,12 +3,14 @@
 
 mod descriptors;
 mod program;
+#[cfg(feature = "process")]
+mod shim;
 mod table;
 
 use std::{
     io::{self, IsTerminal, Write},
     os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
+    path::Path,
     process::ExitCode,
 };
 
@@ -16,11 +18,10 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 pub use descriptors::{TooFewDescriptors, enough_descriptors, raise_descriptors};
 pub use program::{EXIT_CODES, Flags, Program, VERSION, main};
+#[cfg(feature = "process")]
+pub use shim::{process_shim, shim};
 pub use table::Table;
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
-
-/// The word that makes a binary the shim of the process runtime.
-const SHIM: &str = "process-shim";
 
 /// What is logged unless told otherwise: of the embedded broker, what is wrong only.
 const LEVEL: &str = "info,mqtt5=warn";
@@ -138,21 +139,6 @@ fn print(text: &str) -> io::Result<()> {
 pub fn complete(shell: clap_complete::Shell, mut command: clap::Command) {
     let name = command.get_name().to_owned();
     clap_complete::generate(shell, &mut command, name, &mut io::stdout());
-}
-
-/// Does a shim's work if that is what this process was started for, see [`shim`]. To be called before anything else.
-#[cfg(feature = "process")]
-pub fn process_shim() -> Option<ExitCode> {
-    let mut args = std::env::args_os().skip(1);
-    let is_shim = args.next().is_some_and(|word| word == SHIM);
-    is_shim.then(|| kubeedge_edge::runtime::process::shim_main(args))
-}
-
-/// This binary as the shim of the process runtime.
-#[cfg(feature = "process")]
-pub fn shim() -> anyhow::Result<kubeedge_edge::runtime::process::Shim> {
-    let program: PathBuf = std::env::current_exe().context("finding this program's own file")?;
-    Ok(kubeedge_edge::runtime::process::Shim { program, args: vec![SHIM.to_owned()] })
 }
 
 /// Writes a file that only its owner may read, whole or not at all.
