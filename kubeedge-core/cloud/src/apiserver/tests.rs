@@ -10,7 +10,7 @@ use kube::{
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
     runtime::{WatchStreamExt, watcher},
 };
-use kubeedge_core::kernel::Shutdown;
+use kubeedge_core::{kernel::Shutdown, message::Millis};
 use kubeedge_store::MemoryStore;
 use tower::ServiceExt;
 
@@ -351,6 +351,53 @@ async fn a_node_whose_clock_is_wrong_is_alive_as_long_as_it_renews_its_lease() {
     }
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(ready().await.as_deref(), Some("Unknown"));
+    shutdown.request();
+    running.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn lost_nodes_are_tainted_and_their_pods_end_after_as_long_as_they_tolerate_it() {
+    let settings = EmbeddedSettings { clock: Clock::simulated(Millis(1_800_000_000_000)), ..settings() };
+    let cluster = EmbeddedCluster::open(Arc::new(MemoryStore::default()), settings).await.unwrap();
+    let shutdown = Shutdown::new();
+    let running = tokio::spawn(controllers::run(cluster.clone(), shutdown.clone()));
+    let (leases, pods) =
+        ("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases", "/api/v1/namespaces/default/pods");
+    let forever = json!([{"operator": "Exists"}]);
+    for (node, pod, tolerations) in [
+        ("lost-1", "a", json!([])),
+        ("lost-2", "b", json!([])),
+        ("lost-2", "stays", forever),
+        ("there", "c", json!([])),
+    ] {
+        let object = json!({"metadata": {"name": node}, "status": {"conditions": [{"type": "Ready", "status": "True"}]}});
+        assert!(matches!(ours(&cluster, "POST", "/api/v1/nodes", &object).await.0, 201 | 409));
+        let object = json!({"metadata": {"name": pod}, "spec": {"nodeName": node, "tolerations": tolerations, "containers": [{"name": "c", "image": "i"}]}});
+        assert_eq!(ours(&cluster, "POST", pods, &object).await.0, 201);
+    }
+    let lease = |node: &str, second: u64| json!({"metadata": {"name": node}, "spec": {"holderIdentity": node, "leaseTransitions": second}});
+    assert_eq!(ours(&cluster, "POST", leases, &lease("there", 0)).await.0, 201);
+    let ending = async || {
+        let (_, list) = ours(&cluster, "GET", pods, &Value::Null).await;
+        let ending = |pod: &&Value| pod["metadata"].get("deletionTimestamp").is_some();
+        let list = list["items"].as_array().unwrap().clone();
+        list.iter()
+            .filter(ending)
+            .map(|pod| pod["metadata"]["name"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let mut ended = Vec::new();
+    for turn in 1..=40 {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert_eq!(ours(&cluster, "PUT", &format!("{leases}/there"), &lease("there", turn)).await.0, 200);
+        ended.push(ending().await);
+    }
+    let (_, node) = ours(&cluster, "GET", "/api/v1/nodes/lost-1", &Value::Null).await;
+    assert_eq!(node["spec"]["taints"][1]["key"], "node.kubernetes.io/unreachable", "{node}");
+    let first = ended.iter().position(|ending| !ending.is_empty()).unwrap() as u64 * 10 + 10;
+    // Fifty seconds of silence, and five minutes that every pod tolerates it; looks are five seconds apart.
+    assert!((350..=370).contains(&first), "pods end after {first} s");
+    assert_eq!(ended.last().unwrap(), &["a", "b"]);
     shutdown.request();
     running.await.unwrap();
 }
