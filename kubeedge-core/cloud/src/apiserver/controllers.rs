@@ -245,7 +245,7 @@ impl Desk {
             }
         }
         // Many may be lost at once, and each waits for what is written of it.
-        let pods = &nodes::PodsOfNodes::new(self);
+        let pods = &nodes::PodsOfNodes::default();
         let nodes = stream::iter(dirty.nodes).map(|name| async move {
             let done = nodes::reconcile(self, pods, &name).await;
             told("node", &(String::new(), name.clone()), done).then_some(name)

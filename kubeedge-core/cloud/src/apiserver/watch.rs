@@ -109,10 +109,7 @@ impl Cursor {
         self.version = version;
         for object in objects {
             if self.watch.selector.matches(&object) {
-                let line = match self.shown(&object) {
-                    Some(shown) => lined_object("ADDED", &shown),
-                    None => lined_object("ADDED", &object),
-                };
+                let line = self.line("ADDED", &object, || object.to_string().into());
                 self.ready.push_back(line);
             }
         }
@@ -167,10 +164,7 @@ impl Cursor {
             }
             for change in &changes {
                 if let Some(kind) = self.concerns(change) {
-                    let line = match self.shown(&change.object) {
-                        Some(shown) => lined_object(kind, &shown),
-                        None => lined_text(kind, change.text()),
-                    };
+                    let line = self.line(kind, &change.object, || change.text().clone());
                     self.ready.push_back(line);
                 }
             }
@@ -195,6 +189,14 @@ impl Cursor {
             (true, true) => Some("MODIFIED"),
             (true, false) => Some("DELETED"),
             (false, false) => None,
+        }
+    }
+
+    /// An event; `text` makes the JSON of an object that is shown as it is.
+    fn line(&mut self, kind: &str, object: &Value, text: impl FnOnce() -> Bytes) -> Bytes {
+        match self.shown(object) {
+            Some(shown) => lined_object(kind, &shown),
+            None => lined_text(kind, &text()),
         }
     }
 

@@ -2,18 +2,15 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use http::Request;
-use http_body_util::{BodyExt, Full};
 use kubeedge_cloud::apiserver::{EmbeddedCluster, EmbeddedSettings, Signer};
 use kubeedge_core::{
     api,
     clock::Clock,
-    cluster::{Actor, ClusterApi},
+    conformance::cluster::{Answer, ask},
     message::Message,
 };
 use kubeedge_store::MemoryStore;
 use serde_json::{Value, json};
-use tower::ServiceExt;
 
 use crate::{
     SYNCS,
@@ -42,31 +39,27 @@ impl Kube {
         Self(EmbeddedCluster::open(Arc::new(MemoryStore::new()), settings).await.unwrap())
     }
 
-    async fn ask(&self, method: &str, path: &str, media: &str, body: &Value) -> Option<Value> {
-        let request = Request::builder().method(method).uri(path).header("content-type", media);
-        let body = if body.is_null() { String::new() } else { body.to_string() };
-        let body = Full::from(body).map_err(|never| match never {}).boxed_unsync();
-        let answer = self.0.service(&Actor::Ourselves).oneshot(request.body(body).unwrap()).await.unwrap();
-        let (code, bytes) = (answer.status(), answer.into_body().collect().await.unwrap().to_bytes());
-        let object = serde_json::from_slice(&bytes).unwrap_or_default();
-        assert!(code.is_success() || code.as_u16() == 404, "{method} {path}: {object}");
-        code.is_success().then_some(object)
+    async fn ask(&self, method: &str, path: &str, body: &Value) -> Option<Value> {
+        let Answer { code, body, .. } = ask(&self.0, method, path, body).await;
+        let done = (200..300).contains(&code);
+        assert!(done || code == 404, "{method} {path}: {body}");
+        done.then_some(body)
     }
 
     async fn get(&self, path: &str) -> Option<Value> {
-        self.ask("GET", path, "application/json", &Value::Null).await
+        self.ask("GET", path, &Value::Null).await
     }
 
     async fn create(&self, path: &str, object: Value) -> Value {
-        self.ask("POST", path, "application/json", &object).await.unwrap()
+        self.ask("POST", path, &object).await.unwrap()
     }
 
     async fn patch(&self, path: &str, patch: Value) -> Value {
-        self.ask("PATCH", path, "application/merge-patch+json", &patch).await.unwrap()
+        self.ask("PATCH", path, &patch).await.unwrap()
     }
 
     async fn delete(&self, path: &str) {
-        self.ask("DELETE", path, "application/json", &json!({"gracePeriodSeconds": 0})).await;
+        self.ask("DELETE", path, &json!({"gracePeriodSeconds": 0})).await;
     }
 
     async fn until(&self, path: &str, wished: impl Fn(Option<&Value>) -> bool) -> Option<Value> {

@@ -111,21 +111,14 @@ impl Ledger {
 }
 
 /// The active pods of each node, listed for all nodes once, and only where a node drives pods out.
-#[derive(Debug)]
-pub(super) struct PodsOfNodes<'a> {
-    desk: &'a Desk,
-    pods: OnceLock<HashMap<String, Vec<Arc<Value>>>>,
-}
+#[derive(Debug, Default)]
+pub(super) struct PodsOfNodes(OnceLock<HashMap<String, Vec<Arc<Value>>>>);
 
-impl<'a> PodsOfNodes<'a> {
-    pub(super) fn new(desk: &'a Desk) -> Self {
-        Self { desk, pods: OnceLock::new() }
-    }
-
-    fn on(&self, node: &str) -> impl Iterator<Item = &Arc<Value>> {
-        let pods = self.pods.get_or_init(|| {
+impl PodsOfNodes {
+    fn on(&self, desk: &Desk, node: &str) -> impl Iterator<Item = &Arc<Value>> {
+        let pods = self.0.get_or_init(|| {
             let mut pods: HashMap<String, Vec<Arc<Value>>> = HashMap::new();
-            for pod in self.desk.list("", "pods", "").into_iter().filter(|pod| is_active(pod)) {
+            for pod in desk.list("", "pods", "").into_iter().filter(|pod| is_active(pod)) {
                 pods.entry(text(&pod, "/spec/nodeName").to_owned()).or_default().push(pod);
             }
             pods
@@ -134,14 +127,14 @@ impl<'a> PodsOfNodes<'a> {
     }
 }
 
-pub(super) async fn reconcile(desk: &Desk, pods: &PodsOfNodes<'_>, name: &str) -> Result<(), Refusal> {
+pub(super) async fn reconcile(desk: &Desk, pods: &PodsOfNodes, name: &str) -> Result<(), Refusal> {
     match desk.get(&built_in_kind("", "nodes"), &(String::new(), name.to_owned())) {
         Some(node) => watch_over(desk, pods, &node).await,
         None => Ok(()),
     }
 }
 
-async fn watch_over(desk: &Desk, pods: &PodsOfNodes<'_>, node: &Value) -> Result<(), Refusal> {
+async fn watch_over(desk: &Desk, pods: &PodsOfNodes, node: &Value) -> Result<(), Refusal> {
     let name = text(node, "/metadata/name").to_owned();
     if !desk.nodes.lock().is_alive(&name) && !condition_is(node, "Ready", "Unknown") {
         tracing::warn!(node = %name, "node has stopped renewing its lease");
@@ -221,14 +214,14 @@ async fn taint(desk: &Desk, node: &Value, wanted: Option<&str>) -> Result<(), Re
 
 /// Ends pods that do not tolerate their node's NoExecute taints, or no longer. What runs on a node that is cut off
 /// goes on there until the node is back and learns of it.
-async fn evict(desk: &Desk, pods: &PodsOfNodes<'_>, name: &str) -> Result<(), Refusal> {
+async fn evict(desk: &Desk, pods: &PodsOfNodes, name: &str) -> Result<(), Refusal> {
     let Some(node) = desk.get(&built_in_kind("", "nodes"), &(String::new(), name.to_owned())) else {
         return Ok(());
     };
     if taints(&node).next().is_none() {
         return Ok(());
     }
-    for pod in pods.on(name) {
+    for pod in pods.on(desk, name) {
         if taints(&node).any(|taint| drives_out(taint, pod, desk.moment())) {
             let message = format!(
                 "Marking for deletion Pod {}/{}",
