@@ -53,7 +53,7 @@ use kubeedge_core::{
     },
 };
 use parking_lot::Mutex;
-use quinn::{ConnectionError, StoppedError, TransportConfig, VarInt, WriteError};
+use quinn::{ConnectionError, MtuDiscoveryConfig, StoppedError, TransportConfig, VarInt, WriteError};
 use rustls::crypto::CryptoProvider;
 
 use self::socket::endpoint;
@@ -76,6 +76,10 @@ const SOCKET_BUFFER: usize = 4 << 20;
 
 /// How much of a peer is kept before its handshake begins, in bytes.
 const FIRST_FLIGHT: u64 = 16 << 10;
+
+/// Half of what lies between the datagrams that every path must take and the largest ever sent, in bytes, and one more: the
+/// first that is tried is the largest.
+const MTU_STEP: u16 = (1452 - 1200) / 2 + 1;
 
 /// How the transport works.
 #[derive(Clone, Copy, Debug)]
@@ -251,6 +255,7 @@ fn transport_config(settings: &QuicSettings) -> Result<TransportConfig, Transpor
     let mut config = TransportConfig::default();
     config
         .max_idle_timeout(Some(idle))
+        .mtu_discovery_config(Some(datagrams()))
         .stream_receive_window(VarInt::from_u32(settings.window))
         .receive_window(VarInt::from_u32(settings.window.saturating_mul(lanes)))
         // Twice, as confirmations may come later than the room to send more.
@@ -258,6 +263,14 @@ fn transport_config(settings: &QuicSettings) -> Result<TransportConfig, Transpor
         .max_concurrent_uni_streams(VarInt::from_u32(settings.streams.clamp(1, lanes) - 1))
         .datagram_receive_buffer_size(None);
     Ok(config)
+}
+
+/// How it is found out how large a datagram may be: by a try of the largest, and where that is lost by one halfway. Quinn
+/// would halve from below, with five tries or six at each connect that a metered link pays for.
+fn datagrams() -> MtuDiscoveryConfig {
+    let mut search = MtuDiscoveryConfig::default();
+    search.minimum_change(MTU_STEP);
+    search
 }
 
 /// What the end of a connection means.

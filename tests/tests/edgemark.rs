@@ -97,11 +97,12 @@ fn edges_join_register_hold_their_links_and_run_what_they_are_sent() {
 }
 
 #[test]
-fn edges_that_all_leave_return_and_bystanders_keep_their_leases() {
+fn edges_that_all_leave_return_over_websocket_and_quic_and_bystanders_keep_their_leases() {
     if skipped(&["kubectl"]) {
         return;
     }
     let bench = Bench::new(20);
+    let quic = bench.cloud.links().1.to_string();
     let (code, told, said) = bench.run(&[
         "--nodes",
         "8",
@@ -109,6 +110,10 @@ fn edges_that_all_leave_return_and_bystanders_keep_their_leases() {
         "3",
         "--mode",
         "storm",
+        "--over-quic",
+        "2",
+        "--quic-port",
+        &quic,
         "--duration",
         "1s",
         "--lease",
@@ -119,7 +124,7 @@ fn edges_that_all_leave_return_and_bystanders_keep_their_leases() {
     assert_eq!((&storm["edges"], &storm["bystanders"]), (&5.into(), &3.into()), "{told:#}");
     assert!(storm["in_sync_seconds"].as_f64().is_some(), "{told:#}");
     assert_eq!((&storm["bystanders_expired"], &storm["lost"]), (&0.into(), &0.into()), "{told:#}");
-    assert_eq!(told["counts"]["connects"], 13, "{told:#}");
+    assert_eq!((&told["counts"]["connects"], &told["over_quic"]), (&13.into(), &2.into()), "{told:#}");
 }
 
 #[test]
@@ -169,6 +174,10 @@ fn what_does_not_fit_is_told_by_flag_and_reason() {
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
     let (some, token) = (["--cloud", "127.0.0.1", "--mode", "hold"], bench.cluster.join_token());
+    for wrong in [["--over-quic", "3"], ["--over-quic=1", "--transport=quic"]] {
+        let (code, said) = refused(&[&some[..], &["--nodes", "2", "--token", &token], &wrong[..]].concat());
+        assert!(code == Some(2) && said.contains("--over-quic"), "{code:?} {said}");
+    }
     let (code, said) = refused(&[&some[..], &["--nodes", "2", "--token", "rubbish"]].concat());
     assert!(code == Some(2) && said.contains("--token"), "{code:?} {said}");
     let (code, said) = refused(&[&some[..], &["--nodes", "1000000", "--token", &token]].concat());

@@ -10,13 +10,14 @@ use kubeedge_core::{
     wire::{Codec, GoJson},
 };
 use kubeedge_edge::hub::DEFAULT_PROJECT;
+use kubeedge_transport::{Quic, QuicSettings, WebSocket};
 use tokio::{
     sync::{Semaphore, watch},
     time::Instant,
 };
 
 use crate::{
-    options::Plan,
+    options::{Plan, Wire},
     session::{Memory, Session},
     stats::Stats,
 };
@@ -36,16 +37,28 @@ pub(crate) enum Phase {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) plan: Plan,
-    pub(crate) transport: Arc<dyn Transport>,
+    websocket: WebSocket,
+    quic: Quic,
     pub(crate) codec: Arc<dyn Codec>,
     pub(crate) stats: Stats,
     dials: Semaphore,
 }
 
 impl Shared {
-    pub(crate) fn new(plan: Plan, transport: Arc<dyn Transport>) -> Self {
+    pub(crate) fn new(plan: Plan) -> Self {
         let dials = Semaphore::new(plan.concurrency);
-        Self { plan, transport, codec: Arc::new(GoJson), stats: Stats::default(), dials }
+        // A socket for each of thousands of links would be a descriptor and buffers for each.
+        let quic = Quic::new(QuicSettings { shared_socket: true, ..QuicSettings::default() });
+        let (websocket, codec, stats) = (WebSocket::default(), Arc::new(GoJson), Stats::default());
+        Self { plan, websocket, quic, codec, stats, dials }
+    }
+
+    /// What links the node of this number.
+    fn transport(&self, number: u32) -> &dyn Transport {
+        match self.plan.wire(number) {
+            Wire::Websocket => &self.websocket,
+            Wire::Quic => &self.quic,
+        }
     }
 }
 
@@ -101,7 +114,7 @@ impl Edge {
         // Never closed.
         let _place = shared.dials.acquire().await;
         let begun = Instant::now();
-        let link = shared.transport.dial(&Endpoint(path), &self.credentials).await?;
+        let link = shared.transport(self.number).dial(&Endpoint(path), &self.credentials).await?;
         shared.stats.connecting.record(begun.elapsed());
         shared.stats.connects.up();
         Ok(link)

@@ -22,10 +22,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 use kubeedge_bin::{LogOptions, Unusable, VERSION};
 
-use crate::{
-    options::{RunOptions, Wire},
-    report::Outcome,
-};
+use crate::{options::RunOptions, report::Outcome};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -93,7 +90,8 @@ fn work(run: RunOptions, logs: &LogOptions) -> anyhow::Result<Outcome> {
     let plan = run.plan().map_err(Unusable::new)?;
     let limit = kubeedge_bin::raise_descriptors();
     // Joining takes connections of its own for a moment; QUIC's links share a socket.
-    let links = if plan.transport == Wire::Quic { 1 } else { u64::from(plan.nodes) };
+    // Links over QUIC share one socket.
+    let links = u64::from(plan.nodes - plan.over_quic) + 1;
     let connections = links + plan.concurrency as u64;
     kubeedge_bin::enough_descriptors(limit, connections)
         .map_err(|error| Unusable::new(format!("--nodes {}: {error}", plan.nodes)))?;

@@ -11,14 +11,13 @@ use std::{
 
 use anyhow::Context;
 use kubeedge_bin::{Unusable, shutdown_signal};
-use kubeedge_core::transport::{Credentials, Transport};
-use kubeedge_transport::{Quic, QuicSettings, WebSocket};
+use kubeedge_core::transport::Credentials;
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
     certificates,
     edge::{Edge, Phase, Shared},
-    options::{Mode, Plan, Wire},
+    options::{Mode, Plan},
     process::{self, Usage},
     progress::Progress,
     report::{Connected, Held, Joined, Outcome, Report, Watched},
@@ -67,14 +66,7 @@ impl Run {
             return Err(Unusable::new(format!("--pid {pid}: there is no such process")).into());
         }
         let report = Report::new(&plan);
-        let transport: Arc<dyn Transport> = match plan.transport {
-            Wire::Websocket => Arc::new(WebSocket::default()),
-            // A socket for each of thousands of links would be a descriptor and buffers for each.
-            Wire::Quic => {
-                Arc::new(Quic::new(QuicSettings { shared_socket: true, ..QuicSettings::default() }))
-            }
-        };
-        let shared = Arc::new(Shared::new(plan, transport));
+        let shared = Arc::new(Shared::new(plan));
         let phase = || watch::Sender::new(Phase::Away);
         let (bystanders, others) = (phase(), phase());
         Ok(Self {

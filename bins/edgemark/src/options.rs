@@ -5,6 +5,9 @@ use std::{fs, path::PathBuf, time::Duration};
 use clap::{Args, ValueEnum};
 use kubeedge_core::{config::GoDuration, name::NodeName};
 
+/// CloudHub's usual port for QUIC.
+const QUIC_PORT: u16 = 10_001;
+
 /// What the edges do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -80,6 +83,12 @@ pub(crate) struct RunOptions {
     /// How edges and cloud are linked
     #[arg(long, value_enum, default_value_t = Wire::Websocket)]
     transport: Wire,
+    /// Link so many of them, the last, over QUIC and the others over WebSocket, as in a fleet that has both
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    over_quic: u32,
+    /// CloudHub's port for the edges of --over-quic
+    #[arg(long, value_name = "PORT", default_value_t = QUIC_PORT)]
+    quic_port: u16,
     /// How many join or connect at the same time
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u16).range(1..))]
     concurrency: u16,
@@ -144,8 +153,10 @@ struct Flood {
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) clouds: Vec<String>,
-    pub(crate) port: u16,
-    pub(crate) transport: Wire,
+    /// The ports for WebSocket and for QUIC.
+    ports: [u16; 2],
+    /// How many edges, the last, are linked over QUIC.
+    pub(crate) over_quic: u32,
     pub(crate) https: String,
     pub(crate) token: String,
     pub(crate) nodes: u32,
@@ -203,15 +214,21 @@ impl RunOptions {
             }
         }
         let first = self.cloud.first().map(String::as_str).unwrap_or_default();
-        let usual = match self.transport {
-            Wire::Websocket => 10_000,
-            Wire::Quic => 10_001,
+        let (over_quic, ports) = match self.transport {
+            Wire::Quic if self.over_quic > 0 => {
+                return Err("--over-quic: with --transport quic all edges are linked over QUIC".to_owned());
+            }
+            Wire::Quic => (self.nodes, [0, self.port.unwrap_or(QUIC_PORT)]),
+            Wire::Websocket => (self.over_quic, [self.port.unwrap_or(10_000), self.quic_port]),
         };
+        if over_quic > self.nodes {
+            return Err(format!("--over-quic {over_quic}: there are --nodes {}", self.nodes));
+        }
         let plan = Plan {
             https: authority(first, self.https_port),
             clouds: self.cloud,
-            port: self.port.unwrap_or(usual),
-            transport: self.transport,
+            ports,
+            over_quic,
             token,
             nodes: self.nodes,
             prefix: self.prefix,
@@ -246,7 +263,14 @@ impl Plan {
     /// Where the node of this number connects.
     pub(crate) fn server(&self, number: u32) -> String {
         let turn = usize::try_from(number).unwrap_or_default() % self.clouds.len().max(1);
-        authority(self.clouds.get(turn).map(String::as_str).unwrap_or_default(), self.port)
+        let [websocket, quic] = self.ports;
+        let port = if self.wire(number) == Wire::Quic { quic } else { websocket };
+        authority(self.clouds.get(turn).map(String::as_str).unwrap_or_default(), port)
+    }
+
+    /// How the node of this number is linked.
+    pub(crate) fn wire(&self, number: u32) -> Wire {
+        if number >= self.nodes.saturating_sub(self.over_quic) { Wire::Quic } else { Wire::Websocket }
     }
 
     fn check_names(self) -> Result<Self, String> {

@@ -35,6 +35,8 @@ pub(crate) struct Report {
     pub(crate) mode: Mode,
     pub(crate) cloud: Vec<String>,
     pub(crate) nodes: u32,
+    /// How many of them are linked over QUIC.
+    over_quic: u32,
     pub(crate) links_only: bool,
     pub(crate) interrupted: bool,
     /// Promises that did not hold; empty is good.
@@ -171,6 +173,7 @@ impl Report {
             mode: plan.mode,
             cloud: plan.clouds.clone(),
             nodes: plan.nodes,
+            over_quic: plan.over_quic,
             links_only: plan.links_only,
             interrupted: false,
             fallen: Vec::new(),

@@ -131,18 +131,40 @@ async fn a_socket_nobody_reads_is_unreachable_within_the_time_for_an_answer() {
     assert!(dialling.elapsed() >= QuicSettings::default().answer, "it did not wait");
 }
 
+/// A link that this socket dials, and its connection.
+async fn dialled(
+    quic: &Quic,
+    site: &Site,
+    endpoint: &quinn::Endpoint,
+    to: &Endpoint,
+) -> (Link, quinn::Connection) {
+    let config = quic.client_config(&site.client).unwrap();
+    let address = to.authority().parse().unwrap();
+    let connection = dial::shake(&quic.settings, endpoint, config, address, to).await.unwrap();
+    let hello = hello::say(to, &site.client).unwrap();
+    (dial::enter(connection.clone(), to, hello, quic.settings.max_frame).await.unwrap(), connection)
+}
+
+#[tokio::test]
+async fn one_try_finds_the_largest_datagram() {
+    let (quic, site) = (Quic::default(), site());
+    let (mut listener, to) = listening(&quic, &site).await;
+    let endpoint = dialling_endpoint(([127, 0, 0, 1], 0).into()).unwrap();
+    let accept = async { listener.next().await.unwrap().accept().await.unwrap() };
+    let ((mut near, connection), mut far) = tokio::join!(dialled(&quic, &site, &endpoint, &to), accept);
+    while connection.stats().path.current_mtu < 1452 {
+        near.tx.send(Frame::text("there")).await.unwrap();
+        far.rx.next().await.unwrap().unwrap();
+    }
+    assert_eq!(connection.stats().path.sent_plpmtud_probes, 1);
+}
+
 #[tokio::test]
 async fn a_dialler_whose_address_changes_keeps_its_link() {
     let (quic, site) = (Quic::default(), site());
     let (mut listener, to) = listening(&quic, &site).await;
     let endpoint = dialling_endpoint(([127, 0, 0, 1], 0).into()).unwrap();
-    let dial = async {
-        let config = quic.client_config(&site.client).unwrap();
-        let address = to.authority().parse().unwrap();
-        let connection = dial::shake(&quic.settings, &endpoint, config, address, &to).await.unwrap();
-        let hello = hello::say(&to, &site.client).unwrap();
-        (dial::enter(connection.clone(), &to, hello, quic.settings.max_frame).await.unwrap(), connection)
-    };
+    let dial = dialled(&quic, &site, &endpoint, &to);
     let accept = async { listener.next().await.unwrap().accept().await.unwrap() };
     let ((mut near, _), mut far) = tokio::join!(dial, accept);
     let before = endpoint.local_addr().unwrap();
