@@ -13,7 +13,13 @@
 //! `$hw/events/node/<node>/upload/refused`: JSON with `count`, `topics` and `reason`, once a second at most. A publisher's
 //! confirmation comes from its broker and cannot be withheld from here.
 //!
-//! Like Go: MQTT 3.1.1, one connection for reading and one for publishing, clean sessions, QoS 1 outward, every
+//! Where [`EventBusSettings::sub_client_id`] is set, the external broker remembers the reading connection, and an upload at
+//! QoS 1 is confirmed to it when EdgeHub has stored it or knows that the cloud has it. So what is published while edgecore
+//! restarts, is killed or loses its power arrives, some of it twice, as long as the broker keeps it: mosquitto keeps
+//! 1000 messages (`max_queued_messages`), and over its own restart with `persistence true`. What is for DeviceTwin is confirmed
+//! once DeviceTwin has it; it answers on topics of its own when it has stored it.
+//!
+//! Like Go: MQTT 3.1.1, one connection for reading and one for publishing, clean sessions without a client id, QoS 1 outward, every
 //! subscription made anew at each connect. Other than Go: the module never waits for a broker. What is published while the
 //! broker is away waits in a bounded queue, and what finds no room is dropped and counted in the log (Go blocks the
 //! module, and with it everybody who sends to it). Payloads that are not UTF-8 lose those bytes, as with Go: a message's content
@@ -21,6 +27,7 @@
 
 #[cfg(feature = "mqtt-broker")]
 mod broker;
+mod confirm;
 mod link;
 
 use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
@@ -79,7 +86,8 @@ pub struct EventBusSettings {
     /// Where the internal broker listens, `tcp://address:port`; port 0 takes a free one, see
     /// [`EventBus::internal_address`]. It knows neither passwords nor TLS: keep it on the loopback address.
     pub internal: String,
-    /// The client id of the reading connection; empty for one made up.
+    /// The client id of the reading connection; empty for one made up. With one the external broker keeps what is published at
+    /// QoS 1 while nobody reads, and until it is safe; no other client of the broker may have it.
     pub sub_client_id: String,
     /// The client id of the publishing connection; empty for one made up.
     pub pub_client_id: String,
@@ -190,6 +198,8 @@ impl EventBus {
         if settings.mode != MqttMode::External {
             let address = self.listen(ctx, tasks).await?;
             let internal = LinkSettings {
+                // It remembers nobody for longer than this process lives.
+                lasts: false,
                 qos: settings.internal_qos,
                 retain: settings.internal_retain,
                 username: String::new(),
@@ -209,6 +219,7 @@ impl EventBus {
         LinkSettings {
             address,
             sub_client_id: settings.sub_client_id.clone(),
+            lasts: !settings.sub_client_id.is_empty(),
             pub_client_id: settings.pub_client_id.clone(),
             username: settings.username.clone(),
             password: settings.password.clone(),

@@ -38,6 +38,7 @@
 //! | a request (its sender waits) | no | by its answer | fails, and its sender learns it |
 //! | a status: the patch of a pod or node | the newest of each object | by its answer | fails for a sender that waits; is kept and sent on the next link |
 //! | an upload, a report of a node task | each, in order | by a sign of life | kept and sent on the next link |
+//! | an upload whose sender waits | each, in order | by a sign of life | the same; its sender is told when it is stored or with the cloud |
 //! | a twin or state of a device | by DeviceTwin | by its confirmation | DeviceTwin tells the newest of each property on the next link |
 //! | an acknowledgement | no | once written | kept; if it is lost the cloud asks for it again |
 //! | anything else | no | by a sign of life | kept and sent on the next link |
@@ -48,7 +49,9 @@
 //!
 //! *Stored* means in the [`MetaStore`] of [`EdgeHub::store`], many changes in one commit: without a link at once, with one
 //! after a second, so that what the cloud has by then costs no write; and when the hub ends. A power cut loses of uploads at
-//! most those of the second before it.
+//! most those of the second before it, and none whose sender was told: whoever makes an upload a request to this module
+//! ([`Bus::request`]) gets `OK` once it can be lost no more, a tenth of a second later at most if the store takes it, and an error
+//! if there is no room. EventBus does so where `mqttSubClientID` is set.
 //!
 //! Each of control, twins and events may take 1024 messages and 32 MiB, uploads [`EdgeHubSettings::uploads`] and
 //! [`EdgeHubSettings::upload_bytes`]. What finds no room is refused: a sender that waits is told, otherwise

@@ -6,18 +6,18 @@ use std::sync::Arc;
 
 use kubeedge_core::{
     backoff::Backoff,
-    bus::{Bus, SendError},
+    bus::{Bus, Envelope, SendError},
     failure::BoxError,
     log::Seldom,
-    name::{MessageId, NodeName},
+    name::{MessageId, ModuleName, NodeName},
 };
-use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Packet, QoS, SubscribeFilter};
+use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Packet, Publish, QoS, SubscribeFilter};
 use tokio::{
     task::JoinSet,
     time::{Duration, Instant},
 };
 
-use super::{EventBusError, Topics, dispatched};
+use super::{EventBusError, Topics, confirm::Confirmations, dispatched};
 use crate::refusals::{self, Refusals};
 
 /// The largest MQTT packet taken or sent, in bytes.
@@ -80,6 +80,8 @@ impl Address {
 pub(super) struct LinkSettings {
     pub(super) address: Address,
     pub(super) sub_client_id: String,
+    /// Whether the broker remembers the reading connection, and gets its confirmations when what was read is safe.
+    pub(super) lasts: bool,
     pub(super) pub_client_id: String,
     pub(super) username: String,
     pub(super) password: String,
@@ -112,10 +114,18 @@ impl Link {
         let LinkSettings { address, queue, seed, .. } = &settings;
         let broker = format!("{}:{}", address.host, address.port);
         // Room for all topics to be subscribed to at once.
-        let (reader, incoming) = AsyncClient::new(options(&settings, "sub", &settings.sub_client_id), 256);
+        let mut reads = options(&settings, "sub", &settings.sub_client_id);
+        reads.set_clean_session(!settings.lasts).set_manual_acks(settings.lasts);
+        let (reader, incoming) = AsyncClient::new(reads, 256);
         let (writer, outgoing) = AsyncClient::new(options(&settings, "pub", &settings.pub_client_id), *queue);
+        let confirmations = settings.lasts.then(|| {
+            let (confirmations, task) = Confirmations::new(reader.clone());
+            tasks.spawn(task);
+            confirmations
+        });
         let read = Reader {
             client: reader.clone(),
+            confirmations,
             topics: Arc::clone(topics),
             bus: bus.clone(),
             broker: broker.clone(),
@@ -205,6 +215,8 @@ impl Presence {
 
 struct Reader {
     client: AsyncClient,
+    /// Where the broker remembers us.
+    confirmations: Option<Confirmations>,
     topics: Topics,
     bus: Bus,
     broker: String,
@@ -225,16 +237,37 @@ impl Reader {
                     presence.is(true, &self.broker, &"");
                     self.subscribe_all();
                 }
-                Ok(Event::Incoming(Packet::Publish(publish))) => {
-                    self.pass_on(&publish.topic, &publish.payload).await;
-                }
+                Ok(Event::Incoming(Packet::Publish(publish))) => self.read(publish).await,
                 Ok(_) => {}
                 Err(error) => {
+                    self.confirmations.iter().for_each(Confirmations::cut);
                     presence.is(false, &self.broker, &error);
                     tokio::time::sleep(backoff.next_pause()).await;
                 }
             }
+            if self.confirmations.as_ref().is_some_and(Confirmations::is_broken) {
+                self.confirmations.iter().for_each(Confirmations::cut);
+                events.clean();
+            }
             self.tell_refusals();
+        }
+    }
+
+    async fn read(&mut self, publish: Publish) {
+        let (to, message) = dispatched(&publish.topic, &publish.payload);
+        let lasts = self.confirmations.is_some();
+        // A broker that remembers us may not know what is no longer subscribed to.
+        let wanted = !lasts || self.is_subscribed_to(&publish.topic);
+        let waits = wanted && lasts && to == ModuleName::EDGE_HUB && publish.qos != QoS::AtMostOnce;
+        let (envelope, safe) = if waits {
+            let (envelope, safe) = Envelope::with_reply(message);
+            (envelope, Some(safe))
+        } else {
+            (Envelope::new(message), None)
+        };
+        let passed = wanted && self.pass_on(&to, &publish.topic, envelope).await;
+        if let Some(confirmations) = &self.confirmations {
+            confirmations.follow(publish, safe.filter(|_| passed));
         }
     }
 
@@ -261,17 +294,25 @@ impl Reader {
         }
     }
 
-    async fn pass_on(&mut self, topic: &str, payload: &[u8]) {
-        let (to, message) = dispatched(topic, payload);
+    fn is_subscribed_to(&self, topic: &str) -> bool {
+        // Below a first level of our own: the function knows no topics that begin with `$`, nor with a letter of several bytes.
+        let below = |path: &str| format!("t/{path}");
+        let topic = below(topic);
+        self.topics.read().iter().any(|filter| rumqttc::matches(&topic, &below(filter)))
+    }
+
+    /// Says whether the module has it.
+    async fn pass_on(&mut self, to: &ModuleName, topic: &str, envelope: Envelope) -> bool {
         // While this waits nothing more is read: the broker holds back whoever publishes.
-        match tokio::time::timeout(PATIENCE, self.bus.send(&to, message)).await {
-            Ok(Ok(())) => {}
+        match tokio::time::timeout(PATIENCE, self.bus.forward(to, envelope)).await {
+            Ok(Ok(())) => return true,
             Ok(Err(SendError::Unknown(module))) => {
                 tracing::debug!(topic, %module, "message is for a module that is not here");
             }
             Ok(Err(error)) => self.dropped(topic, &error),
             Err(_) => self.dropped(topic, &format_args!("module {to} is busy")),
         }
+        false
     }
 
     fn dropped(&mut self, topic: &str, why: &dyn std::fmt::Display) {

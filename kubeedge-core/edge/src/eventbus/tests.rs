@@ -207,6 +207,60 @@ async fn a_program_is_told_that_what_it_published_was_dropped() {
     bench.stop().await;
 }
 
+/// An EventBus whom the broker remembers.
+fn lasting(port: u16) -> EventBusSettings {
+    EventBusSettings { sub_client_id: "edge-1-reads".to_owned(), ..external(port) }
+}
+
+impl Bench {
+    async fn upload(&mut self) -> Envelope {
+        tokio::time::timeout(PATIENCE, self.hub.next()).await.unwrap().unwrap()
+    }
+
+    /// Uploads until this one, each said to be safe.
+    async fn uploads_until(&mut self, last: &str) -> Vec<String> {
+        let mut all = Vec::new();
+        while all.last().is_none_or(|upload| upload != last) {
+            let upload = self.upload().await;
+            all.push(upload.message.content.as_text().unwrap().into_owned());
+            upload.answer(Content::text("OK"));
+        }
+        all
+    }
+}
+
+#[tokio::test]
+async fn uploads_arrive_that_were_published_while_edgecore_was_away_or_were_not_safe_when_it_died() {
+    if !has("mosquitto_pub") || !(has("/usr/sbin/mosquitto") || has("mosquitto")) {
+        return;
+    }
+    let (port, topic) = (free_port(), "ü/user/readings");
+    let _broker = mosquitto(port);
+    let mut bench = Bench::start(lasting(port), MemoryStore::new());
+    bench.until_passed_on(port, "x/user/there", "").await;
+    bench.uploads_until("").await;
+    publish_by_hand(port, topic, "1");
+    publish_by_hand(port, topic, "2");
+    let (first, second) = (bench.upload().await, bench.upload().await);
+    assert!(first.wants_answer() && second.wants_answer());
+    // Killed before either was stored: the broker hears nothing, not even a goodbye.
+    bench.task.abort();
+    drop((first, second));
+    publish_by_hand(port, topic, "3");
+    let mut bench = Bench::start(lasting(port), MemoryStore::new());
+    assert_eq!(bench.uploads_until("3").await, ["1", "2", "3"]);
+    // What is not asked for any more is not passed on, though the broker kept it.
+    assert!(bench.ask(Operation::SUBSCRIBE, "default/orders", Content::Empty).await.content.is_ok_text());
+    bench.until_passed_on(port, "default/orders", "4").await;
+    bench.stop().await;
+    publish_by_hand(port, "default/orders", "5");
+    publish_by_hand(port, topic, "6");
+    let mut bench = Bench::start(lasting(port), MemoryStore::new());
+    let again = bench.uploads_until("6").await;
+    assert!(!again.contains(&"1".to_owned()) && !again.contains(&"5".to_owned()), "{again:?}");
+    bench.stop().await;
+}
+
 #[tokio::test]
 async fn topics_asked_for_are_subscribed_to_after_a_restart() {
     if !has("mosquitto_pub") || !(has("/usr/sbin/mosquitto") || has("mosquitto")) {

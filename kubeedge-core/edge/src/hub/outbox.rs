@@ -5,6 +5,7 @@ mod kind;
 mod queue;
 mod shelf;
 mod state;
+mod waiter;
 
 use std::sync::Arc;
 
@@ -280,7 +281,10 @@ impl Outbox {
         let Some(store) = &self.store else { return Ok(()) };
         let Some(taken) = self.state.lock().shelf.take() else { return Ok(()) };
         store.commit(taken.batch.clone()).await?;
-        self.state.lock().shelf.stored(taken);
+        let mut state = self.state.lock();
+        for message in state.shelf.stored(taken) {
+            state.safe(&message);
+        }
         Ok(())
     }
 }

@@ -55,6 +55,7 @@ impl Kind {
         let row = row(message, asks);
         let proof = match row {
             Row::Newest if message.route.operation == Operation::PATCH => Proof::Answer,
+            Row::Each => Proof::Life,
             _ if asks => Proof::Asker,
             _ if is_acknowledgement(message) => Proof::Writing,
             _ => Proof::Life,
@@ -88,11 +89,13 @@ fn row(message: &Message, asks: bool) -> Row {
         _ => false,
     };
     let reports_task = matches!(route.operation.as_str(), "UpdateNodeActionStatus" | "upgrade" | "prepull");
-    let lasts = route.operation == Operation::UPLOAD || reports_task;
     match () {
         () if is_status => Row::Newest,
-        // Whoever asked has gone when this process has; so has the caller whom an upload with a parent answers.
-        () if lasts && !asks && !message.is_answer() => Row::Each,
+        // The caller whom an upload with a parent answers has gone when this process has.
+        () if message.is_answer() => Row::None,
+        // No cloud answers an upload: whoever waits is told when it can be lost no more.
+        () if route.operation == Operation::UPLOAD => Row::Each,
+        () if reports_task && !asks => Row::Each,
         () => Row::None,
     }
 }
@@ -121,7 +124,7 @@ mod tests {
             ("edged", "query", "default/configmap/c", true, Control, Proof::Asker, Row::None),
             ("edged", "insert", "default/event/e", false, Bulk, Proof::Life, Row::None),
             ("eventbus", "upload", "default/topic", false, Bulk, Proof::Life, Row::Each),
-            ("servicebus", "upload", "/rest", true, Bulk, Proof::Asker, Row::None),
+            ("acme", "upload", "default/readings", true, Bulk, Proof::Life, Row::Each),
             ("websocket", "UpdateNodeActionStatus", "a/b/c/d/node/n", false, Control, Proof::Life, Row::Each),
             ("twin", "update", "device/d/e/twin/edge_updated", true, Twins, Proof::Asker, Row::None),
             ("twin", "get", "membership/detail", false, Twins, Proof::Life, Row::None),

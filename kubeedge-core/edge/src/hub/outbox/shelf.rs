@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use kubeedge_core::{
     message::{Message, json},
-    name::Resource,
+    name::{MessageId, Resource},
     store::{Batch, Bucket, Change, Expect, Key},
 };
 use tokio::time::{Duration, Instant};
@@ -21,7 +21,9 @@ const EACH: &str = "q/";
 const NEWEST: &str = "s/";
 
 /// How long a change rests while there is a link.
-const REST: Duration = Duration::from_secs(1);
+pub(super) const REST: Duration = Duration::from_secs(1);
+/// And one whose sender waits until it is stored.
+pub(super) const SHORT_REST: Duration = Duration::from_millis(100);
 /// The most changes of one commit, and from how many bytes on it takes no further one.
 const MOST_CHANGES: usize = 256;
 const MOST_BYTES: usize = 4 << 20;
@@ -53,7 +55,8 @@ struct Wish {
 #[derive(Debug)]
 pub(super) struct Taken {
     pub(super) batch: Batch,
-    stamps: Vec<(String, u64, bool)>,
+    /// Keys, stamps, and which messages are put there.
+    stamps: Vec<(String, u64, Option<MessageId>)>,
 }
 
 /// See the module's text.
@@ -72,10 +75,9 @@ impl Shelf {
         self.held.insert(key);
     }
 
-    /// Will store a message, after a rest or soon.
-    pub(super) fn keep(&mut self, key: String, message: Message, rests: bool) {
-        let due = Instant::now() + if rests { REST } else { Duration::ZERO };
-        self.wish(key, Some(message), due);
+    /// Will store a message, after a rest.
+    pub(super) fn keep(&mut self, key: String, message: Message, rest: Duration) {
+        self.wish(key, Some(message), Instant::now() + rest);
     }
 
     /// Will remove a row; what was not stored yet never will be.
@@ -124,20 +126,22 @@ impl Shelf {
                     Change::Put { key, value: json::encode(message), expect }
                 }
             });
-            stamps.push((name.clone(), wish.stamp, wish.message.is_some()));
+            let id = wish.message.as_ref().map(|message| message.header.id.clone());
+            stamps.push((name.clone(), wish.stamp, id));
         }
         (!stamps.is_empty()).then_some(Taken { batch, stamps })
     }
 
-    /// These changes are durable.
-    pub(super) fn stored(&mut self, taken: Taken) {
-        for (name, stamp, there) in taken.stamps {
-            if self.wishes.get(&name).is_some_and(|wish| wish.stamp == stamp) {
-                self.wishes.remove(&name);
-                if !there {
-                    self.held.remove(&name);
+    /// These changes are durable. Returns which messages are stored by them.
+    pub(super) fn stored(&mut self, taken: Taken) -> Vec<MessageId> {
+        for (name, stamp, there) in &taken.stamps {
+            if self.wishes.get(name).is_some_and(|wish| wish.stamp == *stamp) {
+                self.wishes.remove(name);
+                if there.is_none() {
+                    self.held.remove(name);
                 }
             }
         }
+        taken.stamps.into_iter().filter_map(|(_, _, there)| there).collect()
     }
 }

@@ -3,16 +3,20 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use kubeedge_core::{
-    message::{Content, Message},
+    message::Message,
     name::{MessageId, Resource},
     transport::Lane,
 };
-use tokio::{sync::oneshot, time::Instant};
+use tokio::{
+    sync::oneshot,
+    time::{Duration, Instant},
+};
 
 use super::{
     kind::{Kind, Proof, Room, Row},
     queue::{MOST, MOST_BYTES, size},
     shelf::{self, Shelf},
+    waiter::Waiter,
 };
 use crate::refusals::Refusals;
 
@@ -24,7 +28,7 @@ const MOST_REQUESTS: usize = 4096;
 
 const NOT_CONNECTED: &str = "not connected to the cloud, the request was not sent";
 pub(super) const LOST: &str = "the connection to the cloud was lost before the answer came";
-const CROWDED: &str = "too much waits for the cloud, the request was not sent";
+const CROWDED: &str = "too much waits for the cloud, the message was not taken";
 const SUPERSEDED: &str = "a newer status of the same object takes its place";
 
 /// How much may wait.
@@ -40,22 +44,6 @@ impl Bounds {
             Room::Uploads => (self.uploads, self.upload_bytes),
             Room::Control | Room::Twins | Room::Events => (MOST, MOST_BYTES),
         }
-    }
-}
-
-/// Somebody who waits for an answer, and the question without its content.
-#[derive(Debug)]
-pub(super) struct Waiter {
-    question: Message,
-    pub(super) reply: oneshot::Sender<Message>,
-    /// The question's number among what was written, once it was, and its lane.
-    written: Option<(u64, Lane)>,
-}
-
-impl Waiter {
-    pub(super) fn fail(self, why: &str) {
-        // An asker that no longer waits has no use for the reason.
-        let _ = self.reply.send(self.question.error_answer(why));
     }
 }
 
@@ -89,6 +77,8 @@ pub(super) struct State {
     lanes: [VecDeque<Item>; 3],
     loads: [Load; 4],
     pub(super) waiters: HashMap<MessageId, Waiter>,
+    /// Those who wait until their upload can be lost no more.
+    entrusted: HashMap<MessageId, Waiter>,
     /// The newest status of each object, by its id.
     newest: HashMap<Resource, MessageId>,
     /// What is being written.
@@ -200,6 +190,7 @@ impl State {
     /// The cloud has this message, or nobody wants it to have it any more.
     pub(super) fn done(&mut self, item: &Item) {
         self.leave(item);
+        self.safe(&item.message.header.id);
         match item.kind.row {
             Row::None => {}
             Row::Each => item.row.iter().for_each(|row| self.shelf.forget(row)),
@@ -215,10 +206,13 @@ impl State {
         self.newest.get(&item.message.route.resource) == Some(&item.message.header.id)
     }
 
-    /// Notes who waits for the answer; says whether the message is to be sent.
+    /// Notes who waits for the answer, or until an upload can be lost no more; says whether the message is to be sent.
     pub(super) fn admit(&mut self, message: &Message, kind: Kind, reply: oneshot::Sender<Message>) -> bool {
-        let question = Message { content: Content::Empty, ..message.clone() };
-        let waiter = Waiter { question, reply, written: None };
+        let waiter = Waiter::of(message, reply);
+        if kind.row == Row::Each {
+            self.entrusted.insert(message.header.id.clone(), waiter);
+            return true;
+        }
         let kept = kind.row == Row::Newest;
         if !self.up {
             waiter.fail(NOT_CONNECTED);
@@ -232,8 +226,16 @@ impl State {
         true
     }
 
-    pub(super) fn fail(&mut self, request: &MessageId, why: &str) -> bool {
-        self.waiters.remove(request).map(|waiter| waiter.fail(why)).is_some()
+    /// This message is stored, or with the cloud.
+    pub(super) fn safe(&mut self, message: &MessageId) {
+        if let Some(waiter) = self.entrusted.remove(message) {
+            waiter.succeed();
+        }
+    }
+
+    pub(super) fn fail(&mut self, message: &MessageId, why: &str) -> bool {
+        let waiter = self.waiters.remove(message).or_else(|| self.entrusted.remove(message));
+        waiter.map(|waiter| waiter.fail(why)).is_some()
     }
 
     /// Puts a status in the place of one of the same object that still waits; gives it back when none does.
@@ -258,10 +260,13 @@ impl State {
     }
 
     pub(super) fn keep(&mut self, item: &Item) {
-        if let Some(row) = &item.row {
-            let rests = self.up;
-            self.shelf.keep(row.clone(), item.message.clone(), rests);
-        }
+        let Some(row) = &item.row else { return };
+        let rest = match () {
+            () if !self.up => Duration::ZERO,
+            () if self.entrusted.contains_key(&item.message.header.id) => shelf::SHORT_REST,
+            () => shelf::REST,
+        };
+        self.shelf.keep(row.clone(), item.message.clone(), rest);
     }
 
     pub(super) fn row(&mut self, message: &Message, kind: Kind) -> Option<String> {
@@ -277,12 +282,14 @@ impl State {
     }
 
     pub(super) fn refuse(&mut self, item: &Item) {
-        if self.fail(&item.message.header.id, CROWDED) {
+        let told = self.fail(&item.message.header.id, CROWDED);
+        let of_program = item.kind.room == Room::Uploads && item.message.route.source == PROGRAMS;
+        if told && !of_program {
             return;
         }
         self.refused += 1;
         self.refused_in_a_row += 1;
-        if item.kind.room == Room::Uploads && item.message.route.source == PROGRAMS {
+        if of_program {
             self.refusals.note(item.message.route.resource.as_str());
         }
         // The first of a row is told, then every thousandth.

@@ -101,6 +101,66 @@ fn a_sender_that_waits_is_told_that_there_is_no_room() {
     assert_eq!(outbox.refused(), 0);
 }
 
+/// An upload, and the word that it is safe.
+fn entrusted(n: usize) -> (Envelope, tokio::sync::oneshot::Receiver<Message>) {
+    Envelope::with_reply(message("acme", "upload", &n.to_string()))
+}
+
+#[tokio::test]
+async fn who_waits_for_an_upload_is_told_when_it_is_stored_or_with_the_cloud() {
+    let store = Arc::new(MemoryStore::new());
+    let stored = over(&store).await;
+    stored.up();
+    let (asked, mut safe) = entrusted(1);
+    stored.put(asked);
+    assert!(safe.try_recv().is_err(), "it is not stored yet");
+    stored.put_all_away().await.unwrap();
+    assert!(safe.try_recv().unwrap().content.is_ok_text());
+    assert_eq!(rows(&store).await, ["1"]);
+    // The cloud may be quicker than the store, and a link that breaks is no loss.
+    for outbox in [over(&store).await, outbox()] {
+        outbox.up();
+        let (asked, mut safe) = entrusted(2);
+        outbox.put(asked);
+        outbox.down();
+        outbox.up();
+        write_all(&outbox);
+        assert!(safe.try_recv().is_err(), "nobody knows whether the cloud has it");
+        outbox.prove(outbox.progress().0);
+        assert!(safe.try_recv().unwrap().content.is_ok_text());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_is_waited_for_is_stored_ten_times_sooner() {
+    let store = Arc::new(MemoryStore::new());
+    let outbox = over(&store).await;
+    outbox.up();
+    let begun = Instant::now();
+    let (asked, safe) = entrusted(1);
+    outbox.put(asked);
+    tokio::select! {
+        () = outbox.put_away(1) => panic!("it ended"),
+        answer = safe => assert!(answer.unwrap().content.is_ok_text()),
+    }
+    assert_eq!(begun.elapsed(), shelf::SHORT_REST);
+}
+
+#[test]
+fn who_waits_for_an_upload_is_told_that_there_is_no_room() {
+    let outbox = outbox();
+    (0..BOUNDS.uploads).for_each(|n| outbox.put(upload(n)));
+    let (asked, mut answer) = entrusted(1);
+    outbox.put(asked);
+    assert_eq!(answer.try_recv().unwrap().route.operation, Operation::ERROR);
+    assert_eq!(outbox.refused(), 0, "its sender knows");
+    // EventBus confirms to the broker all the same: programs are told by a topic.
+    let (asked, mut answer) = Envelope::with_reply(message("bus", "upload", "a/user/b"));
+    outbox.put(asked);
+    assert_eq!(answer.try_recv().unwrap().route.operation, Operation::ERROR);
+    assert_eq!(outbox.refused(), 1);
+}
+
 #[test]
 fn a_message_whose_writing_broke_off_is_the_next_one_again_and_a_request_is_not() {
     let outbox = outbox();
