@@ -7,10 +7,12 @@
 //!
 //! Where we differ from Go: only nodes that are connected to this cloudcore are compared, as nobody else can be told;
 //! records are read when they change, so that a pass over objects that agree costs a look-up each; deletions go first,
-//! so that none hits an object made anew under the same name; passes of several cloudcores do not fall together. An edge of
+//! so that none hits an object made anew under the same name; passes of several cloudcores do not fall together; records that
+//! somebody else removes are made again (`sync/lost.rs`). An edge of
 //! ours is asked at each connect what it really has, and its records are corrected; see [`kubeedge_core::digest`].
 
 mod index;
+mod lost;
 mod plural;
 mod resync;
 
@@ -114,6 +116,7 @@ impl SyncController {
             self.compare(&node, bus).await?;
             self.open(&node, bus).await?;
         }
+        self.make_up(bus).await?;
         self.collect_orphans().await;
         Ok(())
     }
@@ -133,6 +136,10 @@ impl SyncController {
         for message in gone.into_iter().chain(newer) {
             bus.send(&ModuleName::CLOUD_HUB, message).await?;
         }
+        self.sessions.restate(node, |record| {
+            let known = self.index.record(node, &record.namespace, &record.name);
+            known.is_none_or(|known| known.version == Some(0))
+        });
         Ok(())
     }
 
@@ -183,9 +190,15 @@ fn difference(node: &NodeName, confirmed: &Confirmed) -> Difference {
     if kind == "device" && moved(node, &object) {
         return Difference::Gone(gone(path(), key, uid));
     }
-    let update = Message::new(ModuleName::EDGE_CONTROLLER, Operation::UPDATE, path());
+    Difference::Newer(update(node, confirmed, &object))
+}
+
+/// The newest form of an object, for its node.
+fn update(node: &NodeName, of: &Confirmed, object: &Object) -> Message {
+    let path = resource::for_node(node, &resource::object(&of.key.namespace, &of.kind, &of.key.name));
+    let update = Message::new(ModuleName::EDGE_CONTROLLER, Operation::UPDATE, path);
     let update = update.in_group(Group::RESOURCE).at_version(object.version.clone());
-    Difference::Newer(update.with(object.content.clone()))
+    update.with(object.content.clone())
 }
 
 /// Whether a device is on another node by now. Go keeps sending it to the old one.

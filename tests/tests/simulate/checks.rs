@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::{
     api,
     disk::META,
-    user::{CONFIG_MAPS, DEVICES, PODS},
+    user::{CONFIG_MAPS, DEVICES, PODS, SYNCS},
     world::{Machine, World},
 };
 
@@ -21,8 +21,6 @@ pub(crate) const CONVERGENCE: &str = "convergence after quiet";
 pub(crate) const MEMORY: &str = "bounded memory";
 /// Nothing is run twice.
 pub(crate) const TWICE: &str = "no double run";
-
-const SYNCS: &str = "/apis/reliablesyncs.kubeedge.io/v1alpha1/namespaces/default/objectsyncs";
 
 /// Objects of the cluster by name.
 fn list(world: &World, path: &str) -> BTreeMap<String, Value> {

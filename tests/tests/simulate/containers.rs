@@ -66,6 +66,11 @@ impl Containers {
         found
     }
 
+    /// An edgecore that does not know its pods stops what it finds, as a kubelet does, and may start it again.
+    pub(crate) fn may_start_again(&self) {
+        self.state.lock().starts.clear();
+    }
+
     async fn begins(&self, doing: &'static str, on: &str) -> RuntimeResult<()> {
         tokio::time::sleep(self.dice.runtime_pause()).await;
         if self.dice.runtime_fails() {

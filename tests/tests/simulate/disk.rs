@@ -45,6 +45,8 @@ struct Seen {
     undo: Vec<Vec<(Key, Option<Bytes>)>>,
     /// All rows of all tables.
     rows: BTreeSet<Key>,
+    /// Those of a backup.
+    backup: BTreeMap<Key, Bytes>,
     commits: u64,
 }
 
@@ -62,6 +64,28 @@ impl Disk {
                 (key, Some(value)) => Batch::new().put(key, value),
                 (key, None) => Batch::new().delete(key),
             };
+            let _ = self.memory.commit(batch).now_or_never();
+        }
+    }
+
+    /// Remembers everything as it is.
+    pub(crate) fn back_up(&self) {
+        let keys = self.seen.lock().rows.clone();
+        let value = |key: &Key| self.memory.get(key).now_or_never()?.ok()?.map(|entry| entry.value);
+        let rows = keys.into_iter().filter_map(|key| Some((key.clone(), value(&key)?)));
+        let rows = rows.collect();
+        self.seen.lock().backup = rows;
+    }
+
+    /// Everything is again as in the backup; without one there is nothing. Its host is not running.
+    pub(crate) fn restore(&self) {
+        let mut seen = self.seen.lock();
+        let now = std::mem::take(&mut seen.rows).into_iter();
+        let batch = now.fold(Batch::new(), Batch::delete);
+        let old = std::mem::take(&mut seen.backup);
+        seen.rows = old.keys().cloned().collect();
+        for batch in [batch, old.into_iter().fold(Batch::new(), |batch, (key, value)| batch.put(key, value))]
+        {
             let _ = self.memory.commit(batch).now_or_never();
         }
     }

@@ -5,14 +5,39 @@ use rand::{RngExt, SeedableRng, rngs::SmallRng};
 /// What a user does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Act {
-    CreatePod { node: usize, name: String },
-    LabelPod { name: String, value: u32 },
-    DeletePod { name: String },
-    ChangeMap { map: usize, value: u32 },
-    CreateDevice { node: usize, name: String, value: u32 },
-    Steer { name: String, value: u32 },
-    MoveDevice { name: String, node: usize },
-    DeleteDevice { name: String },
+    CreatePod {
+        node: usize,
+        name: String,
+    },
+    LabelPod {
+        name: String,
+        value: u32,
+    },
+    DeletePod {
+        name: String,
+    },
+    ChangeMap {
+        map: usize,
+        value: u32,
+    },
+    CreateDevice {
+        node: usize,
+        name: String,
+        value: u32,
+    },
+    Steer {
+        name: String,
+        value: u32,
+    },
+    MoveDevice {
+        name: String,
+        node: usize,
+    },
+    DeleteDevice {
+        name: String,
+    },
+    /// Removes the cloud's records of what edges have.
+    LoseRecords,
 }
 
 /// What goes wrong for a while.
@@ -32,7 +57,11 @@ pub(crate) enum Trouble {
     Slow(usize, u64),
     /// Edgecore is killed, and started at the end.
     CrashEdge(usize),
-    /// So is cloudcore.
+    /// The same, and meanwhile its disk is replaced by an empty one.
+    NewDisk(usize),
+    /// At the end edgecore is killed, and its disk is again as it was at the beginning.
+    OldDisk(usize),
+    /// So is cloudcore killed.
     CrashCloud,
     /// So is the API.
     CrashApi,
@@ -78,6 +107,10 @@ pub(crate) struct Plan {
     pub(crate) planted: Option<Planted>,
 }
 
+/// From this seed on disks and records are lost too. All edges compare what they have with the cloud: Go's do not, and what they
+/// lose is lost.
+pub(crate) const LOSSES: u64 = 10_000;
+
 /// How many ConfigMaps there are.
 pub(crate) const MAPS: usize = 2;
 
@@ -87,8 +120,11 @@ impl Plan {
         let mut random = SmallRng::seed_from_u64(seed);
         let nodes = random.random_range(1..=5);
         let quiet = random.random_range(30_000..120_000);
-        let acts = Deeds::new(nodes).draw(&mut random, quiet);
-        let troubles = troubles(&mut random, nodes, quiet);
+        let mut acts = Deeds::new(nodes).draw(&mut random, quiet);
+        let mut troubles = troubles(&mut random, nodes, quiet);
+        if seed >= LOSSES {
+            lose(&mut random, nodes, quiet, &mut acts, &mut troubles);
+        }
         Self { seed, nodes, acts, troubles, quiet, planted: None }
     }
 
@@ -168,7 +204,7 @@ fn subject(trouble: &Trouble) -> (u8, usize) {
         | Trouble::Stall(node)
         | Trouble::Slow(node, _) => (0, *node),
         Trouble::StallApi => (1, 0),
-        Trouble::CrashEdge(node) => (2, *node),
+        Trouble::CrashEdge(node) | Trouble::NewDisk(node) | Trouble::OldDisk(node) => (2, *node),
         Trouble::CrashCloud => (3, 0),
         Trouble::CrashApi => (4, 0),
         Trouble::Disk(node, _) => (5, *node),
@@ -189,18 +225,43 @@ fn troubles(random: &mut SmallRng, nodes: usize, quiet: u64) -> Vec<(u64, u64, T
             1 | 2 => random.random_range(1000..15_000),
             _ => random.random_range(15_000..60_000),
         };
-        let until = (from + length).min(quiet);
         let trouble = trouble(random, nodes);
-        let about = subject(&trouble);
-        let overlaps = |(begin, end, other): &(u64, u64, Trouble)| {
-            subject(other) == about && *begin <= until && from <= *end
-        };
-        if !drawn.iter().any(overlaps) {
-            drawn.push((from, until, trouble));
-        }
+        add(&mut drawn, from, (from + length).min(quiet), trouble);
     }
     drawn.sort_by_key(|(from, ..)| *from);
     drawn
+}
+
+/// Adds a trouble unless there is one with the same thing at that time.
+fn add(drawn: &mut Vec<(u64, u64, Trouble)>, from: u64, until: u64, trouble: Trouble) {
+    let about = subject(&trouble);
+    let overlaps = |(begin, end, other): &(u64, u64, Trouble)| {
+        subject(other) == about && *begin <= until && from <= *end
+    };
+    if !drawn.iter().any(overlaps) {
+        drawn.push((from, until, trouble));
+    }
+}
+
+/// Adds losses of disks and records.
+fn lose(
+    random: &mut SmallRng,
+    nodes: usize,
+    quiet: u64,
+    acts: &mut Vec<(u64, Act)>,
+    troubles: &mut Vec<(u64, u64, Trouble)>,
+) {
+    for _ in 0..random.random_range(1..5) {
+        let (at, node) = (random.random_range(0..quiet - 5000), random.random_range(0..nodes));
+        let until = (at + random.random_range(100..40_000)).min(quiet);
+        match random.random_range(0..3) {
+            0 => acts.push((at, Act::LoseRecords)),
+            1 => add(troubles, at, until, Trouble::NewDisk(node)),
+            _ => add(troubles, at, until, Trouble::OldDisk(node)),
+        }
+    }
+    acts.sort_by_key(|(at, _)| *at);
+    troubles.sort_by_key(|(from, ..)| *from);
 }
 
 fn trouble(random: &mut SmallRng, nodes: usize) -> Trouble {

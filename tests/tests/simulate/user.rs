@@ -13,6 +13,8 @@ use crate::{
 pub(crate) const PODS: &str = "/api/v1/namespaces/default/pods";
 pub(crate) const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
 pub(crate) const DEVICES: &str = "/apis/devices.kubeedge.io/v1beta1/namespaces/default";
+/// What the cloud knows of edges.
+pub(crate) const SYNCS: &str = "/apis/reliablesyncs.kubeedge.io/v1alpha1/namespaces/default/objectsyncs";
 
 /// The name of a node.
 pub(crate) fn node(number: usize) -> String {
@@ -84,6 +86,7 @@ fn request(act: &Act) -> (&'static str, String, Value) {
             ("PATCH", format!("{DEVICES}/devices/{name}"), json!({"spec": {"nodeName": node(*to)}}))
         }
         Act::DeleteDevice { name } => ("DELETE", format!("{DEVICES}/devices/{name}"), Value::Null),
+        Act::LoseRecords => ("DELETE", SYNCS.to_owned(), Value::Null),
     }
 }
 

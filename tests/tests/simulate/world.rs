@@ -33,7 +33,7 @@ use crate::{
     dice::Dice,
     disk::Disk,
     network::{Net, Ours},
-    plan::{Plan, Trouble},
+    plan::{LOSSES, Plan, Trouble},
     trace::Trace,
     user,
 };
@@ -46,6 +46,9 @@ const LATENCY: u64 = 20;
 const PATIENCE: u64 = 300_000;
 /// How long it is watched after both sides agreed.
 const AFTERWARDS: u64 = 25_000;
+
+/// How long both sides may take to find out that something was lost, in milliseconds: until then they may agree for a moment.
+const LOST_AND_FOUND: u64 = 60_000;
 
 /// What came of a simulation.
 #[derive(Debug)]
@@ -80,6 +83,14 @@ pub(crate) struct Machine {
     /// Whether the cloud knows its edge for one of ours.
     ours: bool,
     gauges: Gauges,
+}
+
+impl Machine {
+    /// Its disk is again as in the backup, or empty; edgecore does not run.
+    fn restore(&self) {
+        self.disk.restore();
+        self.containers.may_start_again();
+    }
 }
 
 /// Everything but the hosts themselves.
@@ -136,7 +147,7 @@ impl World {
                 net: Net::new(&name, trace.clone(), plan.planted),
                 seed: plan.seed.wrapping_add(number as u64),
                 // What was built in to be found out must not be mended by asking.
-                ours: plan.planted.is_none() && plan.seed.is_multiple_of(3),
+                ours: plan.planted.is_none() && (plan.seed.is_multiple_of(3) || plan.seed >= LOSSES),
                 gauges: gauges.clone(),
                 name,
             }
@@ -263,6 +274,9 @@ impl World {
                 self.trace.note("CHECK", "both sides agree");
                 agreed = now;
             }
+            if !open.is_empty() && self.plan.seed >= LOSSES && now < quiet + LOST_AND_FOUND {
+                agreed = 0;
+            }
             if !open.is_empty() && (now - quiet).is_multiple_of(30_000) {
                 self.trace.note("CHECK", format!("open: {}", open.join("\n  ")));
             }
@@ -316,7 +330,17 @@ impl World {
                 sim.crash(name(node));
                 self.machine(*node).disk.crashed();
             }
-            Trouble::CrashEdge(node) => sim.bounce(name(node)),
+            Trouble::NewDisk(node) if begins => {
+                sim.crash(name(node));
+                self.machine(*node).restore();
+            }
+            Trouble::OldDisk(node) if begins => self.machine(*node).disk.back_up(),
+            Trouble::OldDisk(node) => {
+                sim.crash(name(node));
+                self.machine(*node).restore();
+                sim.bounce(name(node));
+            }
+            Trouble::CrashEdge(node) | Trouble::NewDisk(node) => sim.bounce(name(node)),
             Trouble::CrashCloud if begins => sim.crash("cloud"),
             Trouble::CrashCloud => sim.bounce("cloud"),
             Trouble::CrashApi if begins => sim.crash("api"),

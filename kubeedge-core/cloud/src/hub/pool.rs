@@ -233,6 +233,19 @@ impl Pool {
         self.inner.lock().kept.get(key).map(|entry| entry.record.clone())
     }
 
+    /// The objects that the edge has confirmed in this session and still has, of those whose record is wanted, and their
+    /// versions.
+    pub(super) fn confirmed(&self, wanted: impl Fn(&Record) -> bool) -> Vec<(Arc<Record>, u64)> {
+        let inner = self.inner.lock();
+        let settled = |entry: &&Entry| entry.message.is_none() && !entry.gone && !entry.withdrawn;
+        let settled = inner.kept.values().filter(settled);
+        let found = settled.filter_map(|entry| Some((entry, entry.version?)));
+        found
+            .filter(|(entry, _)| wanted(&entry.record))
+            .map(|(entry, version)| (entry.record.clone(), version))
+            .collect()
+    }
+
     /// Does something about an object, and says what came of it, unless this session has, or had, to do with the object.
     pub(super) fn unless_known<T>(&self, key: &str, act: impl FnOnce() -> T) -> Option<T> {
         let inner = self.inner.lock();

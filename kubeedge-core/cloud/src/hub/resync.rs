@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use kubeedge_core::name::{NodeName, ResourceVersion};
 
-use super::{Sessions, records::Record};
+use super::{
+    Sessions,
+    records::{Confirmed, Record},
+};
 
 /// A record that does not say what the edge has.
 #[derive(Debug)]
@@ -28,6 +31,14 @@ impl Sessions {
     pub(crate) fn leaves_alone(&self, node: &NodeName, session: u64, uid: &str) -> bool {
         let handle = self.get(node).filter(|handle| handle.generation == session);
         handle.is_some_and(|handle| handle.pool.unless_known(uid, || ()).is_some())
+    }
+
+    /// Has records made again that say nothing of what the node has confirmed in its session.
+    pub(crate) fn restate(&self, node: &NodeName, says_nothing: impl Fn(&Record) -> bool) {
+        let Some(handle) = self.get(node) else { return };
+        for (record, version) in handle.pool.confirmed(says_nothing) {
+            handle.records.confirm(&record, Confirmed::At(version.to_string().into()));
+        }
     }
 
     /// Corrects a record, to be saved at once; false when that cannot be said yet, as earlier confirmations are still being

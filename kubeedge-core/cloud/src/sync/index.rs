@@ -8,7 +8,7 @@ use std::{
 use kube::core::ApiResource;
 use kubeedge_core::name::{NodeName, ResourceVersion};
 
-use super::plural;
+use super::{lost::Lost, plural};
 use crate::{
     hub::records::{self, RecordBody},
     informer::{Change, Informer, Informers, ObjectKey},
@@ -39,6 +39,7 @@ const MAX_KINDS: usize = 256;
 pub(super) struct Index {
     nodes: HashMap<NodeName, BTreeMap<ObjectKey, Confirmed>>,
     kinds: HashMap<(String, String), Option<ApiResource>>,
+    pub(super) lost: Lost,
 }
 
 impl Index {
@@ -64,12 +65,17 @@ impl Index {
             })
         });
         let of_node = self.nodes.entry(node.clone()).or_default();
-        match confirmed {
-            Some(confirmed) => drop(of_node.insert(record.key.clone(), confirmed)),
-            None => drop(of_node.remove(&record.key)),
+        if let Some(confirmed) = confirmed {
+            of_node.insert(record.key.clone(), confirmed);
+            self.lost.found(&node, &record.key);
+            return;
         }
+        let was = of_node.remove(&record.key);
         if of_node.is_empty() {
             self.nodes.remove(&node);
+        }
+        if let Some(was) = was {
+            self.lost.gone(node, record.key.clone(), was);
         }
     }
 
@@ -80,7 +86,12 @@ impl Index {
 
     /// The record of one object.
     pub(super) fn one(&self, node: &NodeName, namespace: &str, uid: &str) -> Option<&Confirmed> {
-        self.nodes.get(node)?.get(&ObjectKey::new(namespace, format!("{node}.{uid}")))
+        self.record(node, namespace, &format!("{node}.{uid}"))
+    }
+
+    /// A record by its own name.
+    pub(super) fn record(&self, node: &NodeName, namespace: &str, name: &str) -> Option<&Confirmed> {
+        self.nodes.get(node)?.get(&ObjectKey::new(namespace, name))
     }
 
     /// The nodes that have records.

@@ -96,7 +96,7 @@ impl Exchange {
 }
 
 /// An object the edge has and no record tells of.
-struct Stray {
+pub(super) struct Stray {
     uid: String,
     version: u64,
     kind: Kind,
@@ -140,11 +140,18 @@ impl Settled {
 
 /// What a node's pods and devices refer to.
 #[derive(Default)]
-struct Referred {
+pub(super) struct Referred {
     names: HashSet<(&'static str, ObjectKey)>,
     /// Whether all pods, and all devices, are known.
     pods: bool,
     devices: bool,
+}
+
+impl Referred {
+    pub(super) fn has(&self, kind: &str, key: &ObjectKey) -> bool {
+        let known = COMPARED.iter().find(|known| known.0 == kind);
+        known.is_some_and(|known| self.names.contains(&(known.0, key.clone())))
+    }
 }
 
 impl SyncController {
@@ -167,6 +174,11 @@ impl SyncController {
         let path = resource::for_node(node, &RESOURCE.into());
         let opening = Message::new(ModuleName::SYNC_CONTROLLER, Operation::GET, path);
         bus.send(&ModuleName::CLOUD_HUB, opening.in_group(Group::RESOURCE).with(content)).await
+    }
+
+    /// Whether a comparison with the node is under way.
+    pub(super) fn is_asking(&self, node: &NodeName) -> bool {
+        self.exchanges.get(node).is_some_and(|exchange| matches!(exchange.state, State::UnderWay(_)))
     }
 
     /// Forgets comparisons whose sessions have ended.
@@ -280,7 +292,8 @@ impl SyncController {
         strays.truncate(MOST_STRAYS);
         members.truncate(MOST_STRAYS);
         let strays: Vec<_> = strays.into_iter().filter_map(|entry| self.stray(node, entry)).collect();
-        let referred = self.referred(node, &strays);
+        let all_refer = strays.iter().all(|stray| refers(stray.kind.0));
+        let referred = if all_refer { Referred::default() } else { self.referred(node, &strays) };
         for stray in strays {
             match self.fate(node, session, &stray, &referred) {
                 Fate::Settled => {}
@@ -330,10 +343,7 @@ impl SyncController {
     }
 
     /// What the node's pods and devices refer to, those without record included.
-    fn referred(&mut self, node: &NodeName, strays: &[Stray]) -> Referred {
-        if strays.iter().all(|stray| refers(stray.kind.0)) {
-            return Referred::default();
-        }
+    pub(super) fn referred(&mut self, node: &NodeName, strays: &[Stray]) -> Referred {
         let [pods, devices] =
             [POD, DEVICE].map(|kind| self.informer(kind).is_some_and(|informer| informer.is_ready()));
         let recorded = self.index.of(node).map(|known| (known.kind.as_str(), &known.informer, &known.key));
@@ -361,7 +371,7 @@ impl SyncController {
         let object = informer.get(key).filter(|object| object.uid == *uid);
         let belongs = |object: &Object| match *kind {
             kind if refers(kind) => references(kind, object, node).is_some(),
-            kind => referred.names.contains(&(kind, key.clone())),
+            kind => referred.has(kind, key),
         };
         if object.is_some_and(|object| belongs(&object)) {
             let mut record = Record::new(node, &key.namespace, uid);
@@ -404,12 +414,16 @@ impl SyncController {
 }
 
 /// Whether objects of this kind are on a node by themselves, and refer to others.
-fn refers(kind: &str) -> bool {
+pub(super) fn refers(kind: &str) -> bool {
     matches!(kind, "pod" | "device")
 }
 
 /// What a pod or device refers to; `None` if it is not on the node.
-fn references(kind: &str, object: &Object, node: &NodeName) -> Option<Vec<(&'static str, String)>> {
+pub(super) fn references(
+    kind: &str,
+    object: &Object,
+    node: &NodeName,
+) -> Option<Vec<(&'static str, String)>> {
     if kind == "pod" {
         return objects::referred_by(object, node);
     }

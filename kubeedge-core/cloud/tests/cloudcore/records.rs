@@ -286,6 +286,93 @@ async fn after_any_absence_edge_cluster_and_records_agree() {
 }
 
 #[tokio::test]
+async fn records_that_somebody_removes_are_made_again_and_what_the_edge_has_is_not_sent() {
+    let kube = Kube::new().await;
+    let (cloud, mut edge) = start(&kube).await;
+    edge.register("edge.one").await;
+    let made = kube.create(&format!("{CORE}/pods"), pod("p")).await;
+    let map = kube.create(&format!("{CORE}/configmaps"), map("m", "1")).await;
+    told(&mut edge, &["default/pod/p", "default/configmap/m"]).await;
+    let is_confirmed = |object: &Value| {
+        let version = version(object).to_owned();
+        move |found: Option<&Value>| found.is_some_and(|record| confirmed(record) == version)
+    };
+    for object in [&made, &map] {
+        kube.until(&sync(object), is_confirmed(object)).await;
+    }
+    for object in [&made, &map] {
+        kube.delete(&sync(object)).await;
+    }
+    for object in [&made, &map] {
+        kube.until(&sync(object), is_confirmed(object)).await;
+    }
+    kube.create(&format!("{CORE}/pods"), pod("fence")).await;
+    let told = told(&mut edge, &["default/pod/fence"]).await;
+    assert!(!told.keys().any(|resource| resource.ends_with("/p") || resource.ends_with("/m")), "{told:?}");
+    cloud.stop().await;
+}
+
+#[tokio::test]
+async fn what_waits_for_a_node_that_is_away_reaches_it_though_its_record_is_removed() {
+    let kube = Kube::new().await;
+    let (cloud, mut edge) = start(&kube).await;
+    edge.register("edge.one").await;
+    drop(edge);
+    let made = kube.create(&format!("{CORE}/pods"), pod("p")).await;
+    kube.until(&sync(&made), |found| found.is_some()).await;
+    let map = kube.create(&format!("{CORE}/configmaps"), map("m", "1")).await;
+    for removed in [&made, &map] {
+        kube.until(&sync(removed), |found| found.is_some()).await;
+    }
+    // Once cloudcore has removed a record made after these, it knows of these.
+    let fence = json!({"apiVersion": "reliablesyncs.kubeedge.io/v1alpha1", "kind": "ObjectSync", "metadata": {"name": "gone.x"},
+        "spec": {"objectAPIVersion": "v1", "objectKind": "Pod", "objectName": "y"}});
+    let syncs = format!("{SYNCS}/namespaces/default/objectsyncs");
+    kube.create(&syncs, fence).await;
+    kube.until(&format!("{syncs}/gone.x"), |found| found.is_none()).await;
+    for removed in [&made, &map] {
+        kube.delete(&sync(removed)).await;
+    }
+    for removed in [&made, &map] {
+        kube.until(&sync(removed), |found| found.is_some()).await;
+    }
+    let mut edge = cloud.dial("edge.one").await.unwrap();
+    told(&mut edge, &["default/pod/p", "default/configmap/m"]).await;
+    cloud.stop().await;
+}
+
+#[tokio::test]
+async fn no_record_is_made_again_of_what_has_left_the_node() {
+    let kube = Kube::new().await;
+    let (cloud, mut edge) = start(&kube).await;
+    edge.register("edge.one").await;
+    let device = |name: &str| {
+        json!({"apiVersion": "devices.kubeedge.io/v1beta1", "kind": "Device", "metadata": {"name": name},
+            "spec": {"nodeName": "edge.one", "deviceModelRef": {"name": "model"}, "protocol": {"protocolName": "modbus"}, "properties": []}})
+    };
+    kube.create(
+        &format!("{DEVICES}/devicemodels"),
+        json!({"apiVersion": "devices.kubeedge.io/v1beta1", "kind": "DeviceModel",
+        "metadata": {"name": "model"}, "spec": {"protocol": "modbus", "properties": []}}),
+    )
+    .await;
+    let [stays, moves] = ["stays", "moves"].map(device);
+    let stays = kube.create(&format!("{DEVICES}/devices"), stays).await;
+    let moves = kube.create(&format!("{DEVICES}/devices"), moves).await;
+    told(&mut edge, &["default/device/stays", "default/device/moves"]).await;
+    kube.patch(&format!("{DEVICES}/devices/moves"), json!({"spec": {"nodeName": "elsewhere"}})).await;
+    let gone = edge.expect_object("delete", "default/device/moves").await;
+    edge.ack(&gone).await;
+    kube.until(&sync(&moves), |found| found.is_none()).await;
+    // This one is made again in the second pass, and so would be that one.
+    kube.until(&sync(&stays), |found| found.is_some_and(|record| confirmed(record) != "0")).await;
+    kube.delete(&sync(&stays)).await;
+    kube.until(&sync(&stays), |found| found.is_some()).await;
+    assert!(kube.get(&sync(&moves)).await.is_none());
+    cloud.stop().await;
+}
+
+#[tokio::test]
 async fn a_node_with_thousands_of_objects_is_told_of_the_few_that_changed() {
     const OBJECTS: usize = 2000;
     let kube = Kube::new().await;
