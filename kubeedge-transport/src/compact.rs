@@ -229,9 +229,10 @@ fn decode(payload: &Bytes) -> Result<Message, CodecError> {
     };
     let header = Header {
         id: form.id.into_id(),
-        parent: form.parent.map(Id::into_id),
+        // As in JSON, where an empty text is none.
+        parent: form.parent.map(Id::into_id).filter(|parent| !parent.is_empty()),
         timestamp: Millis(form.timestamp),
-        resource_version: form.version.into_version(),
+        resource_version: form.version.into_version().filter(|version| !version.is_empty()),
         sync: false,
         kind: form.kind.to_owned(),
     };

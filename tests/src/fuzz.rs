@@ -86,6 +86,7 @@ pub fn message(bytes: &[u8]) {
         [GoJson.encode(&message), codec.encode(&message)].map(|frame| frame.expect("a message is written"));
     for again in forms.map(|frame| codec.decode(frame).expect("what was written is read")) {
         assert_eq!((&again.header.id, &again.header.parent), (&message.header.id, &message.header.parent));
+        assert_eq!(again.header.resource_version, message.header.resource_version);
         assert_eq!(again.route, message.route);
         // The same value, if not the same bytes: white space between its parts is kept.
         assert_eq!(again.content.data(), message.content.data());

@@ -14,9 +14,11 @@ use proptest::{
 const CASES: u32 = 512;
 
 /// What fuzzers found, mended since: the target and its bytes.
-const FOUND: [(&str, &[u8]); 1] = [
+const FOUND: [(&str, &[u8]); 2] = [
     // A compact message whose content is no UTF-8 could not be written as JSON.
     ("message", b"\xc1\x01\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\x03\x22\xff\x22"),
+    // The parent of a compact message was an empty text, which JSON does not tell from none.
+    ("message", b"\xc1\x01\x01\x01\x01\x01\x01\0\x02\x01\0\0\0\0\0\0\x01\x01\0\0\0"),
 ];
 
 /// A target over its seeds and as many mutations of them.

@@ -44,7 +44,7 @@ use crate::{
         Sessions,
         records::{self, Record, Records},
     },
-    informer::{Informer, Informers, Object, ObjectKey},
+    informer::{Change, Informer, Informers, Object, ObjectKey},
 };
 
 /// How the controller works.
@@ -106,6 +106,12 @@ impl SyncController {
             orphans: HashSet::new(),
             exchanges: HashMap::new(),
             random: SmallRng::seed_from_u64(settings.seed),
+        }
+    }
+
+    fn note(&mut self, change: &Change) {
+        if let Some((node, uid)) = self.index.note(change, &self.informers) {
+            self.doubt(&node, &uid);
         }
     }
 
@@ -254,8 +260,8 @@ impl Module for SyncController {
                 // In this order: what is known of records comes before it is acted on.
                 biased;
                 () = ctx.shutdown.requested() => return Ok(()),
-                change = namespaced.next() => self.index.note(&change, &self.informers),
-                change = cluster.next() => self.index.note(&change, &self.informers),
+                change = namespaced.next() => self.note(&change),
+                change = cluster.next() => self.note(&change),
                 change = nodes.next() => {
                     if let (Some(gone), None) = (&change.old, &change.new) {
                         self.collect(&NodeName::from(gone.key.name.as_str())).await;

@@ -21,4 +21,14 @@ pub(crate) const FOUND: &[(u64, &str)] = &[
     (180, "the same as 91: a device that waits for its model for ever reports nothing"),
     (193, "the same as 91"),
     (446, "making a record of what the edge had asked for overwrote that the edge had it by then"),
+    (10_024, "objects of a node that was away stayed unsent for ever when their records were removed"),
+    (10_039, "a record that was removed was made again at the next connect only"),
+    (
+        10_281,
+        "a container that had just been started was removed and started again: the runtime had not answered the next question",
+    ),
+    (
+        10_297,
+        "what an earlier session confirmed was recorded after its edge had lost its disk and was asked, and never sent again",
+    ),
 ];

@@ -43,10 +43,11 @@ pub(super) struct Index {
 }
 
 impl Index {
-    /// Takes in what became of a record.
-    pub(super) fn note(&mut self, change: &Change, informers: &Informers) {
-        let Some(record) = change.new.as_ref().or(change.old.as_ref()) else { return };
-        let Some((node, uid)) = records::split_name(&record.key.name) else { return };
+    /// Takes in what became of a record. Returns the node and the unique id of an object that, unlike before, the node is said to
+    /// have.
+    pub(super) fn note(&mut self, change: &Change, informers: &Informers) -> Option<(NodeName, String)> {
+        let record = change.new.as_ref().or(change.old.as_ref())?;
+        let (node, uid) = records::split_name(&record.key.name)?;
         let confirmed = change.new.as_ref().and_then(|record| {
             let body: RecordBody = record.view().ok()?;
             let (spec, version) = (body.spec, body.status.object_resource_version);
@@ -66,9 +67,11 @@ impl Index {
         });
         let of_node = self.nodes.entry(node.clone()).or_default();
         if let Some(confirmed) = confirmed {
-            of_node.insert(record.key.clone(), confirmed);
+            let says = |confirmed: &Confirmed| confirmed.version.is_some_and(|version| version > 0);
+            let now = says(&confirmed);
+            let before = of_node.insert(record.key.clone(), confirmed);
             self.lost.found(&node, &record.key);
-            return;
+            return (now && !before.as_ref().is_some_and(says)).then(|| (node, uid.to_owned()));
         }
         let was = of_node.remove(&record.key);
         if of_node.is_empty() {
@@ -77,6 +80,7 @@ impl Index {
         if let Some(was) = was {
             self.lost.gone(node, record.key.clone(), was);
         }
+        None
     }
 
     /// The records of a node.

@@ -181,6 +181,15 @@ impl SyncController {
         self.exchanges.get(node).is_some_and(|exchange| matches!(exchange.state, State::UnderWay(_)))
     }
 
+    /// A record says by now that the node has this object. If its session knows nothing of that, an earlier one does, whose
+    /// edge may have had another disk: it is asked once more.
+    pub(super) fn doubt(&mut self, node: &NodeName, uid: &str) {
+        let Some(exchange) = self.exchanges.get_mut(node) else { return };
+        if matches!(exchange.state, State::Done) && self.sessions.leaves_alone(node, exchange.session, uid) {
+            (exchange.state, exchange.since) = (State::Unfinished, Instant::now());
+        }
+    }
+
     /// Forgets comparisons whose sessions have ended.
     pub(super) fn forget_ended(&mut self) {
         let Self { exchanges, sessions, .. } = self;

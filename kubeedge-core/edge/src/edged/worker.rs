@@ -75,6 +75,8 @@ pub(crate) struct Worker {
     pub(super) waiting: HashMap<String, Waiting>,
     pub(super) pod_ips: Vec<String>,
     seen: PodView,
+    /// Whether something was done since the runtime was looked at: a plan would be made on what was before.
+    blind: bool,
     status: Option<PodStatus>,
 }
 
@@ -91,6 +93,7 @@ impl Worker {
             waiting,
             pod_ips: Vec::new(),
             seen: PodView::default(),
+            blind: false,
             status,
         }
     }
@@ -124,6 +127,9 @@ impl Worker {
     /// Brings the pod closer to what it should be; says when to look again.
     async fn sync(&mut self, pod: &Pod) -> Duration {
         for _ in 0..STEPS {
+            if self.blind && !self.look().await {
+                return RETRY;
+            }
             let view = self.view();
             self.learn_addresses(&view).await;
             let plan = plan(pod, &view, &self.pauses, self.shared.settings.clock.now());
@@ -135,13 +141,13 @@ impl Worker {
                 return [plan.again, stale].into_iter().flatten().fold(RESYNC, Duration::min);
             }
             let mut retry = None;
+            self.blind = true;
             for action in plan.actions {
                 if let Err(again) = self.act(pod, &view, action).await {
                     retry = Some(retry.map_or(again, |other: Duration| other.min(again)));
                 }
             }
-            if let Err(error) = self.shared.observer.refresh().await {
-                tracing::warn!(pod = %self.uid, error = %chain(&error), "cannot look at the runtime");
+            if !self.look().await {
                 retry = Some(RETRY);
             }
             let view = self.view();
@@ -152,6 +158,16 @@ impl Worker {
             }
         }
         Duration::from_millis(100)
+    }
+
+    /// Looks at the runtime; says whether it answered.
+    async fn look(&mut self) -> bool {
+        let looked = self.shared.observer.refresh().await;
+        self.blind &= looked.is_err();
+        if let Err(error) = &looked {
+            tracing::warn!(pod = %self.uid, error = %chain(error), "cannot look at the runtime");
+        }
+        looked.is_ok()
     }
 
     pub(super) fn view(&self) -> PodView {
@@ -244,8 +260,7 @@ impl Worker {
         let pod = &wish.pod;
         let view = self.view();
         self.stop_all(pod, &view).await;
-        if let Err(error) = self.shared.observer.refresh().await {
-            tracing::warn!(pod = %self.uid, error = %chain(&error), "cannot look at the runtime");
+        if !self.look().await {
             return Some(RETRY);
         }
         let view = self.view();
