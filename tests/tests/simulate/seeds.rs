@@ -31,4 +31,9 @@ pub(crate) const FOUND: &[(u64, &str)] = &[
         10_297,
         "what an earlier session confirmed was recorded after its edge had lost its disk and was asked, and never sent again",
     ),
+    (
+        10_572,
+        "the record of a pod for a node that was away, removed before any cache had heard of it, was missed by nobody",
+    ),
+    (10_670, "a record that was removed while a correction of it rested was never made again"),
 ];

@@ -2,7 +2,11 @@
 
 mod saves;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::{StreamExt, stream::FuturesUnordered};
 
@@ -14,7 +18,7 @@ use kubeedge_core::{
 };
 use parking_lot::Mutex;
 use serde::Deserialize;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 pub(super) use self::saves::Confirmed;
 use self::saves::Saves;
@@ -126,11 +130,19 @@ pub(crate) struct Records {
     clients: Arc<Clients>,
     namespaced: Arc<Informer>,
     cluster: Arc<Informer>,
-    later: Mutex<HashMap<String, Arc<Record>>>,
+    /// Records to be made, each with how often it was made already.
+    later: Mutex<HashMap<String, (Arc<Record>, usize)>>,
     wake: Notify,
     confirmed: Saves,
     room: Notify,
 }
+
+/// How long after it was made the cache should show a record, and how often one that it does not show is made again.
+const SHOWN: Duration = Duration::from_secs(10);
+const AGAIN: usize = 2;
+
+/// Records that were made when nobody looked, when that was, and how often before.
+type Unseen = VecDeque<(Instant, Arc<Record>, usize)>;
 
 /// From how many remembered records on the hub takes nothing more from controllers until some are made.
 const MAX_LATER: usize = 100_000;
@@ -297,7 +309,7 @@ impl Records {
 
     /// Remembers to make a record for a node that is away, so that it gets the object when it is back.
     pub(super) fn ensure_later(&self, record: Arc<Record>) {
-        self.later.lock().insert(record.name.clone(), record);
+        self.later.lock().insert(record.name.clone(), (record, 0));
         self.wake.notify_one();
     }
 
@@ -311,29 +323,46 @@ impl Records {
         self.room.notified().await;
     }
 
-    /// Makes the records remembered; runs until dropped. A record that cannot be made now is tried again.
+    /// Makes the records remembered; runs until dropped. A record that cannot be made now is tried again, and so is one that the
+    /// cache does not come to show: somebody may have removed it while the cache did not hear of anything.
     pub(super) async fn make_remembered(&self) {
+        let mut unseen = Unseen::new();
         loop {
-            let batch: Vec<_> = self.later.lock().drain().map(|(_, record)| record).collect();
+            let batch: Vec<_> = self.later.lock().drain().map(|(_, later)| later).collect();
             if batch.is_empty() {
-                self.wake.notified().await;
-                continue;
+                let look = unseen.front().map(|(made, ..)| *made + SHOWN);
+                tokio::select! {
+                    () = self.wake.notified() => {}
+                    () = tokio::time::sleep_until(look.unwrap_or_else(Instant::now)), if look.is_some() => {}
+                }
+            } else {
+                self.room.notify_one();
+                self.make(batch, &mut unseen).await;
             }
-            self.room.notify_one();
-            let mut failed = false;
-            for record in batch {
-                if let Err(status) = self.ensure(&record).await {
-                    tracing::warn!(record = %record.name, error = %status, "cannot make a sync record");
-                    // A name the API server will never take must not be tried for ever.
-                    if status.code >= 500 || status.code == 429 {
-                        failed = true;
-                        self.later.lock().entry(record.name.clone()).or_insert(record);
-                    }
+            while let Some((_, record, times)) = unseen.pop_front_if(|(made, ..)| made.elapsed() >= SHOWN) {
+                if times < AGAIN && self.known(&record) == Known::Missing {
+                    self.later.lock().entry(record.name.clone()).or_insert((record, times + 1));
                 }
             }
-            if failed {
-                tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        }
+    }
+
+    async fn make(&self, batch: Vec<(Arc<Record>, usize)>, unseen: &mut Unseen) {
+        let mut failed = false;
+        for (record, times) in batch {
+            let Err(status) = self.ensure(&record).await else {
+                unseen.push_back((Instant::now(), record, times));
+                continue;
+            };
+            tracing::warn!(record = %record.name, error = %status, "cannot make a sync record");
+            // A name the API server will never take must not be tried for ever.
+            if status.code >= 500 || status.code == 429 {
+                failed = true;
+                self.later.lock().entry(record.name.clone()).or_insert((record, times));
             }
+        }
+        if failed {
+            tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }
 

@@ -327,7 +327,11 @@ impl SyncController {
         if confirmed.version.unwrap_or_default() != ours.map_or(0, |entry| entry.version) {
             return false;
         }
-        let record = Record::new(node, &confirmed.key.namespace, &confirmed.uid);
+        // With what it takes to make it again, should somebody remove it meanwhile.
+        let mut record = Record::new(node, &confirmed.key.namespace, &confirmed.uid);
+        let kind = confirmed.informer.kind();
+        (record.api_version, record.kind) = (kind.api_version.clone(), kind.kind.clone());
+        record.object.clone_from(&confirmed.key.name);
         let (uid, version) = (confirmed.uid.clone(), theirs.map_or(0, |entry| entry.version));
         let at = Some(confirmed.own.clone());
         self.sessions.correct(node, session, Correction { record, uid, version, at })
