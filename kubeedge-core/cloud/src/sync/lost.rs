@@ -43,11 +43,14 @@ impl Lost {
         }
     }
 
-    /// One more pass. Returns the nodes that miss records.
+    /// One more pass. Returns the nodes that miss records. A record whose object has gone too is missed no more.
     fn pass(&mut self) -> Vec<NodeName> {
         for of_node in self.0.values_mut() {
-            of_node.values_mut().for_each(|(_, passes)| *passes += 1);
-            of_node.retain(|_, (_, passes)| *passes < LAST);
+            of_node.retain(|_, (was, passes)| {
+                *passes += 1;
+                let may_be_there = *passes <= FIRST || !was.informer.is_ready() || there(was).is_some();
+                may_be_there && *passes < LAST
+            });
         }
         self.0.retain(|_, of_node| !of_node.is_empty());
         self.0.keys().cloned().collect()
