@@ -101,9 +101,10 @@ fn message() -> impl Strategy<Value = Message> {
             Message {
                 header: Header {
                     id: id.into(),
-                    parent: parent.map(Into::into),
+                    // In a message empty texts are none.
+                    parent: parent.filter(|parent| !parent.is_empty()).map(Into::into),
                     timestamp: Millis(timestamp),
-                    resource_version: version.map(Into::into),
+                    resource_version: version.filter(|version| !version.is_empty()).map(Into::into),
                     sync: false,
                     kind,
                 },

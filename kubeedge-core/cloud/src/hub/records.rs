@@ -137,11 +137,13 @@ pub(crate) struct Records {
     room: Notify,
 }
 
-/// How long after it was made the cache should show a record, and how often one that it does not show is made again.
+/// How often it is looked whether the cache shows records that were made, until when it should, and how often one that it
+/// never shows is made again.
+const LOOK: Duration = Duration::from_millis(500);
 const SHOWN: Duration = Duration::from_secs(10);
 const AGAIN: usize = 2;
 
-/// Records that were made when nobody looked, when that was, and how often before.
+/// Records that were made and that the cache has not shown yet, when that was, and how often they were made before.
 type Unseen = VecDeque<(Instant, Arc<Record>, usize)>;
 
 /// From how many remembered records on the hub takes nothing more from controllers until some are made.
@@ -324,23 +326,23 @@ impl Records {
     }
 
     /// Makes the records remembered; runs until dropped. A record that cannot be made now is tried again, and so is one that the
-    /// cache does not come to show: somebody may have removed it while the cache did not hear of anything.
+    /// cache never shows: somebody has removed it while the cache did not hear of anything.
     pub(super) async fn make_remembered(&self) {
         let mut unseen = Unseen::new();
         loop {
             let batch: Vec<_> = self.later.lock().drain().map(|(_, later)| later).collect();
             if batch.is_empty() {
-                let look = unseen.front().map(|(made, ..)| *made + SHOWN);
                 tokio::select! {
                     () = self.wake.notified() => {}
-                    () = tokio::time::sleep_until(look.unwrap_or_else(Instant::now)), if look.is_some() => {}
+                    () = tokio::time::sleep(LOOK), if !unseen.is_empty() => {}
                 }
             } else {
                 self.room.notify_one();
                 self.make(batch, &mut unseen).await;
             }
+            unseen.retain(|(_, record, _)| self.known(record) == Known::Missing);
             while let Some((_, record, times)) = unseen.pop_front_if(|(made, ..)| made.elapsed() >= SHOWN) {
-                if times < AGAIN && self.known(&record) == Known::Missing {
+                if times < AGAIN {
                     self.later.lock().entry(record.name.clone()).or_insert((record, times + 1));
                 }
             }
