@@ -19,9 +19,12 @@ use std::{net::IpAddr, time::Duration};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
-use kubeedge_core::runtime::{
-    Container, ContainerId, ContainerRuntime, ContainerSpec, Event, Images, Info, RuntimeError, RuntimeKind,
-    RuntimeResult, Sandbox, SandboxId, SandboxSpec, Security, Stats, Streaming, Usage,
+use kubeedge_core::{
+    failure::chain,
+    runtime::{
+        Container, ContainerId, ContainerRuntime, ContainerSpec, Event, Images, Info, RuntimeError,
+        RuntimeKind, RuntimeResult, Sandbox, SandboxId, SandboxSpec, Security, Stats, Streaming, Usage,
+    },
 };
 
 use self::{
@@ -34,6 +37,15 @@ use self::{
     list::Statuses,
     messages as cri,
 };
+
+/// How often what failed with a shim that was about to end is tried, and the pause between.
+const TRIES: u32 = 3;
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Containerd speaks to a process beside each pod, and fails when that ends by itself in the same moment.
+fn lost_its_shim(error: &RuntimeError) -> bool {
+    error.kind() == RuntimeKind::Internal && chain(error).contains("ttrpc: closed")
+}
 
 /// Where a runtime is and how long to wait for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,7 +117,15 @@ impl CriRuntime {
 
     /// Calls a method about one object; that the object is gone already is as good.
     async fn idempotent(&self, call: Call, id: &str) -> RuntimeResult<()> {
-        gone_is_fine(self.client.call::<_, cri::Empty>(call, id, by_id(id)).await)
+        let mut tries = 1;
+        loop {
+            let done = gone_is_fine(self.client.call::<_, cri::Empty>(call, id, by_id(id)).await);
+            match done {
+                Err(error) if tries < TRIES && lost_its_shim(&error) => tries += 1,
+                done => return done,
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
     }
 
     /// Runtimes take a group only together with a user, so that the image's own user is looked up.
