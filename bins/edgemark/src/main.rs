@@ -90,7 +90,6 @@ fn work(run: RunOptions, logs: &LogOptions) -> anyhow::Result<Outcome> {
     let plan = run.plan().map_err(Unusable::new)?;
     let limit = kubeedge_bin::raise_descriptors();
     // Joining takes connections of its own for a moment; QUIC's links share a socket.
-    // Links over QUIC share one socket.
     let links = u64::from(plan.nodes - plan.over_quic) + 1;
     let connections = links + plan.concurrency as u64;
     kubeedge_bin::enough_descriptors(limit, connections)

@@ -187,23 +187,26 @@ fn difference(node: &NodeName, confirmed: &Confirmed) -> Difference {
     // Volume attachments have no namespace, but are asked for and recorded in one.
     let found = informer.get(key).or_else(|| informer.get(&ObjectKey::new("", key.name.clone())));
     let found = found.filter(|object| object.uid == *uid);
-    let path = || resource::for_node(node, &resource::object(&key.namespace, kind, &key.name));
-    let Some(object) = found else { return Difference::Gone(gone(path(), key, uid)) };
+    let Some(object) = found else { return Difference::Gone(gone(node, kind, key, uid)) };
     let (Some(version), Some(there)) = (version, object.version.number()) else { return Difference::None };
     if there <= *version {
         return Difference::None;
     }
     if kind == "device" && moved(node, &object) {
-        return Difference::Gone(gone(path(), key, uid));
+        return Difference::Gone(gone(node, kind, key, uid));
     }
     Difference::Newer(update(node, confirmed, &object))
 }
 
-/// The newest form of an object, for its node.
+/// Something about an object, for its node.
+fn about(node: &NodeName, operation: Operation, kind: &str, key: &ObjectKey) -> Message {
+    let path = resource::for_node(node, &resource::object(&key.namespace, kind, &key.name));
+    Message::new(ModuleName::EDGE_CONTROLLER, operation, path).in_group(Group::RESOURCE)
+}
+
+/// The newest form of an object.
 fn update(node: &NodeName, of: &Confirmed, object: &Object) -> Message {
-    let path = resource::for_node(node, &resource::object(&of.key.namespace, &of.kind, &of.key.name));
-    let update = Message::new(ModuleName::EDGE_CONTROLLER, Operation::UPDATE, path);
-    let update = update.in_group(Group::RESOURCE).at_version(object.version.clone());
+    let update = about(node, Operation::UPDATE, &of.kind, &of.key).at_version(object.version.clone());
     update.with(object.content.clone())
 }
 
@@ -223,14 +226,14 @@ fn moved(node: &NodeName, object: &Object) -> bool {
     placed.spec.node_name.is_some_and(|place| place != node.as_str())
 }
 
-fn gone(path: kubeedge_core::name::Resource, key: &ObjectKey, uid: &str) -> Message {
+fn gone(node: &NodeName, kind: &str, key: &ObjectKey, uid: &str) -> Message {
     let metadata = if key.namespace.is_empty() {
         json!({"name": key.name, "uid": uid})
     } else {
         json!({"name": key.name, "namespace": key.namespace, "uid": uid})
     };
     let stub = Content::json(&json!({"metadata": metadata})).unwrap_or_default();
-    Message::new(ModuleName::EDGE_CONTROLLER, Operation::DELETE, path).in_group(Group::RESOURCE).with(stub)
+    about(node, Operation::DELETE, kind, key).with(stub)
 }
 
 #[async_trait]

@@ -2,41 +2,17 @@
 
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
-/// What a user does.
+/// What a user does. Records are those of what edges have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Act {
-    CreatePod {
-        node: usize,
-        name: String,
-    },
-    LabelPod {
-        name: String,
-        value: u32,
-    },
-    DeletePod {
-        name: String,
-    },
-    ChangeMap {
-        map: usize,
-        value: u32,
-    },
-    CreateDevice {
-        node: usize,
-        name: String,
-        value: u32,
-    },
-    Steer {
-        name: String,
-        value: u32,
-    },
-    MoveDevice {
-        name: String,
-        node: usize,
-    },
-    DeleteDevice {
-        name: String,
-    },
-    /// Removes the cloud's records of what edges have.
+    CreatePod { node: usize, name: String },
+    LabelPod { name: String, value: u32 },
+    DeletePod { name: String },
+    ChangeMap { map: usize, value: u32 },
+    CreateDevice { node: usize, name: String, value: u32 },
+    Steer { name: String, value: u32 },
+    MoveDevice { name: String, node: usize },
+    DeleteDevice { name: String },
     LoseRecords,
 }
 

@@ -117,8 +117,7 @@ enum Fate {
 impl Stray {
     /// The message that it is gone.
     fn end(&self, node: &NodeName) -> Message {
-        let path = resource::object(&self.key.namespace, self.kind.0, &self.key.name);
-        gone(resource::for_node(node, &path), &self.key, &self.uid)
+        gone(node, self.kind.0, &self.key, &self.uid)
     }
 }
 

@@ -88,6 +88,18 @@ fn pod(name: &str) -> Value {
         "spec": {"nodeName": "edge.one", "containers": [{"name": "c", "image": "i", "envFrom": [{"configMapRef": {"name": "m"}}]}]}})
 }
 
+fn device(name: &str) -> Value {
+    json!({"apiVersion": "devices.kubeedge.io/v1beta1", "kind": "Device", "metadata": {"name": name},
+        "spec": {"nodeName": "edge.one", "deviceModelRef": {"name": "model"}, "protocol": {"protocolName": "modbus"}, "properties": []}})
+}
+
+/// Makes the model of all devices.
+async fn make_model(kube: &Kube) {
+    let model = json!({"apiVersion": "devices.kubeedge.io/v1beta1", "kind": "DeviceModel",
+        "metadata": {"name": "model"}, "spec": {"protocol": "modbus", "properties": []}});
+    kube.create(&format!("{DEVICES}/devicemodels"), model).await;
+}
+
 fn map(name: &str, value: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"k": value}})
 }
@@ -141,18 +153,11 @@ async fn records_are_written_as_go_writes_them_before_and_after_the_edge_confirm
     );
     assert_eq!(record["metadata"].get("namespace"), None);
 
-    kube.create(
-        &format!("{DEVICES}/devicemodels"),
-        json!({"apiVersion": "devices.kubeedge.io/v1beta1", "kind": "DeviceModel",
-        "metadata": {"name": "model"}, "spec": {"protocol": "modbus", "properties": []}}),
-    )
-    .await;
-    let device = json!({"apiVersion": "devices.kubeedge.io/v1beta1", "kind": "Device", "metadata": {"name": "device"},
-        "spec": {"nodeName": "edge.one", "deviceModelRef": {"name": "model"}, "protocol": {"protocolName": "modbus"}, "properties": []}});
+    make_model(&kube).await;
     for (collection, object, api, kind) in [
         (format!("{CORE}/pods"), pod("p"), "v1", "Pod"),
         (format!("{CORE}/configmaps"), map("m", "1"), "v1", "ConfigMap"),
-        (format!("{DEVICES}/devices"), device, "devices.kubeedge.io/v1beta1", "Device"),
+        (format!("{DEVICES}/devices"), device("device"), "devices.kubeedge.io/v1beta1", "Device"),
     ] {
         let made = kube.create(&collection, object).await;
         let name = made["metadata"]["name"].as_str().unwrap().to_owned();
@@ -346,16 +351,7 @@ async fn no_record_is_made_again_of_what_has_left_the_node() {
     let kube = Kube::new().await;
     let (cloud, mut edge) = start(&kube).await;
     edge.register("edge.one").await;
-    let device = |name: &str| {
-        json!({"apiVersion": "devices.kubeedge.io/v1beta1", "kind": "Device", "metadata": {"name": name},
-            "spec": {"nodeName": "edge.one", "deviceModelRef": {"name": "model"}, "protocol": {"protocolName": "modbus"}, "properties": []}})
-    };
-    kube.create(
-        &format!("{DEVICES}/devicemodels"),
-        json!({"apiVersion": "devices.kubeedge.io/v1beta1", "kind": "DeviceModel",
-        "metadata": {"name": "model"}, "spec": {"protocol": "modbus", "properties": []}}),
-    )
-    .await;
+    make_model(&kube).await;
     let [stays, moves] = ["stays", "moves"].map(device);
     let stays = kube.create(&format!("{DEVICES}/devices"), stays).await;
     let moves = kube.create(&format!("{DEVICES}/devices"), moves).await;
