@@ -104,7 +104,7 @@ impl WebSocket {
         // The first is held by every idle link, the second filled only when much goes out at once; a larger frame gets the
         // room it needs.
         config.read_buffer_size = 1 << 10;
-        config.write_buffer_size = 16 << 10;
+        config.write_buffer_size = 64 << 10;
         config.max_write_buffer_size = self.settings.max_frame + (64 << 10);
         config.max_message_size = Some(self.settings.max_frame);
         config.max_frame_size = Some(self.settings.max_frame);

@@ -37,8 +37,14 @@ impl Count {
 }
 
 /// How often each ConfigMap of a flood was confirmed.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Rounds([Round; MAPS]);
+
+impl Default for Rounds {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Round::default()))
+    }
+}
 
 /// The confirmations of one ConfigMap.
 #[derive(Debug, Default)]

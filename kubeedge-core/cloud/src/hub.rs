@@ -20,6 +20,7 @@ mod admission;
 mod claims;
 mod delivery;
 mod entrance;
+mod id;
 mod pool;
 pub(crate) mod records;
 pub(crate) mod resync;

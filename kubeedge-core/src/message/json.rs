@@ -4,15 +4,14 @@
 //! the end. Reading: keys in any case and order, unknown keys ignored, header and route strictly typed; the
 //! content is not parsed but sliced out of the frame, so a carried object costs no copy.
 
-use std::{borrow::Cow, fmt, io};
+mod read;
+
+use std::io;
 
 use bytes::Bytes;
-use serde::{
-    Deserialize, Serialize,
-    de::{self, Deserializer, IgnoredAny, MapAccess, Visitor},
-};
-use serde_json::value::RawValue;
+use serde::Serialize;
 
+pub use self::read::decode;
 use super::{Content, Header, Message, Millis, Route};
 use crate::name::{MessageId, ResourceVersion};
 
@@ -27,6 +26,9 @@ pub enum JsonError {
     /// Nothing in the frame; Go's encoder emits this when it fails half-way.
     #[error("empty frame")]
     Empty,
+    /// Bytes that are no UTF-8, from this one on.
+    #[error("not a KubeEdge message: byte {0} is not UTF-8")]
+    NotText(usize),
     /// Not JSON, or header or route of the wrong type.
     #[error("not a KubeEdge message: {0}")]
     Malformed(#[from] serde_json::Error),
@@ -44,20 +46,6 @@ pub fn encode(message: &Message) -> Bytes {
     out.extend_from_slice(content);
     out.extend_from_slice(b"}\n");
     out.into()
-}
-
-/// Reads one message from a frame. Bytes after the first JSON value are ignored, as Go ignores them.
-pub fn decode(frame: &Bytes) -> Result<Message, JsonError> {
-    if frame.trim_ascii().is_empty() {
-        return Err(JsonError::Empty);
-    }
-    let mut documents = serde_json::Deserializer::from_slice(frame).into_iter::<Parts<'_>>();
-    let parts = documents.next().ok_or(JsonError::Empty)??;
-    let content = match parts.content {
-        Some(raw) if raw.get() != "null" => Content::Json(frame.slice_ref(raw.get().as_bytes())),
-        _ => Content::Empty,
-    };
-    Ok(Message { header: parts.header, route: parts.route, content })
 }
 
 /// A value as JSON text with Go's escaping; for values that JSON can always hold.
@@ -171,139 +159,6 @@ fn write_route(route: &Route, out: &mut Vec<u8>) {
     fields.end();
 }
 
-struct Parts<'a> {
-    header: Header,
-    route: Route,
-    content: Option<&'a RawValue>,
-}
-
-/// A text of a frame; copied only where it holds escapes.
-struct Text<'a>(Cow<'a, str>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct AnyText;
-        impl<'de> Visitor<'de> for AnyText {
-            type Value = Text<'de>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string")
-            }
-            fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Self::Value, E> {
-                Ok(Text(text.into()))
-            }
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
-                Ok(Text(text.to_owned().into()))
-            }
-        }
-        deserializer.deserialize_str(AnyText)
-    }
-}
-
-/// A key in lower case; copied only where it was not.
-struct LowerCase<'a>(Cow<'a, str>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for LowerCase<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Text(key) = Text::deserialize(deserializer)?;
-        let is_lower = !key.bytes().any(|byte| byte.is_ascii_uppercase());
-        Ok(Self(if is_lower { key } else { key.to_ascii_lowercase().into() }))
-    }
-}
-
-/// A visitor over an object whose keys are matched in any case, as Go's decoder does.
-macro_rules! any_case_object {
-    ($visitor:ident<$lt:lifetime> -> $value:ty, $what:literal, |$key:ident, $map:ident, $into:ident| $body:expr, $start:expr) => {
-        struct $visitor;
-        impl<$lt> Visitor<$lt> for $visitor {
-            type Value = $value;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str($what)
-            }
-            fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
-                Ok($start)
-            }
-            fn visit_map<A: MapAccess<$lt>>(self, mut $map: A) -> Result<Self::Value, A::Error> {
-                let mut $into: $value = $start;
-                while let Some(LowerCase($key)) = $map.next_key()? {
-                    $body
-                }
-                Ok($into)
-            }
-        }
-    };
-}
-
-any_case_object!(HeaderVisitor<'de> -> Header, "a message header", |key, map, into| match &*key {
-    "msg_id" => into.id = text(&mut map)?.as_ref().into(),
-    "parent_msg_id" => into.parent = some(&text(&mut map)?).map(MessageId::from),
-    "timestamp" => into.timestamp = Millis(map.next_value::<Option<i64>>()?.unwrap_or_default()),
-    "resourceversion" => into.resource_version = some(&text(&mut map)?).map(ResourceVersion::from),
-    "sync" => into.sync = map.next_value::<Option<bool>>()?.unwrap_or_default(),
-    "type" => into.kind = text(&mut map)?.into_owned(),
-    _ => drop(map.next_value::<IgnoredAny>()?),
-}, empty_header());
-
-any_case_object!(RouteVisitor<'de> -> Route, "a message route", |key, map, into| match &*key {
-    "source" => into.source = text(&mut map)?.as_ref().into(),
-    "destination" => into.destination = text(&mut map)?.into_owned(),
-    "group" => into.group = text(&mut map)?.as_ref().into(),
-    "operation" => into.operation = text(&mut map)?.as_ref().into(),
-    "resource" => into.resource = text(&mut map)?.as_ref().into(),
-    _ => drop(map.next_value::<IgnoredAny>()?),
-}, Route::default());
-
-any_case_object!(PartsVisitor<'de> -> Parts<'de>, "a KubeEdge message", |key, map, into| match &*key {
-    "header" => into.header = map.next_value::<HeaderIn>()?.0,
-    "route" => into.route = map.next_value::<RouteIn>()?.0,
-    "content" => into.content = Some(map.next_value::<&RawValue>()?),
-    _ => drop(map.next_value::<IgnoredAny>()?),
-}, Parts { header: empty_header(), route: Route::default(), content: None });
-
-fn empty_header() -> Header {
-    Header {
-        id: MessageId::default(),
-        parent: None,
-        timestamp: Millis(0),
-        resource_version: None,
-        sync: false,
-        kind: String::new(),
-    }
-}
-
-/// An empty text is as good as none.
-fn some(text: &str) -> Option<&str> {
-    Some(text).filter(|text| !text.is_empty())
-}
-
-fn text<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Cow<'de, str>, A::Error> {
-    let Text(text) = map.next_value::<Option<Text<'de>>>()?.unwrap_or(Text(Cow::Borrowed("")));
-    if text.len() > MAX_TEXT {
-        let why =
-            format!("a text of header or route is {} bytes long; at most {MAX_TEXT} are allowed", text.len());
-        return Err(de::Error::custom(why));
-    }
-    Ok(text)
-}
-
-struct HeaderIn(Header);
-struct RouteIn(Route);
-
-impl<'de> Deserialize<'de> for HeaderIn {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(HeaderVisitor).map(Self)
-    }
-}
-impl<'de> Deserialize<'de> for RouteIn {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(RouteVisitor).map(Self)
-    }
-}
-impl<'de> Deserialize<'de> for Parts<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(PartsVisitor)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -351,6 +206,23 @@ mod tests {
         ] {
             assert!(decode(&Bytes::from(bad)).is_err(), "{bad:?} was accepted");
         }
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_named_where_they_are_and_ignored_after_the_message() {
+        let bad = Bytes::from_static(b"{\"content\":\"a\xffb\"}");
+        assert_eq!(decode(&bad).unwrap_err().to_string(), "not a KubeEdge message: byte 13 is not UTF-8");
+        let after = Bytes::from_static(b"{\"content\":\"ab\"}\n\xff");
+        assert_eq!(decode(&after).unwrap().content.as_text().unwrap(), "ab");
+    }
+
+    #[test]
+    fn a_part_that_comes_twice_is_read_into_the_same_as_go_does() {
+        let twice = Bytes::from_static(
+            br#"{"header":{"msg_id":"a","timestamp":1},"HEADER":{"Timestamp":2},"header":null}"#,
+        );
+        let message = decode(&twice).unwrap();
+        assert_eq!((message.header.id.as_str(), message.header.timestamp), ("a", Millis(2)));
     }
 
     #[test]

@@ -43,7 +43,7 @@ impl Delivery {
         };
         let (head, uid) = &*known;
         let gone = message.route.operation == Operation::DELETE || head.metadata.deletion_timestamp.is_some();
-        let key = if uid.is_empty() { message.route.resource.as_str().into() } else { uid.clone() };
+        let key = uid.clone().unwrap_or_else(|| message.route.resource.as_str().into());
         let record = earlier(&key).unwrap_or_else(|| Arc::new(record(node, head, &message)));
         Self::Acked(Box::new(Offer { key, message, gone, record }))
     }
@@ -60,8 +60,8 @@ fn record(node: &NodeName, head: &Head, message: &Message) -> Record {
     }
 }
 
-/// The head of an object, and its UID as a key.
-type KnownHead = Arc<(Head, Key)>;
+/// The head of an object, and its UID as a key if it has one.
+type KnownHead = Arc<(Head, Option<Key>)>;
 
 /// Reads the heads of objects. An object that goes to many nodes is read once.
 #[derive(Debug, Default)]
@@ -75,7 +75,7 @@ impl Heads {
             return Some(known.clone());
         }
         let head = content.decode::<Head>().ok()?;
-        let uid = head.metadata.uid.as_str().into();
+        let uid = Some(head.metadata.uid.as_str()).filter(|uid| !uid.is_empty()).map(Key::from);
         let known = Arc::new((head, uid));
         self.0 = Some((content.clone(), known.clone()));
         Some(known)
@@ -107,10 +107,10 @@ mod tests {
         };
         let (mut heads, first, second) = (Heads::default(), object("u-1"), object("u-2"));
         let (a, b) = (acked("a", &first, &mut heads), acked("b", &first, &mut heads));
-        assert!(Arc::ptr_eq(&a.key, &b.key));
-        assert_eq!((a.record.name.as_str(), b.record.name.as_str()), ("a.u-1", "b.u-1"));
+        assert_eq!(a.key, b.key);
+        assert_eq!((&*a.record.name, &*b.record.name), ("a.u-1", "b.u-1"));
         assert_eq!((b.record.kind.as_str(), b.record.object.as_str()), ("ConfigMap", "c"));
-        assert_eq!(&*acked("a", &second, &mut heads).key, "u-2");
-        assert_eq!(&*acked("a", &first, &mut heads).key, "u-1");
+        assert_eq!(acked("a", &second, &mut heads).key, "u-2".into());
+        assert_eq!(acked("a", &first, &mut heads).key, "u-1".into());
     }
 }

@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::{
+    id::Id,
     records::{Known, Record},
     rules::{self, Lane},
 };
@@ -34,7 +35,7 @@ const MAX_REMEMBERED: usize = 20_000;
 
 /// The key of an object on its way: its UID, or its path when it has none (Go uses the empty text there, so that
 /// such messages overwrite each other).
-pub(super) type Key = Arc<str>;
+pub(super) type Key = Id;
 
 /// A message for the acknowledged part, with what decides its fate.
 #[derive(Debug)]
@@ -150,7 +151,8 @@ struct Inner {
     ready: Lanes<Key>,
     /// Objects of the later lane on their way.
     later_flying: usize,
-    flights: HashMap<MessageId, Key>,
+    /// The objects of the messages on their way.
+    flights: HashMap<Id, Key>,
     acked: VecDeque<Key>,
     /// Deletions not confirmed yet: the name, the object that is to go, and the objects of that name that wait for it.
     leaving: HashMap<Resource, (Key, VecDeque<Key>)>,
@@ -249,7 +251,7 @@ impl Pool {
     /// Does something about an object, and says what came of it, unless this session has, or had, to do with the object.
     pub(super) fn unless_known<T>(&self, key: &str, act: impl FnOnce() -> T) -> Option<T> {
         let inner = self.inner.lock();
-        (!inner.kept.contains_key(key)).then(act)
+        (!inner.kept.contains_key(&Key::from(key))).then(act)
     }
 
     /// The record of this object exists now.
@@ -261,8 +263,9 @@ impl Pool {
 
     /// The edge has answered this message; unknown and repeated confirmations are ignored.
     pub(super) fn acked(&self, message: &MessageId) {
+        let id = Id::from(message.as_str());
         let mut inner = self.inner.lock();
-        if let Some(key) = inner.flights.remove(message) {
+        if let Some(key) = inner.flights.remove(&id) {
             inner.acked.push_back(key);
             self.wake.notify_one();
         }
@@ -283,7 +286,8 @@ impl Pool {
     /// The flight is over and the confirmation recorded: forget the message, or queue the newer one.
     pub(super) fn landed(&self, flight: &Flight) {
         let mut inner = self.inner.lock();
-        inner.ended(flight);
+        // Its confirmation has taken it out of the flights.
+        inner.has_room(flight.lane);
         let Some(entry) = inner.kept.get_mut(&flight.key) else { return };
         entry.flying = false;
         entry.failures = 0;
@@ -351,7 +355,7 @@ impl Inner {
             entry.queued = false;
             entry.flying = true;
             let (record, needs_record) = (entry.record.clone(), entry.needs_record);
-            self.flights.insert(message.header.id.clone(), key.clone());
+            self.flights.insert(message.header.id.as_str().into(), key.clone());
             self.later_flying += usize::from(lane == Lane::Later);
             let withdraws = rules::withdraws(&message);
             return Some(Flight { key, message, record, needs_record, withdraws, lane });
@@ -359,9 +363,13 @@ impl Inner {
     }
 
     fn ended(&mut self, flight: &Flight) {
-        self.flights.remove(&flight.message.header.id);
-        let later = usize::from(flight.lane == Lane::Later);
-        self.later_flying = self.later_flying.saturating_sub(later);
+        self.flights.remove(&Id::from(flight.message.header.id.as_str()));
+        self.has_room(flight.lane);
+    }
+
+    /// One of this lane is no longer on its way.
+    fn has_room(&mut self, lane: Lane) {
+        self.later_flying = self.later_flying.saturating_sub(usize::from(lane == Lane::Later));
     }
 
     /// The edge need no longer be told that the object of this name is gone: others of the name may follow.

@@ -1,5 +1,6 @@
 //! What each edge has confirmed: ObjectSync and ClusterObjectSync records in the cluster.
 
+mod name;
 mod saves;
 
 use std::{
@@ -20,6 +21,7 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use tokio::{sync::Notify, time::Instant};
 
+pub(crate) use self::name::RecordName;
 pub(super) use self::saves::Confirmed;
 use self::saves::Saves;
 use crate::{
@@ -35,8 +37,7 @@ const PREFIX: &str = "/apis/reliablesyncs.kubeedge.io/v1alpha1";
 pub(crate) struct Record {
     /// The object's namespace; empty for a cluster-scoped object.
     pub(crate) namespace: String,
-    /// `<node>.<uid>`.
-    pub(crate) name: String,
+    pub(crate) name: RecordName,
     pub(crate) api_version: String,
     pub(crate) kind: String,
     pub(crate) object: String,
@@ -48,7 +49,7 @@ impl Record {
         let namespace = if namespace == NO_NAMESPACE { "" } else { namespace };
         Self {
             namespace: namespace.to_owned(),
-            name: format!("{node}.{uid}"),
+            name: RecordName::new(&format!("{node}.{uid}")),
             api_version: String::new(),
             kind: String::new(),
             object: String::new(),
@@ -131,7 +132,7 @@ pub(crate) struct Records {
     namespaced: Arc<Informer>,
     cluster: Arc<Informer>,
     /// Records to be made, each with how often it was made already.
-    later: Mutex<HashMap<String, (Arc<Record>, usize)>>,
+    later: Mutex<HashMap<RecordName, (Arc<Record>, usize)>>,
     wake: Notify,
     confirmed: Saves,
     room: Notify,
@@ -173,7 +174,7 @@ impl Records {
 
     pub(super) fn known(&self, record: &Record) -> Known {
         let informer = if record.namespace.is_empty() { &self.cluster } else { &self.namespaced };
-        let key = ObjectKey::new(record.namespace.clone(), record.name.clone());
+        let key = ObjectKey::new(record.namespace.clone(), record.name.to_string());
         let Some(found) = informer.get(&key) else { return Known::Missing };
         match found.view::<RecordBody>() {
             Ok(body) if !body.status.object_resource_version.is_empty() => {
@@ -372,7 +373,7 @@ impl Records {
     async fn create(&self, record: &Record) -> Result<ResourceVersion, Box<Status>> {
         let (kind, _) = record.kind_of_record();
         let mut metadata = serde_json::Map::new();
-        metadata.insert("name".to_owned(), record.name.as_str().into());
+        metadata.insert("name".to_owned(), (*record.name).into());
         if !record.namespace.is_empty() {
             metadata.insert("namespace".to_owned(), record.namespace.as_str().into());
         }
@@ -414,7 +415,7 @@ mod tests {
     #[test]
     fn a_record_is_named_after_node_and_uid_and_stands_in_the_objects_namespace() {
         let record = Record::new(&"edge.one".into(), "default", "u-1");
-        assert_eq!(record.name, "edge.one.u-1");
+        assert_eq!(&*record.name, "edge.one.u-1");
         assert_eq!(split_name(&record.name), Some(("edge.one".into(), "u-1")));
         assert_eq!(
             record.path(&[&record.name]),

@@ -58,7 +58,7 @@ fn objects_whose_record_is_not_made_yet_are_known_at_the_end_of_a_session() {
     pool.put(update("old", "4"), at("3"));
     pool.record_made(&"made".into());
     while pool.next_ready().is_some() {}
-    let mut left: Vec<_> = pool.unrecorded().into_iter().map(|record| record.name.clone()).collect();
+    let mut left: Vec<_> = pool.unrecorded().into_iter().map(|record| record.name.to_string()).collect();
     left.sort();
     assert_eq!(left, ["n.flies", "n.waits"]);
 }
@@ -68,7 +68,7 @@ fn an_object_that_is_being_deleted_and_that_the_edge_never_had_is_known_at_the_e
     let pool = Pool::default();
     pool.put(Offer { gone: true, ..update("deleting", "1") }, |_| Known::Missing);
     pool.put(offer("gone", Operation::DELETE, ""), |_| Known::Missing);
-    let left: Vec<_> = pool.unrecorded().into_iter().map(|record| record.name.clone()).collect();
+    let left: Vec<_> = pool.unrecorded().into_iter().map(|record| record.name.to_string()).collect();
     assert_eq!(left, ["n.deleting"]);
 }
 
@@ -92,7 +92,7 @@ fn a_version_that_arrives_during_a_flight_follows_after_it() {
     assert!(pool.next_ready().is_none() && pool.superseded(&flight));
     pool.acked(&flight.message.header.id);
     pool.acked(&flight.message.header.id);
-    assert_eq!(&*pool.next_acked().unwrap(), "a");
+    assert_eq!(pool.next_acked().unwrap(), "a".into());
     assert!(pool.next_acked().is_none());
     pool.landed(&flight);
     assert_eq!(pool.next_ready().unwrap().message.header.resource_version, Some("2".into()));
@@ -151,10 +151,10 @@ fn nothing_waits_for_a_deletion_that_was_taken_back() {
     assert_eq!(pool.put(model(Operation::DELETE), at("4")), Put::Taken);
     let anew = offer_of("devicemodel", "another", Operation::INSERT, "5");
     assert_eq!(pool.put(anew, |_| Known::Missing), Put::Taken);
-    assert_eq!(&*pool.next_ready().unwrap().key, "m");
+    assert_eq!(pool.next_ready().unwrap().key, "m".into());
     assert!(pool.next_ready().is_none());
     assert_eq!(pool.put(model(Operation::INSERT), at("4")), Put::Taken);
-    assert_eq!(&*pool.next_ready().unwrap().key, "another");
+    assert_eq!(pool.next_ready().unwrap().key, "another".into());
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn a_pod_is_next_whatever_waits_of_twins_devices_and_uploads() {
     assert!(matches!(pool.next(0, 16), Some(Next::Plain(_))));
     assert_eq!(pool.put(update("pod", "1"), at("0")), Put::Taken);
     let Some(Next::Object(first)) = pool.next(0, 16) else { panic!("nothing") };
-    assert_eq!(&*first.key, "pod");
+    assert_eq!(first.key, "pod".into());
 }
 
 #[test]
@@ -185,7 +185,7 @@ fn devices_on_their_way_leave_room_for_a_pod_and_none_of_them_is_lost() {
     assert_eq!(flying.len(), 12);
     pool.put(update("pod", "1"), at("0"));
     let Some(Next::Object(pod)) = pool.next(flying.len(), 16) else { panic!("no room for a pod") };
-    assert_eq!(&*pod.key, "pod");
+    assert_eq!(pod.key, "pod".into());
     pool.landed(&pod);
     let mut seen = 0;
     while let Some(flight) = flying.pop() {
@@ -208,13 +208,13 @@ fn an_object_made_anew_under_an_old_name_follows_the_confirmed_deletion_of_the_o
     pool.put(offer("old", Operation::DELETE, "5"), at("4"));
     pool.put(update("new", "6"), |_| Known::Missing);
     let first = pool.next_ready().unwrap();
-    assert_eq!(&*first.key, "old");
+    assert_eq!(first.key, "old".into());
     assert!(pool.next_ready().is_none());
     pool.failed(&first);
     assert!(pool.next_ready().is_none());
     pool.requeue(&first.key);
     pool.landed(&pool.next_ready().unwrap());
-    assert_eq!(&*pool.next_ready().unwrap().key, "new");
+    assert_eq!(pool.next_ready().unwrap().key, "new".into());
 }
 
 #[test]

@@ -3,9 +3,7 @@
 //! dies is sent to its edge once more.
 
 use std::{
-    borrow::Borrow,
     collections::{BTreeMap, VecDeque},
-    hash::{Hash, Hasher},
     sync::Arc,
     time::Duration,
 };
@@ -15,7 +13,7 @@ use kubeedge_core::name::ResourceVersion;
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
-use super::Record;
+use super::{Record, RecordName};
 
 /// How many records may wait.
 const MOST: usize = 100_000;
@@ -50,30 +48,6 @@ enum Doing {
     Resting(Instant, Duration),
 }
 
-/// A record, found by its name.
-#[derive(Debug)]
-struct ByName(Arc<Record>);
-
-impl Borrow<str> for ByName {
-    fn borrow(&self) -> &str {
-        &self.0.name
-    }
-}
-
-impl Hash for ByName {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.name.hash(state);
-    }
-}
-
-impl PartialEq for ByName {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.name == other.0.name
-    }
-}
-
-impl Eq for ByName {}
-
 /// A record of which something waits to be saved, or about which something is being done. Where nothing is being done, it
 /// is in line.
 #[derive(Debug)]
@@ -84,7 +58,7 @@ struct Entry {
 
 #[derive(Debug, Default)]
 struct Inner {
-    entries: HashMap<ByName, Entry>,
+    entries: HashMap<RecordName, Entry>,
     /// How many entries have something that waits, and how many are being saved.
     waiting: usize,
     saving: usize,
@@ -102,7 +76,7 @@ impl Inner {
     /// about it; false when there is no room.
     fn put(&mut self, record: &Arc<Record>, newest: Confirmed) -> bool {
         let full = self.waiting >= MOST;
-        match self.entries.get_mut(record.name.as_str()) {
+        match self.entries.get_mut(&record.name) {
             Some(entry) if entry.newest.is_some() => entry.newest = Some(newest),
             _ if full => return false,
             Some(entry) => {
@@ -111,7 +85,7 @@ impl Inner {
             }
             None => {
                 let entry = Entry { newest: Some(newest), doing: None };
-                self.entries.insert(ByName(record.clone()), entry);
+                self.entries.insert(record.name.clone(), entry);
                 self.waiting += 1;
                 self.line.push_back((record.clone(), REST));
             }
@@ -141,18 +115,18 @@ impl Inner {
     }
 
     fn end_rest(&mut self, record: &Arc<Record>, next: Duration) {
-        let Some(entry) = self.entries.get_mut(record.name.as_str()) else { return };
+        let Some(entry) = self.entries.get_mut(&record.name) else { return };
         entry.doing = None;
         if entry.newest.is_some() {
             self.line.push_back((record.clone(), next));
         } else {
-            self.entries.remove(record.name.as_str());
+            self.entries.remove(&record.name);
         }
     }
 
     /// Until when a record rests, and how long in all.
     fn rest_of(&self, record: &Record) -> Option<(Instant, Duration)> {
-        match self.entries.get(record.name.as_str())?.doing? {
+        match self.entries.get(&record.name)?.doing? {
             Doing::Resting(until, rest) => Some((until, rest)),
             Doing::Saving(_) => None,
         }
@@ -161,7 +135,7 @@ impl Inner {
     /// Whether something of a record waits, or is being saved.
     fn is_busy(&self, record: &Record) -> bool {
         self.entries
-            .get(record.name.as_str())
+            .get(&record.name)
             .is_some_and(|entry| entry.newest.is_some() || matches!(entry.doing, Some(Doing::Saving(_))))
     }
 }
@@ -225,7 +199,7 @@ impl Saves {
         let mut inner = self.inner.lock();
         inner.wake_rested(Instant::now());
         let (record, rest) = inner.line.pop_front()?;
-        let entry = inner.entries.get_mut(record.name.as_str())?;
+        let entry = inner.entries.get_mut(&record.name)?;
         entry.doing = Some(Doing::Saving(rest));
         let newest = entry.newest.take()?;
         inner.waiting -= 1;
@@ -236,7 +210,7 @@ impl Saves {
     /// It is saved, or could not be.
     pub(super) fn done(&self, record: &Arc<Record>) {
         let mut inner = self.inner.lock();
-        let Some(entry) = inner.entries.get_mut(record.name.as_str()) else { return };
+        let Some(entry) = inner.entries.get_mut(&record.name) else { return };
         let Some(Doing::Saving(rest)) = entry.doing else { return };
         let until = Instant::now() + rest;
         entry.doing = Some(Doing::Resting(until, rest));

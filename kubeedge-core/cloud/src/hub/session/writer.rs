@@ -110,6 +110,7 @@ impl<'a> Writer<'a> {
     /// Says whether there may be more to write.
     async fn write_what_is_due(&mut self) -> Result<bool, End> {
         self.now = Instant::now();
+        self.confirm_acked();
         self.resend().await?;
         while self.resting.first_key_value().is_some_and(|((at, _), _)| *at <= self.now) {
             if let Some((_, key)) = self.resting.pop_first() {
@@ -117,7 +118,6 @@ impl<'a> Writer<'a> {
             }
         }
         for _ in 0..WRITES {
-            self.confirm_acked();
             match self.pool.next(self.flying.len() + self.jobs.len(), self.shared.window) {
                 None => return Ok(false),
                 Some(Next::Plain(message)) => self.write(&message).await?,
