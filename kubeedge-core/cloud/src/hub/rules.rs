@@ -112,13 +112,14 @@ pub(super) struct HeadMeta {
 
 /// Whether a resource is that of a CSI volume: `<word>/volume/<word>…`.
 pub(super) fn is_volume(resource: &str) -> bool {
-    let word = |part: Option<&str>| part.and_then(|part| part.chars().next()).is_some_and(is_word);
-    let mut parts = resource.splitn(3, '/');
-    let first = parts.next();
-    word(first)
-        && first.unwrap_or_default().chars().all(|c| is_word(c) || matches!(c, '-' | '.' | '+'))
-        && parts.next() == Some("volume")
-        && word(parts.next())
+    let begins_with_word = |part: &str| part.chars().next().is_some_and(is_word);
+    let parts =
+        resource.split_once('/').and_then(|(first, rest)| Some((first, rest.strip_prefix("volume/")?)));
+    parts.is_some_and(|(first, rest)| {
+        begins_with_word(first)
+            && first.chars().all(|c| is_word(c) || matches!(c, '-' | '.' | '+'))
+            && begins_with_word(rest)
+    })
 }
 
 fn is_word(c: char) -> bool {

@@ -94,11 +94,8 @@ fn task(node: &NodeName, message: Message) -> Upstream {
 /// The node in `node/<node>/<namespace>/<type>…`, the form within the cloud, if it is not this one. Objects of a namespace
 /// that is called `node` have three elements at most.
 fn prefix_of_another<'a>(node: &NodeName, text: &'a str) -> Option<&'a str> {
-    let parts: Vec<_> = text.splitn(4, '/').collect();
-    match parts.as_slice() {
-        ["node", named, _, _] if *named != node.as_str() => Some(named),
-        _ => None,
-    }
+    let (named, rest) = text.strip_prefix("node/")?.split_once('/')?;
+    (rest.contains('/') && named != node.as_str()).then_some(named)
 }
 
 fn for_module(module: ModuleName, node: &NodeName, mut message: Message) -> Upstream {
