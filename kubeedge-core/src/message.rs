@@ -10,7 +10,7 @@
 //!
 //! let query = Message::new(ModuleName::EDGED, Operation::QUERY, "default/configmap/app")
 //!     .in_group(Group::META);
-//! let answer = query.answer(Content::text("OK"));
+//! let answer = query.answer(Content::ok());
 //! assert_eq!(answer.header.parent.as_ref(), Some(&query.header.id));
 //! assert!(answer.content.is_ok_text());
 //! ```
@@ -194,7 +194,7 @@ mod tests {
         let question = Message::new(ModuleName::EDGE_CONTROLLER, Operation::INSERT, "default/pod/web")
             .in_group(Group::RESOURCE)
             .at_version("7");
-        let answer = question.answer(Content::text("OK"));
+        let answer = question.answer(Content::ok());
         assert_ne!(answer.header.id, question.header.id);
         assert_eq!(answer.header.parent, Some(question.header.id));
         assert_eq!(answer.header.resource_version, None);

@@ -47,7 +47,7 @@ pub(crate) fn greeting(node: &str) -> Message {
 
 /// A confirmation of what the cloud sent.
 pub(crate) fn confirmation(of: &Message) -> Message {
-    of.answer(Content::text("OK"))
+    of.answer(Content::ok())
 }
 
 /// Registers the node.

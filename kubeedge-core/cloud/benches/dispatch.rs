@@ -119,7 +119,7 @@ async fn edge(link: Link, seen: Arc<Seen>, mut asks: mpsc::Receiver<()>) {
                 let mut next = Some(got);
                 while let Some(got) = next {
                     let message = GoJson.decode(got).unwrap();
-                    tx.feed(frame(&message.answer(Content::text("OK")))).await.unwrap();
+                    tx.feed(frame(&message.answer(Content::ok()))).await.unwrap();
                     seen.one();
                     next = rx.next().now_or_never().flatten().transpose().unwrap();
                 }

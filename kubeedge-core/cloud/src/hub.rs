@@ -426,7 +426,7 @@ impl Work {
         let sent = self.send(message);
         if let (Some(reply), Some(question)) = (reply, question) {
             let answer = match sent {
-                Ok(()) => question.answer(Content::text("OK")),
+                Ok(()) => question.answer(Content::ok()),
                 Err(why) => question.error_answer(why),
             };
             // Whoever no longer waits has no use for it.

@@ -271,7 +271,7 @@ impl EventBus {
             operation => Err(format!("operation {operation:?} is unknown").into()),
         };
         match done {
-            Ok(()) => envelope.answer(Content::text("OK")),
+            Ok(()) => envelope.answer(Content::ok()),
             Err(error) => {
                 tracing::warn!(resource, error = %chain(&*error), "message not carried out");
                 envelope.fail(error);

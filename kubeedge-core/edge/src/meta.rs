@@ -300,7 +300,7 @@ impl Desk {
         let message = &envelope.message;
         let passed = if to == ModuleName::TWIN { for_twin(message) } else { message.clone() };
         self.pass(&to, passed).await;
-        envelope.answer(Content::text("OK"));
+        envelope.answer(Content::ok());
     }
 
     fn patched(&mut self, envelope: Envelope) {
@@ -394,7 +394,7 @@ impl Desk {
     }
 
     async fn acknowledge(&self, message: &Message) {
-        self.pass(&ModuleName::EDGE_HUB, message.answer(Content::text("OK"))).await;
+        self.pass(&ModuleName::EDGE_HUB, message.answer(Content::ok())).await;
     }
 
     async fn pass(&self, to: &ModuleName, message: Message) {

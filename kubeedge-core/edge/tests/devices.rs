@@ -54,7 +54,7 @@ impl Module for Cloud {
                     let ok = Message::new(ModuleName::DEVICE_CONTROLLER, Operation::RESPONSE, "twin")
                         .in_group(Group::TWIN)
                         .answering(envelope.message.header.id.clone())
-                        .with(Content::text("OK"));
+                        .with(Content::ok());
                     self.told.send(envelope.message.clone())?;
                     envelope.reply_with(ok);
                 }

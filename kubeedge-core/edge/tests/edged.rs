@@ -77,7 +77,7 @@ impl Meta {
             "delete" => {
                 held.objects.remove(&resource);
                 held.ended.push(name);
-                envelope.answer(Content::text("OK"));
+                envelope.answer(Content::ok());
             }
             "insert" if resource.contains("/event/") => {
                 let text = |field: &str| content[field].as_str().unwrap_or_default().to_owned();

@@ -32,6 +32,11 @@ impl Content {
         Self::Json(json::to_bytes(text))
     }
 
+    /// KubeEdge's plain confirmation, the string `OK`.
+    pub fn ok() -> Self {
+        Self::Json(Bytes::from_static(br#""OK""#))
+    }
+
     /// Any value, as JSON; a value that JSON cannot hold (a map with keys that are not text) is an error.
     pub fn json<T: Serialize + ?Sized>(value: &T) -> Result<Self, ContentError> {
         let bytes = json::try_to_bytes(value)
@@ -88,7 +93,7 @@ impl Content {
         serde_json::from_slice::<String>(bytes).ok().map(Cow::Owned)
     }
 
-    /// Whether this is KubeEdge's plain confirmation, the string `OK`.
+    /// Whether this is [`Content::ok`], however it is written.
     pub fn is_ok_text(&self) -> bool {
         self.as_text().as_deref() == Some("OK")
     }

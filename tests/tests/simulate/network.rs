@@ -161,7 +161,7 @@ impl Net {
                     (Some(Planted::LostFrame), Some(message)) => {
                         seen += 1;
                         if seen.is_multiple_of(3) {
-                            forged.lock().push(message.answer(Content::text("OK")));
+                            forged.lock().push(message.answer(Content::ok()));
                             out.clear();
                         }
                     }

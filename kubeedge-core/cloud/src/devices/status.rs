@@ -164,7 +164,7 @@ fn confirmation(report: Envelope) -> Option<Message> {
         Message::new(ModuleName::DEVICE_CONTROLLER, Operation::RESPONSE, format!("node/{node}/twin"))
             .in_group(Group::TWIN)
             .answering(report.message.header.id.clone())
-            .with(Content::text("OK"));
+            .with(Content::ok());
     if report.wants_answer() {
         report.reply_with(answer);
         return None;

@@ -19,7 +19,7 @@ pub(super) enum Delivery {
     /// Once.
     Plain(Box<Message>),
     /// Until the edge has confirmed it.
-    Acked(Box<Offer>),
+    Acked(Offer),
     /// Not at all, and why.
     Nothing(&'static str),
 }
@@ -45,7 +45,7 @@ impl Delivery {
         let gone = message.route.operation == Operation::DELETE || head.metadata.deletion_timestamp.is_some();
         let key = uid.clone().unwrap_or_else(|| message.route.resource.as_str().into());
         let record = earlier(&key).unwrap_or_else(|| Arc::new(record(node, head, &message)));
-        Self::Acked(Box::new(Offer { key, message, gone, record }))
+        Self::Acked(Offer::new(key, message, gone, record))
     }
 }
 
@@ -94,7 +94,7 @@ mod tests {
             .in_group(Group::RESOURCE)
             .with(content.clone());
         match Delivery::of(&node.into(), message, heads, |_| None) {
-            Delivery::Acked(offer) => *offer,
+            Delivery::Acked(offer) => offer,
             other => panic!("{other:?}"),
         }
     }

@@ -41,13 +41,20 @@ pub(super) type Key = Id;
 #[derive(Debug)]
 pub(super) struct Offer {
     pub(super) key: Key,
-    pub(super) message: Message,
+    /// As it goes to the edge.
+    message: Arc<Message>,
+    lane: Lane,
     /// Deletion, or an object that is being deleted.
-    pub(super) gone: bool,
+    gone: bool,
     pub(super) record: Arc<Record>,
 }
 
 impl Offer {
+    pub(super) fn new(key: Key, message: Message, gone: bool, record: Arc<Record>) -> Self {
+        let lane = rules::lane(&message);
+        Self { key, message: Arc::new(for_the_wire(message)), lane, gone, record }
+    }
+
     /// The object is gone; an object that only is being deleted is not.
     pub(super) fn is_deletion(&self) -> bool {
         self.message.route.operation == Operation::DELETE
@@ -393,9 +400,7 @@ impl Inner {
             earlier.map_or((false, false, 0), |entry| (entry.queued, entry.flying, entry.failures));
         let returns = earlier.is_some_and(Entry::is_leaving) && !offer.is_deletion();
         self.kept_bytes = bytes;
-        let Offer { key, message, gone, record } = offer;
-        let lane = rules::lane(&message);
-        let message = for_the_wire(message);
+        let Offer { key, message, lane, gone, record } = offer;
         if message.route.operation == Operation::DELETE {
             let leaving = || (key.clone(), VecDeque::new());
             self.leaving.entry(message.route.resource.clone()).or_insert_with(leaving);
@@ -403,7 +408,7 @@ impl Inner {
             self.left(&message.route.resource, wake);
         }
         let withdrawn = rules::withdraws(&message);
-        let message = Some(Arc::new(message));
+        let message = Some(message);
         let entry =
             Entry { message, version, gone, withdrawn, record, needs_record, queued, flying, failures, lane };
         self.kept.insert(key.clone(), entry);

@@ -237,7 +237,7 @@ pub(super) fn deliver(
         Delivery::Plain(message) => handle.pool.put_plain(*message),
         Delivery::Acked(offer) => {
             let (record, wants_record) = (offer.record.clone(), !offer.is_deletion());
-            let put = handle.pool.put(*offer, |record| records.known(record));
+            let put = handle.pool.put(offer, |record| records.known(record));
             if put == Put::Full {
                 tracing::warn!(%node, record = %record.name, "too much waits for the edge, left to reconciliation");
                 if wants_record && records.known(&record) == Known::Missing {

@@ -190,7 +190,7 @@ mod tests {
             });
         }
         for _ in 0..500 {
-            inbox.next().await.unwrap().answer(Content::text("OK"));
+            inbox.next().await.unwrap().answer(Content::ok());
         }
         let (others, quiet) = (shares.clone(), bus.clone());
         let asked = tokio::spawn(async move {
@@ -203,7 +203,7 @@ mod tests {
         loop {
             let envelope = inbox.next().await.unwrap();
             let quiet = envelope.message.route.resource == "node/quiet/a/b";
-            envelope.answer(Content::text("OK"));
+            envelope.answer(Content::ok());
             if quiet {
                 break;
             }
@@ -235,7 +235,7 @@ mod tests {
         work.hand(&bus, MODULE, of("n").with(Content::text(&"x".repeat(10_000))));
         assert_eq!(work.next().await, None);
         assert!(work.is_full(), "{} bytes are in work", work.bytes);
-        inbox.next().await.unwrap().answer(Content::text("OK"));
+        inbox.next().await.unwrap().answer(Content::ok());
         assert!(work.next().await.is_some() && !work.is_full() && work.bytes == 0);
         work.hand(&bus, ModuleName::of("nobody"), of("n"));
         assert_eq!(work.next().await, None);

@@ -22,7 +22,7 @@ pub(super) fn response(question: &Message, content: Content) -> Message {
 /// The plain confirmation, or the error as Go writes it.
 pub(super) fn confirmation(question: &Message, done: Result<(), Box<Status>>) -> Message {
     match done {
-        Ok(()) => response(question, Content::text("OK")),
+        Ok(()) => response(question, Content::ok()),
         Err(status) => response(question, error_content(&status)),
     }
 }
@@ -30,7 +30,7 @@ pub(super) fn confirmation(question: &Message, done: Result<(), Box<Status>>) ->
 /// The plain confirmation, with the version of what was written.
 pub(super) fn versioned_confirmation(question: &Message, written: &Bytes) -> Message {
     let version = serde_json::from_slice::<Versioned>(written).unwrap_or_default().metadata.resource_version;
-    versioned(response(question, Content::text("OK")), version)
+    versioned(response(question, Content::ok()), version)
 }
 
 /// The bare object with its version, or the error as Go writes it.

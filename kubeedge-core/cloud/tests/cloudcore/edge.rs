@@ -217,7 +217,7 @@ impl Edge {
 
     /// Confirms a message as Go's metamanager does.
     pub(crate) async fn ack(&mut self, message: &Message) {
-        let mut ack = message.answer(Content::text("OK"));
+        let mut ack = message.answer(Content::ok());
         ack.route.operation = Operation::RESPONSE;
         self.send(&ack).await;
     }

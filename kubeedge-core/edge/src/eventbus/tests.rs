@@ -223,7 +223,7 @@ impl Bench {
         while all.last().is_none_or(|upload| upload != last) {
             let upload = self.upload().await;
             all.push(upload.message.content.as_text().unwrap().into_owned());
-            upload.answer(Content::text("OK"));
+            upload.answer(Content::ok());
         }
         all
     }

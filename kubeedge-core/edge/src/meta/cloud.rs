@@ -197,7 +197,7 @@ impl Remote {
         if !is_acknowledged(resource) {
             return;
         }
-        let mut ack = answer.answer(Content::text("OK")).in_group(Group::RESOURCE);
+        let mut ack = answer.answer(Content::ok()).in_group(Group::RESOURCE);
         ack.route.source = ModuleName::EDGE_CONTROLLER;
         if let Err(error) = self.bus.send(&ModuleName::EDGE_HUB, ack).await {
             tracing::warn!(error = %error, "answer of the cloud not acknowledged");

@@ -129,7 +129,7 @@ impl Bench {
 
     async fn confirm(&self, message: &Message) {
         let ok = Message::new(ModuleName::DEVICE_CONTROLLER, Operation::RESPONSE, "twin");
-        let ok = ok.in_group(Group::TWIN).answering(message.header.id.clone()).with(Content::text("OK"));
+        let ok = ok.in_group(Group::TWIN).answering(message.header.id.clone()).with(Content::ok());
         self.tell(ok).await;
     }
 }

@@ -59,7 +59,7 @@ impl Cloud {
             if message.route.operation == Operation::UPLOAD {
                 continue;
             }
-            let answer = message.answer(Content::text("OK"));
+            let answer = message.answer(Content::ok());
             if end.link.tx.send(GoJson.encode(&answer).unwrap()).await.is_err() {
                 return;
             }
@@ -111,7 +111,7 @@ async fn modules(node: &mut Node) -> (JoinSet<()>, mpsc::UnboundedReceiver<Messa
         while let Some(envelope) = inbox.next().await {
             let message = envelope.message;
             if message.route.operation != Operation::CONNECT {
-                bus.send(&ModuleName::EDGE_HUB, message.answer(Content::text("OK"))).await.unwrap();
+                bus.send(&ModuleName::EDGE_HUB, message.answer(Content::ok())).await.unwrap();
                 let _ = seen.send(message);
             }
         }

@@ -46,7 +46,7 @@ async fn what_waits_without_a_link_outlives_a_restart() {
     let mut cloud = node.cloud().await;
     let first = cloud.next_message().await;
     assert_eq!(first.content.as_text().unwrap(), "Running");
-    cloud.say(first.answer(Content::text("OK"))).await;
+    cloud.say(first.answer(Content::ok())).await;
     for n in 0..500 {
         assert_eq!(cloud.next_message().await.route.resource, format!("default/topic/{n}").as_str());
     }
@@ -182,13 +182,13 @@ async fn a_pod_waits_no_tenth_of_a_second_behind_three_thousand_twins_and_upload
         let resource = message.route.resource.as_str();
         if resource.ends_with("edge_updated") {
             twins += 1;
-            let mut ok = message.answer(Content::text("OK")).in_group(Group::TWIN);
+            let mut ok = message.answer(Content::ok()).in_group(Group::TWIN);
             ok.route.source = ModuleName::DEVICE_CONTROLLER;
             cloud.say(ok).await;
         } else if resource.starts_with("default/podpatch") {
             let since: Instant = asked.take().unwrap();
             waited.push(since.elapsed());
-            cloud.say(message.answer(Content::text("OK"))).await;
+            cloud.say(message.answer(Content::ok())).await;
         }
         // Ten pods in the midst of it, one after the other.
         if asked.is_none() && twins > 100 && waited.len() < 10 {

@@ -129,7 +129,7 @@ async fn an_answer_nobody_waits_for_any_more_goes_to_metamanager() {
     node.received(&ModuleName::META_MANAGER).await;
     let short = node.bus.request(&ModuleName::EDGE_HUB, query(), Duration::from_secs(1)).await;
     assert!(matches!(short, Err(RequestError::Late(..))));
-    let mut late = cloud.next_message().await.answer(Content::text("OK"));
+    let mut late = cloud.next_message().await.answer(Content::ok());
     (late.route.source, late.route.group) = (ModuleName::EDGE_CONTROLLER, Group::RESOURCE);
     cloud.say(late.clone()).await;
     assert_eq!(node.received(&ModuleName::META_MANAGER).await, late);
@@ -233,7 +233,7 @@ async fn a_module_that_does_not_read_holds_up_neither_answers_nor_keepalives_nor
             async move { bus.request(&ModuleName::EDGE_HUB, query(), Duration::from_secs(60)).await },
         );
     let question = cloud.next_message().await;
-    cloud.say(question.answer(Content::text("OK"))).await;
+    cloud.say(question.answer(Content::ok())).await;
     assert!(asked.await.unwrap().unwrap().content.is_ok_text());
     let twin =
         Message::new(ModuleName::DEVICE_CONTROLLER, Operation::UPDATE, "device/default/d/twin/cloud_updated");

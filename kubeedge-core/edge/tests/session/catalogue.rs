@@ -306,7 +306,7 @@ async fn device(cloud: &mut Cloud) {
             assert!(content["twin"]["level"]["metadata"]["type"].is_string(), "{content}");
         }
         let ok = Message::new("devicecontroller".into(), "response".into(), "twin").in_group("twin".into());
-        cloud.say(&ok.answering(report.header.id).with(Content::text("OK"))).await;
+        cloud.say(&ok.answering(report.header.id).with(Content::ok())).await;
     }
     assert_eq!(
         cloud.push("devicecontroller", "update", "default/devicemodel/m", &model).await,

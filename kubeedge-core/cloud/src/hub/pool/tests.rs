@@ -23,7 +23,7 @@ fn offer_of(kind: &str, uid: &str, operation: Operation, version: &str) -> Offer
         .with(Content::text("x"));
     let message = if version.is_empty() { message } else { message.at_version(version) };
     let gone = message.route.operation == Operation::DELETE;
-    Offer { key: uid.into(), message, gone, record: Record::new(&"n".into(), "default", uid).into() }
+    Offer::new(uid.into(), message, gone, Record::new(&"n".into(), "default", uid).into())
 }
 
 fn update(uid: &str, version: &str) -> Offer {
@@ -112,7 +112,7 @@ fn a_confirmed_version_is_remembered_and_a_confirmed_delete_forgotten() {
 
 fn model(operation: Operation) -> Offer {
     let mut offer = offer_of("devicemodel", "m", operation, "4");
-    offer.message.route.source = ModuleName::DEVICE_CONTROLLER;
+    Arc::make_mut(&mut offer.message).route.source = ModuleName::DEVICE_CONTROLLER;
     offer
 }
 
@@ -254,7 +254,7 @@ fn what_waits_is_bounded() {
     let big = "x".repeat(MAX_BYTES / 2);
     let heavy = |uid: &str| {
         let mut offer = update(uid, "1");
-        offer.message.content = Content::text(&big);
+        Arc::make_mut(&mut offer.message).content = Content::text(&big);
         offer
     };
     assert_eq!(pool.put(heavy("a"), at("0")), Put::Taken);

@@ -144,7 +144,7 @@ mod tests {
         let volume = Message::new(ModuleName::CLOUD_HUB, Operation::of("createvolume"), "default/volume/v");
         let callback = Message::new(ModuleName::SERVICE_BUS, Operation::UPLOAD, "").answering("r".into());
         for (answer, proof) in [
-            (pushed.answer(Content::text("OK")), Proof::Writing),
+            (pushed.answer(Content::ok()), Proof::Writing),
             (pushed.error_answer("disk full"), Proof::Writing),
             (volume.answer(Content::text("e30=")), Proof::Life),
             (callback, Proof::Life),

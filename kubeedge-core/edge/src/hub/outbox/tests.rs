@@ -209,7 +209,7 @@ fn an_answer_proves_what_was_written_before_its_question_in_its_lane() {
     let question = write_all(&outbox).remove(0);
     outbox.put(plain("edged", "update", "after"));
     write_all(&outbox);
-    assert!(outbox.claim(question.answer(Content::text("OK"))).is_none());
+    assert!(outbox.claim(question.answer(Content::ok())).is_none());
     drop(answer);
     outbox.down();
     assert_eq!(order(&outbox), ["after", "1"]);
@@ -221,7 +221,7 @@ fn a_cloud_that_answers_before_the_writing_ends_is_not_asked_twice() {
     outbox.up();
     outbox.put(Envelope::new(status("web", "Running")));
     let flying = next(&outbox).unwrap();
-    assert!(outbox.claim(flying.answer(Content::text("OK"))).is_some());
+    assert!(outbox.claim(flying.answer(Content::ok())).is_some());
     outbox.written();
     outbox.down();
     assert!(order(&outbox).is_empty());
@@ -232,7 +232,7 @@ fn an_acknowledgement_is_sent_once() {
     let outbox = outbox();
     outbox.up();
     let pushed = message("edgecontroller", "insert", "default/pod/web");
-    outbox.put(Envelope::new(pushed.answer(Content::text("OK"))));
+    outbox.put(Envelope::new(pushed.answer(Content::ok())));
     assert_eq!(write_all(&outbox).len(), 1);
     outbox.down();
     assert!(order(&outbox).is_empty());
@@ -255,7 +255,7 @@ fn a_status_is_sent_until_it_is_answered_and_only_the_newest_of_its_object() {
     let again = write_all(&outbox);
     assert_eq!(again[0], sent[0]);
     assert_eq!((again.len(), &again[1].content), (2, &Content::text("Running")));
-    let unclaimed = again.iter().filter_map(|sent| outbox.claim(sent.answer(Content::text("OK")))).count();
+    let unclaimed = again.iter().filter_map(|sent| outbox.claim(sent.answer(Content::ok()))).count();
     assert_eq!(unclaimed, 2);
     outbox.down();
     assert!(order(&outbox).is_empty());
@@ -328,7 +328,7 @@ async fn uploads_and_the_newest_statuses_outlive_the_process_in_their_order() {
     let wanted: Vec<_> = (0..=300).map(|n| n.to_string()).collect();
     assert_eq!(sent[1..].iter().map(name).collect::<Vec<_>>(), wanted);
     outbox.prove(outbox.progress().0);
-    assert!(outbox.claim(sent[0].answer(Content::text("OK"))).is_some());
+    assert!(outbox.claim(sent[0].answer(Content::ok())).is_some());
     outbox.put_all_away().await.unwrap();
     assert!(rows(&store).await.is_empty());
 }

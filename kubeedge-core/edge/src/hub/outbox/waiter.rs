@@ -30,6 +30,6 @@ impl Waiter {
     /// It is so.
     pub(super) fn succeed(self) {
         // A sender that no longer waits takes it for lost and sends it again.
-        let _ = self.reply.send(self.question.answer(Content::text("OK")));
+        let _ = self.reply.send(self.question.answer(Content::ok()));
     }
 }

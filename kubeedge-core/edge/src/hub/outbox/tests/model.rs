@@ -94,7 +94,7 @@ impl World {
     fn answer(&mut self) {
         let asked = self.on_the_way.iter().position(|message| message.route.operation == Operation::PATCH);
         if let Some(asked) = asked {
-            let answer = self.on_the_way[asked].answer(Content::text("OK"));
+            let answer = self.on_the_way[asked].answer(Content::ok());
             self.arrived.extend(self.on_the_way.drain(..=asked));
             self.outbox.claim(answer);
         }
