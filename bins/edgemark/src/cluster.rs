@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::options::Plan;
 
 /// How many ConfigMaps all pods refer to; each change of one becomes a message to each node.
-pub(crate) const MAPS: usize = 64;
+pub(crate) const MAPS: usize = 96;
 /// Requests at the same time while objects are made and removed.
 const AT_ONCE: usize = 32;
 const PODS: &str = "/api/v1/namespaces/default/pods";
