@@ -75,6 +75,8 @@ pub(super) enum Put {
 #[derive(Clone, Debug)]
 pub(super) struct Flight {
     pub(super) key: Key,
+    /// The identity of the message.
+    pub(super) id: Id,
     pub(super) message: Arc<Message>,
     pub(super) record: Arc<Record>,
     /// The record has to be made first.
@@ -160,7 +162,8 @@ struct Inner {
     later_flying: usize,
     /// The objects of the messages on their way.
     flights: HashMap<Id, Key>,
-    acked: VecDeque<Key>,
+    /// Objects that were confirmed, and by which message.
+    acked: VecDeque<(Key, Id)>,
     /// Deletions not confirmed yet: the name, the object that is to go, and the objects of that name that wait for it.
     leaving: HashMap<Resource, (Key, VecDeque<Key>)>,
 }
@@ -273,13 +276,13 @@ impl Pool {
         let id = Id::from(message.as_str());
         let mut inner = self.inner.lock();
         if let Some(key) = inner.flights.remove(&id) {
-            inner.acked.push_back(key);
+            inner.acked.push_back((key, id));
             self.wake.notify_one();
         }
     }
 
-    /// The next object that was confirmed.
-    pub(super) fn next_acked(&self) -> Option<Key> {
+    /// The next object that was confirmed, and the message that was: another may be on its way by now.
+    pub(super) fn next_acked(&self) -> Option<(Key, Id)> {
         self.inner.lock().acked.pop_front()
     }
 
@@ -362,15 +365,16 @@ impl Inner {
             entry.queued = false;
             entry.flying = true;
             let (record, needs_record) = (entry.record.clone(), entry.needs_record);
-            self.flights.insert(message.header.id.as_str().into(), key.clone());
+            let id = Id::from(message.header.id.as_str());
+            self.flights.insert(id.clone(), key.clone());
             self.later_flying += usize::from(lane == Lane::Later);
             let withdraws = rules::withdraws(&message);
-            return Some(Flight { key, message, record, needs_record, withdraws, lane });
+            return Some(Flight { key, id, message, record, needs_record, withdraws, lane });
         }
     }
 
     fn ended(&mut self, flight: &Flight) {
-        self.flights.remove(&Id::from(flight.message.header.id.as_str()));
+        self.flights.remove(&flight.id);
         self.has_room(flight.lane);
     }
 

@@ -92,10 +92,24 @@ fn a_version_that_arrives_during_a_flight_follows_after_it() {
     assert!(pool.next_ready().is_none() && pool.superseded(&flight));
     pool.acked(&flight.message.header.id);
     pool.acked(&flight.message.header.id);
-    assert_eq!(pool.next_acked().unwrap(), "a".into());
+    assert_eq!(pool.next_acked().unwrap(), (flight.key.clone(), flight.id.clone()));
     assert!(pool.next_acked().is_none());
     pool.landed(&flight);
     assert_eq!(pool.next_ready().unwrap().message.header.resource_version, Some("2".into()));
+}
+
+#[test]
+fn a_confirmation_of_what_was_given_up_is_none_of_what_followed() {
+    let pool = Pool::default();
+    pool.put(update("a", "1"), at("0"));
+    let given_up = pool.next_ready().unwrap();
+    pool.put(update("a", "2"), at("0"));
+    pool.acked(&given_up.message.header.id);
+    pool.failed(&given_up);
+    pool.requeue(&given_up.key);
+    let follower = pool.next_ready().unwrap();
+    let (key, message) = pool.next_acked().unwrap();
+    assert!(key == follower.key && message == given_up.id && message != follower.id);
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! The writing half of a session: what is due goes out, and what is not confirmed goes again.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, hash_map::Entry},
+    time::Duration,
+};
 
 use foldhash::{HashMap, HashMapExt};
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
@@ -129,11 +132,15 @@ impl<'a> Writer<'a> {
     }
 
     fn confirm_acked(&mut self) {
-        while let Some(key) = self.pool.next_acked() {
-            if let Some((flight, ..)) = self.flying.remove(&key) {
-                self.confirm(&flight);
-                self.pool.landed(&flight);
+        while let Some((key, message)) = self.pool.next_acked() {
+            let Entry::Occupied(flying) = self.flying.entry(key) else { continue };
+            // Given up while its confirmation was on its way, it may have been followed by a newer one.
+            if flying.get().0.id != message {
+                continue;
             }
+            let (flight, ..) = flying.remove();
+            self.confirm(&flight);
+            self.pool.landed(&flight);
         }
     }
 
