@@ -4,10 +4,10 @@ use std::{
     fmt,
     hash::{BuildHasher, Hash, Hasher},
     ops::Deref,
-    sync::{Arc, LazyLock},
+    sync::Arc,
 };
 
-use foldhash::fast::RandomState;
+use foldhash::fast::FixedState;
 
 /// `<node>.<uid>`. Looked up with each confirmation of an edge: copies share the text, and those of one name that are the
 /// same copy are found without a look at it.
@@ -19,8 +19,8 @@ pub(crate) struct RecordName {
 
 impl RecordName {
     pub(super) fn new(text: &str) -> Self {
-        static STATE: LazyLock<RandomState> = LazyLock::new(RandomState::default);
-        Self { text: text.into(), hash: STATE.hash_one(text) }
+        // Whoever names nodes does not choose the UIDs: nobody can make many names of one hash.
+        Self { text: text.into(), hash: FixedState::default().hash_one(text) }
     }
 }
 
