@@ -78,6 +78,9 @@ enum Key {
 }
 
 impl Key {
+    /// The length of the longest, in bytes.
+    const LONGEST: usize = "resourceversion".len();
+
     fn of(lower_case: &str) -> Option<Self> {
         Some(match lower_case {
             "header" => Self::Header,
@@ -108,8 +111,10 @@ impl<'de> Deserialize<'de> for Key {
                 f.write_str("a key")
             }
             fn visit_str<E: de::Error>(self, key: &str) -> Result<Key, E> {
-                let known = Key::of(key).or_else(|| Key::of(&key.to_ascii_lowercase()));
-                Ok(known.unwrap_or(Key::Unknown))
+                // A key longer than any of ours is not copied.
+                let short = Some(key).filter(|key| key.len() <= Key::LONGEST);
+                let in_lower_case = || Key::of(&short?.to_ascii_lowercase());
+                Ok(Key::of(key).or_else(in_lower_case).unwrap_or(Key::Unknown))
             }
         }
         deserializer.deserialize_identifier(AnyCase)
