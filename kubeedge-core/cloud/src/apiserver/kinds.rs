@@ -1,7 +1,8 @@
 //! The kinds that are served: Kubernetes' own and those of CustomResourceDefinitions.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::apiserver::edit::put;
@@ -245,7 +246,7 @@ pub(crate) fn all(storage: &Storage) -> Vec<Kind> {
 
 /// The kind with this group, version and plural.
 pub(crate) fn find(storage: &Storage, group: &str, version: &str, plural: &str) -> Option<Kind> {
-    let matches = |kind: &Kind| kind.group == group && kind.version == version && kind.plural == plural;
+    let matches = |kind: &&Kind| kind.group == group && kind.version == version && kind.plural == plural;
     built_in_of(group, Some(version), plural).or_else(|| {
         let key = ObjectKey {
             group: CRD_GROUP.to_owned(),
@@ -253,8 +254,43 @@ pub(crate) fn find(storage: &Storage, group: &str, version: &str, plural: &str) 
             namespace: String::new(),
             name: format!("{plural}.{group}"),
         };
-        of_definition(&*storage.get(&key)?).into_iter().find(matches)
+        storage.definitions().with(storage, &key, |kinds| kinds.iter().find(matches).cloned())
     })
+}
+
+/// The kinds that definitions define, read once from each: its schema alone is larger than most objects.
+#[derive(Debug, Default)]
+pub(super) struct Definitions(Mutex<HashMap<ObjectKey, Defined>>);
+
+#[derive(Debug)]
+struct Defined {
+    by: Arc<Value>,
+    kinds: Vec<Kind>,
+}
+
+impl Definitions {
+    /// What is found among the kinds of a definition as it is now; `None` if there is none.
+    fn with<T>(
+        &self,
+        storage: &Storage,
+        key: &ObjectKey,
+        find: impl FnOnce(&[Kind]) -> Option<T>,
+    ) -> Option<T> {
+        let mut read = self.0.lock();
+        let Some(definition) = storage.get(key) else {
+            read.remove(key);
+            return None;
+        };
+        if let Some(defined) = read.get(key)
+            && Arc::ptr_eq(&defined.by, &definition)
+        {
+            return find(&defined.kinds);
+        }
+        let kinds = of_definition(&definition);
+        let found = find(&kinds);
+        read.insert(key.clone(), Defined { by: definition, kinds });
+        found
+    }
 }
 
 /// A built-in kind by its plural in the core group or `apps`; for our own controllers.

@@ -25,6 +25,7 @@ use tokio::sync::watch;
 
 pub(crate) use self::history::{Change, Happened, TooOld};
 use self::{history::History, line::Line};
+use super::kinds::Definitions;
 use crate::cluster;
 
 /// Where objects are kept.
@@ -112,6 +113,7 @@ struct Shared {
 pub(crate) struct Storage {
     shared: Arc<Shared>,
     clock: Clock,
+    definitions: Definitions,
 }
 
 impl Storage {
@@ -133,7 +135,12 @@ impl Storage {
         state.all = History::from(state.start);
         let line = Mutex::new(Line::at(state.version));
         let shared = Shared { store, line, state: RwLock::new(state) };
-        Ok(Self { shared: Arc::new(shared), clock })
+        Ok(Self { shared: Arc::new(shared), clock, definitions: Definitions::default() })
+    }
+
+    /// What was read from those CustomResourceDefinitions here that were asked for.
+    pub(super) fn definitions(&self) -> &Definitions {
+        &self.definitions
     }
 
     /// The present moment.

@@ -241,6 +241,28 @@ async fn custom_kinds_are_served_validated_and_pruned_as_soon_as_they_are_define
 }
 
 #[tokio::test]
+async fn a_definition_that_changes_or_goes_counts_from_the_next_request_on() {
+    let cluster = cluster().await;
+    let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let version = |heat: &str| {
+        json!([{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema":
+        {"type": "object", "properties": {"heat": {"type": heat}}}}}])
+    };
+    let definition = json!({"metadata": {"name": "kilns.acme.io"}, "spec": {"group": "acme.io", "scope": "Cluster",
+        "names": {"plural": "kilns", "kind": "Kiln"}, "versions": version("integer")}});
+    ours(&cluster, "POST", definitions, &definition).await;
+    let kilns = "/apis/acme.io/v1/kilns";
+    let named = |name: &str| json!({"metadata": {"name": name}, "heat": "hot"});
+    assert_eq!(ours(&cluster, "POST", kilns, &named("a")).await.0, 422);
+    let path = format!("{definitions}/kilns.acme.io");
+    let patch = json!({"spec": {"versions": version("string")}}).to_string();
+    call(&cluster, &Actor::Ourselves, "PATCH", &path, "application/merge-patch+json", &patch).await;
+    assert_eq!(ours(&cluster, "POST", kilns, &named("b")).await.0, 201);
+    ours(&cluster, "DELETE", &path, &Value::Null).await;
+    assert_eq!(ours(&cluster, "GET", kilns, &Value::Null).await.0, 404);
+}
+
+#[tokio::test]
 async fn a_pod_on_a_node_ends_when_the_node_says_so_and_finalizers_hold() {
     let cluster = cluster().await;
     let pod = json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n", "containers": [{"name": "a", "image": "i"}]}});

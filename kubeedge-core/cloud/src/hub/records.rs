@@ -197,9 +197,9 @@ impl Records {
         }
     }
 
-    /// Notes what an edge has confirmed, to be saved soon.
-    pub(super) fn confirm(&self, record: &Arc<Record>, confirmed: Confirmed) {
-        if !self.confirmed.put(record, confirmed) {
+    /// Notes what an edge has confirmed now, to be saved soon.
+    pub(super) fn confirm(&self, record: &Arc<Record>, confirmed: Confirmed, now: Instant) {
+        if !self.confirmed.put(record, confirmed, now) {
             tracing::warn!(record = %record.name, "too many confirmations wait to be saved; the object will be sent once more");
         }
     }
@@ -217,7 +217,7 @@ impl Records {
     /// Notes that an edge may no longer have the object, and completes when that is saved: whatever becomes of this
     /// process, nobody will take the object for being there.
     pub(super) async fn withdraw(&self, record: &Arc<Record>) {
-        self.confirm(record, Confirmed::At("0".into()));
+        self.confirm(record, Confirmed::At("0".into()), Instant::now());
         self.confirmed.at_once(record).await;
     }
 

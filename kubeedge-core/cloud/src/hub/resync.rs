@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use kubeedge_core::name::{NodeName, ResourceVersion};
+use tokio::time::Instant;
 
 use super::{
     Sessions,
@@ -36,8 +37,9 @@ impl Sessions {
     /// Has records made again that say nothing of what the node has confirmed in its session.
     pub(crate) fn restate(&self, node: &NodeName, says_nothing: impl Fn(&Record) -> bool) {
         let Some(handle) = self.get(node) else { return };
+        let now = Instant::now();
         for (record, version) in handle.pool.confirmed(says_nothing) {
-            handle.records.confirm(&record, Confirmed::At(version.to_string().into()));
+            handle.records.confirm(&record, Confirmed::At(version.to_string().into()), now);
         }
     }
 

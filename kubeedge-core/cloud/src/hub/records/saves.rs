@@ -22,6 +22,10 @@ const MOST: usize = 100_000;
 const REST: Duration = Duration::from_secs(2);
 const LONGER: u32 = 4;
 const LONGEST_REST: Duration = Duration::from_secs(32);
+/// While an object changes at least so often, its record rests on and is not saved: what would be saved is old before it is
+/// stored. Once in a while it is all the same.
+const CHANGING: Duration = Duration::from_secs(1);
+const LATEST: Duration = Duration::from_secs(100);
 
 /// What an edge has confirmed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,8 +48,36 @@ pub(in crate::hub) enum Confirmed {
 enum Doing {
     /// It is being saved, and rests so long then.
     Saving(Duration),
-    /// It rests until this moment, so long in all.
-    Resting(Instant, Duration),
+    Resting(Rest),
+}
+
+/// A record's rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Rest {
+    until: Instant,
+    long: Duration,
+    /// When it was saved.
+    since: Instant,
+    /// When the newest confirmation came in the place of another.
+    changed: Option<Instant>,
+}
+
+impl Rest {
+    fn new(since: Instant, long: Duration) -> Self {
+        Self { until: since + long, long, since, changed: None }
+    }
+
+    /// How long the next one is.
+    fn next(self) -> Duration {
+        self.long.saturating_mul(LONGER).min(LONGEST_REST)
+    }
+
+    /// As it goes on, if its object changes all the while.
+    fn goes_on(self, now: Instant) -> Option<Self> {
+        let changing = self.changed.is_some_and(|changed| now.duration_since(changed) < CHANGING);
+        let on = Self { since: self.since, ..Self::new(now, self.next()) };
+        (changing && on.since + LATEST > now).then_some(on)
+    }
 }
 
 /// A record of which something waits to be saved, or about which something is being done. Where nothing is being done, it
@@ -54,6 +86,14 @@ enum Doing {
 struct Entry {
     newest: Option<Confirmed>,
     doing: Option<Doing>,
+}
+
+impl Entry {
+    fn changed(&mut self, now: Instant) {
+        if let Some(Doing::Resting(rest)) = &mut self.doing {
+            rest.changed = Some(now);
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -74,10 +114,13 @@ struct Inner {
 impl Inner {
     /// Takes what is to be saved in the place of what was, and gives the record a place in line if nothing is being done
     /// about it; false when there is no room.
-    fn put(&mut self, record: &Arc<Record>, newest: Confirmed) -> bool {
+    fn put(&mut self, record: &Arc<Record>, newest: Confirmed, now: Instant) -> bool {
         let full = self.waiting >= MOST;
         match self.entries.get_mut(&record.name) {
-            Some(entry) if entry.newest.is_some() => entry.newest = Some(newest),
+            Some(entry) if entry.newest.is_some() => {
+                entry.newest = Some(newest);
+                entry.changed(now);
+            }
             _ if full => return false,
             Some(entry) => {
                 entry.newest = Some(newest);
@@ -99,19 +142,26 @@ impl Inner {
             let first = self.resting.first_entry().filter(|first| self.hurry || first.key().0 <= now);
             let Some(((until, _), record)) = first.map(|first| first.remove_entry()) else { return };
             // Otherwise its rest was cut short.
-            if let Some((own, rest)) = self.rest_of(&record)
-                && own == until
-            {
-                self.end_rest(&record, rest.saturating_mul(LONGER).min(LONGEST_REST));
+            let Some(rest) = self.rest_of(&record).filter(|rest| rest.until == until) else { continue };
+            match rest.goes_on(now).filter(|_| !self.hurry) {
+                Some(rest) => self.rest(&record, rest),
+                None => self.end_rest(&record, rest.next()),
             }
         }
     }
 
     /// Ends a record's rest before its time; the next one is as long.
     fn cut_rest(&mut self, record: &Arc<Record>) {
-        if let Some((_, rest)) = self.rest_of(record) {
-            self.end_rest(record, rest);
+        if let Some(rest) = self.rest_of(record) {
+            self.end_rest(record, rest.long);
         }
+    }
+
+    fn rest(&mut self, record: &Arc<Record>, rest: Rest) {
+        let Some(entry) = self.entries.get_mut(&record.name) else { return };
+        entry.doing = Some(Doing::Resting(rest));
+        self.rested += 1;
+        self.resting.insert((rest.until, self.rested), record.clone());
     }
 
     fn end_rest(&mut self, record: &Arc<Record>, next: Duration) {
@@ -124,10 +174,10 @@ impl Inner {
         }
     }
 
-    /// Until when a record rests, and how long in all.
-    fn rest_of(&self, record: &Record) -> Option<(Instant, Duration)> {
+    /// A record's rest, if it has one.
+    fn rest_of(&self, record: &Record) -> Option<Rest> {
         match self.entries.get(&record.name)?.doing? {
-            Doing::Resting(until, rest) => Some((until, rest)),
+            Doing::Resting(rest) => Some(rest),
             Doing::Saving(_) => None,
         }
     }
@@ -149,12 +199,12 @@ pub(super) struct Saves {
 }
 
 impl Saves {
-    /// Takes a confirmation in the place of an earlier one; false when there is no room.
-    pub(super) fn put(&self, record: &Arc<Record>, confirmed: Confirmed) -> bool {
+    /// Takes a confirmation of now in the place of an earlier one; false when there is no room.
+    pub(super) fn put(&self, record: &Arc<Record>, confirmed: Confirmed, now: Instant) -> bool {
         let gone = confirmed == Confirmed::Gone;
         let mut inner = self.inner.lock();
         let before = inner.line.len();
-        if !inner.put(record, confirmed) {
+        if !inner.put(record, confirmed, now) {
             return false;
         }
         // While the record is there, the edge is told again and again that the object is gone.
@@ -172,7 +222,7 @@ impl Saves {
     pub(super) fn correct(&self, record: &Arc<Record>, correction: Confirmed) -> bool {
         let mut inner = self.inner.lock();
         let gives_way = inner.is_busy(record);
-        if !gives_way && !inner.put(record, correction) {
+        if !gives_way && !inner.put(record, correction, Instant::now()) {
             return false;
         }
         inner.cut_rest(record);
@@ -210,14 +260,10 @@ impl Saves {
     /// It is saved, or could not be.
     pub(super) fn done(&self, record: &Arc<Record>) {
         let mut inner = self.inner.lock();
-        let Some(entry) = inner.entries.get_mut(&record.name) else { return };
-        let Some(Doing::Saving(rest)) = entry.doing else { return };
-        let until = Instant::now() + rest;
-        entry.doing = Some(Doing::Resting(until, rest));
+        let Some(entry) = inner.entries.get(&record.name) else { return };
+        let Some(Doing::Saving(long)) = entry.doing else { return };
         inner.saving -= 1;
-        inner.rested += 1;
-        let place = (until, inner.rested);
-        inner.resting.insert(place, record.clone());
+        inner.rest(record, Rest::new(Instant::now(), long));
         self.done.notify_waiters();
     }
 
@@ -242,122 +288,4 @@ impl Saves {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn record(uid: &str) -> Arc<Record> {
-        Arc::new(Record::new(&"n".into(), "default", uid))
-    }
-
-    fn at(version: &str) -> Confirmed {
-        Confirmed::At(version.into())
-    }
-
-    async fn next(saves: &Saves) -> (Arc<Record>, Confirmed) {
-        loop {
-            match saves.take() {
-                Some(next) => return next,
-                None => saves.changed().await,
-            }
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn versions_that_follow_each_other_quickly_are_saved_once_and_one_at_a_time() {
-        let (saves, record) = (Saves::default(), record("u"));
-        for version in ["1", "2", "3"] {
-            assert!(saves.put(&record, at(version)));
-        }
-        assert_eq!(saves.take().unwrap().1, at("3"));
-        assert!(saves.put(&record, at("4")) && saves.put(&record, at("5")));
-        assert!(saves.take().is_none(), "the record is being saved");
-        saves.done(&record);
-        assert!(saves.take().is_none(), "the record rests");
-        let begun = Instant::now();
-        assert_eq!((next(&saves).await.1, begun.elapsed()), (at("5"), REST));
-        saves.done(&record);
-        assert!(saves.take().is_none());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_is_confirmed_goes_before_a_correction_whichever_came_first_and_neither_rests_then() {
-        let (saves, record) = (Saves::default(), record("u"));
-        let corrected = || Confirmed::Corrected { to: "0".into(), at: Some("77".into()) };
-        assert!(saves.correct(&record, corrected()) && saves.put(&record, at("4")));
-        assert_eq!(saves.take().unwrap().1, at("4"));
-        assert!(!saves.correct(&record, corrected()), "it is being saved");
-        saves.done(&record);
-        saves.put(&record, at("5"));
-        assert!(saves.take().is_none() && !saves.correct(&record, corrected()));
-        assert_eq!(saves.take().unwrap().1, at("5"));
-        saves.done(&record);
-        assert!(saves.correct(&record, corrected()));
-        assert_eq!(saves.take().unwrap().1, corrected());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_record_of_an_object_that_is_gone_goes_at_once() {
-        let (saves, record) = (Saves::default(), record("u"));
-        saves.put(&record, at("1"));
-        saves.done(&saves.take().unwrap().0);
-        saves.put(&record, at("2"));
-        assert!(saves.take().is_none());
-        saves.put(&record, Confirmed::Gone);
-        assert_eq!(saves.take().unwrap().1, Confirmed::Gone);
-        saves.done(&record);
-        assert!(saves.take().is_none());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_never_rests_is_saved_ever_more_seldom_until_it_does() {
-        let (saves, record) = (Saves::default(), record("u"));
-        let mut rests = Vec::new();
-        for _ in 0..5 {
-            saves.put(&record, at("1"));
-            let begun = Instant::now();
-            saves.done(&next(&saves).await.0);
-            rests.push(begun.elapsed().as_secs());
-        }
-        assert_eq!(rests, [0, 2, 8, 32, 32]);
-        tokio::time::advance(LONGEST_REST).await;
-        assert!(saves.take().is_none());
-        saves.put(&record, at("2"));
-        assert_eq!(saves.take().unwrap().1, at("2"), "at once");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_has_rested_leaves_nothing_behind() {
-        let saves = Saves::default();
-        for number in 0..1000 {
-            assert!(saves.put(&record(&number.to_string()), at("1")));
-            saves.done(&saves.take().unwrap().0);
-        }
-        tokio::time::advance(REST).await;
-        assert!(saves.take().is_none());
-        let inner = saves.inner.lock();
-        assert!(inner.entries.is_empty() && inner.resting.is_empty() && inner.line.is_empty());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn at_the_end_and_where_it_is_asked_for_nothing_rests() {
-        let saves = Saves::default();
-        let [one, other] = ["one", "other"].map(record);
-        for record in [&one, &other] {
-            saves.put(record, at("1"));
-            saves.done(&saves.take().unwrap().0);
-            saves.put(record, at("2"));
-        }
-        assert!(saves.take().is_none());
-        tokio::join!(saves.at_once(&one), async {
-            let (record, confirmed) = saves.take().unwrap();
-            assert_eq!((&record, confirmed), (&one, at("2")));
-            assert!(saves.take().is_none(), "the other rests");
-            saves.done(&record);
-        });
-        tokio::join!(saves.finish(), async {
-            let (record, confirmed) = saves.take().unwrap();
-            assert_eq!((&record, confirmed), (&other, at("2")));
-            saves.done(&record);
-        });
-    }
-}
+mod tests;

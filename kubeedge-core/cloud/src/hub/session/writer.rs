@@ -211,7 +211,7 @@ impl<'a> Writer<'a> {
             Some(version) => Confirmed::At(version.clone()),
             None => return,
         };
-        self.shared.records.confirm(&flight.record, confirmed);
+        self.shared.records.confirm(&flight.record, confirmed, self.now);
     }
 
     fn rest(&mut self, flight: &Flight) {
