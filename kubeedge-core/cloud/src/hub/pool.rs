@@ -10,16 +10,26 @@
 //! What is written next is chosen by lane (see [`Lane`]), and in a lane plain messages before objects. Objects of the later
 //! lane leave a quarter of the window free, so that a pod need not wait until a device is confirmed.
 
+mod flights;
+mod kept;
+mod offer;
+
 use std::{collections::VecDeque, sync::Arc};
 
 use foldhash::HashMap;
 use kubeedge_core::{
-    message::{Message, resource},
+    message::Message,
     name::{MessageId, Operation, Resource},
 };
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
+pub(super) use self::offer::{Flight, Next, Offer, Put};
+use self::{
+    flights::Flights,
+    kept::{Entry, Lanes, needs_record},
+    offer::for_the_wire,
+};
 use super::{
     id::Id,
     records::{Known, Record},
@@ -37,120 +47,6 @@ const MAX_REMEMBERED: usize = 20_000;
 /// such messages overwrite each other).
 pub(super) type Key = Id;
 
-/// A message for the acknowledged part, with what decides its fate.
-#[derive(Debug)]
-pub(super) struct Offer {
-    pub(super) key: Key,
-    /// As it goes to the edge.
-    message: Arc<Message>,
-    lane: Lane,
-    /// Deletion, or an object that is being deleted.
-    gone: bool,
-    pub(super) record: Arc<Record>,
-}
-
-impl Offer {
-    pub(super) fn new(key: Key, message: Message, gone: bool, record: Arc<Record>) -> Self {
-        let lane = rules::lane(&message);
-        Self { key, message: Arc::new(for_the_wire(message)), lane, gone, record }
-    }
-
-    /// The object is gone; an object that only is being deleted is not.
-    pub(super) fn is_deletion(&self) -> bool {
-        self.message.route.operation == Operation::DELETE
-    }
-}
-
-/// What became of an offered message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Put {
-    Taken,
-    /// The edge has this version or a newer one, or is about to get it.
-    Stale,
-    /// No room; see the module's documentation.
-    Full,
-}
-
-/// A message to write now, and its record.
-#[derive(Clone, Debug)]
-pub(super) struct Flight {
-    pub(super) key: Key,
-    /// The identity of the message.
-    pub(super) id: Id,
-    pub(super) message: Arc<Message>,
-    pub(super) record: Arc<Record>,
-    /// The record has to be made first.
-    pub(super) needs_record: bool,
-    /// The record must say first that the edge may no longer have the object, which is in the cluster all the same.
-    pub(super) withdraws: bool,
-    lane: Lane,
-}
-
-impl Flight {
-    /// Whether something has to be written about it before it goes.
-    pub(super) fn waits_for_record(&self) -> bool {
-        // An answer is waited for; its record may follow.
-        self.withdraws || (self.needs_record && self.message.route.operation != Operation::RESPONSE)
-    }
-}
-
-/// What a session does next.
-#[derive(Debug)]
-pub(super) enum Next {
-    /// Write this once.
-    Plain(Box<Message>),
-    /// Write this until it is confirmed.
-    Object(Flight),
-}
-
-#[derive(Debug)]
-struct Entry {
-    message: Option<Arc<Message>>,
-    version: Option<u64>,
-    gone: bool,
-    /// Taken, or being taken, from this node; it may come back.
-    withdrawn: bool,
-    record: Arc<Record>,
-    needs_record: bool,
-    queued: bool,
-    flying: bool,
-    failures: u32,
-    lane: Lane,
-}
-
-/// What waits in each lane.
-#[derive(Debug)]
-struct Lanes<T> {
-    control: VecDeque<T>,
-    later: VecDeque<T>,
-}
-
-impl<T> Default for Lanes<T> {
-    fn default() -> Self {
-        Self { control: VecDeque::new(), later: VecDeque::new() }
-    }
-}
-
-impl<T> Lanes<T> {
-    fn of(&mut self, lane: Lane) -> &mut VecDeque<T> {
-        match lane {
-            Lane::Control => &mut self.control,
-            Lane::Later => &mut self.later,
-        }
-    }
-
-    fn len(&self) -> usize {
-        self.control.len() + self.later.len()
-    }
-}
-
-impl Entry {
-    /// The edge is being told that the object is gone.
-    fn is_leaving(&self) -> bool {
-        self.message.as_ref().is_some_and(|message| message.route.operation == Operation::DELETE)
-    }
-}
-
 #[derive(Debug, Default)]
 struct Inner {
     plain: Lanes<Message>,
@@ -160,10 +56,7 @@ struct Inner {
     ready: Lanes<Key>,
     /// Objects of the later lane on their way.
     later_flying: usize,
-    /// The objects of the messages on their way.
-    flights: HashMap<Id, Key>,
-    /// Objects that were confirmed, and by which message.
-    acked: VecDeque<(Key, Id)>,
+    flights: Flights,
     /// Deletions not confirmed yet: the name, the object that is to go, and the objects of that name that wait for it.
     leaving: HashMap<Resource, (Key, VecDeque<Key>)>,
 }
@@ -195,9 +88,10 @@ impl Pool {
         Put::Taken
     }
 
-    /// What is to be written next while `flying` of at most `window` objects are on their way.
-    pub(super) fn next(&self, flying: usize, window: usize) -> Option<Next> {
+    /// What is to be written next while at most `window` objects may be on their way, to which those `preparing` to be count.
+    pub(super) fn next(&self, preparing: usize, window: usize) -> Option<Next> {
         let mut inner = self.inner.lock();
+        let flying = preparing + inner.flights.len();
         for lane in [Lane::Control, Lane::Later] {
             if let Some(message) = inner.next_plain(lane) {
                 return Some(Next::Plain(Box::new(message)));
@@ -216,28 +110,42 @@ impl Pool {
     /// Takes an object if it is news to the edge. `known` looks up the record where the session knows nothing yet.
     pub(super) fn put(&self, offer: Offer, known: impl FnOnce(&Record) -> Known) -> Put {
         let version = offer.message.header.resource_version.as_ref().and_then(|version| version.number());
-        let forced = offer.gone || offer.message.route.operation == Operation::RESPONSE;
         if version.is_none() && !offer.gone {
             return Put::Stale;
         }
         let mut inner = self.inner.lock();
-        let needs_record = match inner.kept.get(&offer.key) {
-            Some(kept) if kept.withdrawn && rules::returns(&offer.message) => true,
-            Some(kept) if kept.withdrawn && !offer.is_deletion() => return Put::Stale,
-            // Nothing comes after the end. Go lets an answer take the place of the deletion, which is lost then.
-            Some(kept) if kept.is_leaving() => return Put::Stale,
-            Some(kept) if !forced && (kept.gone || version <= kept.version) => return Put::Stale,
-            Some(kept) => kept.needs_record,
-            None => match known(&offer.record) {
-                Known::At(confirmed) if !forced && version <= confirmed.number() => return Put::Stale,
-                // An object that is being deleted gets its record like any other, or its edge might never hear of it.
-                Known::Missing => true,
-                // Go drops what has a record without a version, and never sends it if the version was never written.
-                Known::Unversioned | Known::At(_) => false,
-            },
+        let inner = &mut *inner;
+        let kept = inner.kept.get_mut(&offer.key);
+        let needs_record = match needs_record(kept.as_deref(), &offer, version, known) {
+            Some(needs_record) => needs_record && !offer.is_deletion(),
+            None => return Put::Stale,
         };
-        let needs_record = needs_record && !offer.is_deletion();
-        inner.keep(offer, version, needs_record, &self.wake)
+        let (freed, size) = (kept.as_ref().map_or(0, |kept| kept.bytes), offer.message.size());
+        let bytes = inner.kept_bytes.saturating_sub(freed) + size;
+        if bytes > MAX_BYTES {
+            return Put::Full;
+        }
+        inner.kept_bytes = bytes;
+        let (key, lane) = (offer.key.clone(), offer.lane);
+        let entry = match kept {
+            Some(kept) => kept,
+            None => inner.kept.entry(key.clone()).or_insert_with(|| Entry::new(&offer.record, lane)),
+        };
+        let name = || offer.message.route.resource.clone();
+        let left = (entry.is_leaving() && !offer.is_deletion()).then(name);
+        if offer.is_deletion() {
+            inner.leaving.entry(name()).or_insert_with(|| (key.clone(), VecDeque::new()));
+        }
+        entry.take(offer, version, needs_record, size);
+        let queues = entry.queues();
+        if let Some(name) = left {
+            inner.left(&name, &self.wake);
+        }
+        if queues {
+            inner.ready.of(lane).push_back(key);
+            self.wake.notify_one();
+        }
+        Put::Taken
     }
 
     /// The record of an object that this session has, or had, to do with.
@@ -271,19 +179,36 @@ impl Pool {
         }
     }
 
+    /// An object is about to be written, with this how often; it is due again then if it is not confirmed.
+    pub(super) fn flies(&self, flight: Flight, times: u32, due: Instant) {
+        self.inner.lock().flights.begin(flight, times, due);
+    }
+
+    /// Whether an object is on its way.
+    pub(super) fn is_flying(&self) -> bool {
+        self.inner.lock().flights.len() > 0
+    }
+
     /// The edge has answered this message; unknown and repeated confirmations are ignored.
     pub(super) fn acked(&self, message: &MessageId) {
-        let id = Id::from(message.as_str());
-        let mut inner = self.inner.lock();
-        if let Some(key) = inner.flights.remove(&id) {
-            inner.acked.push_back((key, id));
+        if self.inner.lock().flights.confirm(&Id::from(message.as_str())) {
             self.wake.notify_one();
         }
     }
 
-    /// The next object that was confirmed, and the message that was: another may be on its way by now.
-    pub(super) fn next_acked(&self) -> Option<(Key, Id)> {
-        self.inner.lock().acked.pop_front()
+    /// The objects that were confirmed, each to be [`landed`](Pool::landed).
+    pub(super) fn take_acked(&self) -> Vec<Flight> {
+        self.inner.lock().flights.take_confirmed()
+    }
+
+    /// The objects that were not confirmed in time, and how often they were written.
+    pub(super) fn take_due(&self, now: Instant) -> Vec<(Flight, u32)> {
+        self.inner.lock().flights.take_due(now)
+    }
+
+    /// Before this moment no object is due.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.inner.lock().flights.next_due()
     }
 
     /// Whether something newer than what is on its way waits for this key.
@@ -296,7 +221,6 @@ impl Pool {
     /// The flight is over and the confirmation recorded: forget the message, or queue the newer one.
     pub(super) fn landed(&self, flight: &Flight) {
         let mut inner = self.inner.lock();
-        // Its confirmation has taken it out of the flights.
         inner.has_room(flight.lane);
         let Some(entry) = inner.kept.get_mut(&flight.key) else { return };
         entry.flying = false;
@@ -306,7 +230,8 @@ impl Pool {
         if !newest {
             return inner.queue(&flight.key, &self.wake);
         }
-        let freed = entry.message.take().map_or(0, |message| message.size());
+        entry.message = None;
+        let freed = std::mem::take(&mut entry.bytes);
         let gone = flight.message.route.operation == Operation::DELETE;
         let withdrawn = entry.withdrawn;
         if (gone && !withdrawn) || inner.kept.len() > MAX_REMEMBERED {
@@ -321,7 +246,7 @@ impl Pool {
     /// The flight failed. Returns how often in a row, for the pause before [`Pool::requeue`].
     pub(super) fn failed(&self, flight: &Flight) -> u32 {
         let mut inner = self.inner.lock();
-        inner.ended(flight);
+        inner.has_room(flight.lane);
         let Some(entry) = inner.kept.get_mut(&flight.key) else { return 0 };
         entry.flying = false;
         entry.failures = entry.failures.saturating_add(1);
@@ -366,16 +291,10 @@ impl Inner {
             entry.flying = true;
             let (record, needs_record) = (entry.record.clone(), entry.needs_record);
             let id = Id::from(message.header.id.as_str());
-            self.flights.insert(id.clone(), key.clone());
             self.later_flying += usize::from(lane == Lane::Later);
             let withdraws = rules::withdraws(&message);
             return Some(Flight { key, id, message, record, needs_record, withdraws, lane });
         }
-    }
-
-    fn ended(&mut self, flight: &Flight) {
-        self.flights.remove(&flight.id);
-        self.has_room(flight.lane);
     }
 
     /// One of this lane is no longer on its way.
@@ -393,49 +312,14 @@ impl Inner {
         wake.notify_one();
     }
 
-    fn keep(&mut self, offer: Offer, version: Option<u64>, needs_record: bool, wake: &Notify) -> Put {
-        let earlier = self.kept.get(&offer.key);
-        let freed = earlier.and_then(|entry| entry.message.as_ref()).map_or(0, |message| message.size());
-        let bytes = self.kept_bytes.saturating_sub(freed) + offer.message.size();
-        if bytes > MAX_BYTES {
-            return Put::Full;
-        }
-        let (queued, flying, failures) =
-            earlier.map_or((false, false, 0), |entry| (entry.queued, entry.flying, entry.failures));
-        let returns = earlier.is_some_and(Entry::is_leaving) && !offer.is_deletion();
-        self.kept_bytes = bytes;
-        let Offer { key, message, lane, gone, record } = offer;
-        if message.route.operation == Operation::DELETE {
-            let leaving = || (key.clone(), VecDeque::new());
-            self.leaving.entry(message.route.resource.clone()).or_insert_with(leaving);
-        } else if returns {
-            self.left(&message.route.resource, wake);
-        }
-        let withdrawn = rules::withdraws(&message);
-        let message = Some(message);
-        let entry =
-            Entry { message, version, gone, withdrawn, record, needs_record, queued, flying, failures, lane };
-        self.kept.insert(key.clone(), entry);
-        self.queue(&key, wake);
-        Put::Taken
-    }
-
     fn queue(&mut self, key: &Key, wake: &Notify) {
         let Some(entry) = self.kept.get_mut(key) else { return };
-        if entry.message.is_some() && !entry.queued && !entry.flying {
-            entry.queued = true;
+        if entry.queues() {
             let lane = entry.lane;
             self.ready.of(lane).push_back(key.clone());
             wake.notify_one();
         }
     }
-}
-
-/// The message as it is written: without the node in its resource, and without what means something in one process only.
-fn for_the_wire(mut message: Message) -> Message {
-    message.route.resource = resource::trimmed(&message.route.resource);
-    message.header.sync = false;
-    message
 }
 
 /// How many objects of the later lane may be on their way at once.

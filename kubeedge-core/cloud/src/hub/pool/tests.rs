@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use kubeedge_core::{
     message::Content,
     name::{Group, ModuleName},
@@ -83,18 +85,24 @@ fn versions_of_one_object_coalesce_to_the_newest_while_they_wait() {
     assert!(pool.next_ready().is_none());
 }
 
+fn written(pool: &Pool) -> Flight {
+    let flight = pool.next_ready().unwrap();
+    pool.flies(flight.clone(), 1, Instant::now());
+    flight
+}
+
 #[test]
 fn a_version_that_arrives_during_a_flight_follows_after_it() {
     let pool = Pool::default();
     pool.put(update("a", "1"), at("0"));
-    let flight = pool.next_ready().unwrap();
+    let flight = written(&pool);
     pool.put(update("a", "2"), at("0"));
     assert!(pool.next_ready().is_none() && pool.superseded(&flight));
     pool.acked(&flight.message.header.id);
     pool.acked(&flight.message.header.id);
-    assert_eq!(pool.next_acked().unwrap(), (flight.key.clone(), flight.id.clone()));
-    assert!(pool.next_acked().is_none());
-    pool.landed(&flight);
+    let [confirmed] = &*pool.take_acked() else { panic!("not once") };
+    assert_eq!(confirmed.id, flight.id);
+    pool.landed(confirmed);
     assert_eq!(pool.next_ready().unwrap().message.header.resource_version, Some("2".into()));
 }
 
@@ -102,14 +110,38 @@ fn a_version_that_arrives_during_a_flight_follows_after_it() {
 fn a_confirmation_of_what_was_given_up_is_none_of_what_followed() {
     let pool = Pool::default();
     pool.put(update("a", "1"), at("0"));
-    let given_up = pool.next_ready().unwrap();
+    let given_up = written(&pool);
     pool.put(update("a", "2"), at("0"));
-    pool.acked(&given_up.message.header.id);
+    assert_eq!(pool.take_due(Instant::now()).len(), 1);
     pool.failed(&given_up);
     pool.requeue(&given_up.key);
-    let follower = pool.next_ready().unwrap();
-    let (key, message) = pool.next_acked().unwrap();
-    assert!(key == follower.key && message == given_up.id && message != follower.id);
+    let follower = written(&pool);
+    assert_eq!((&follower.key, follower.id != given_up.id), (&given_up.key, true));
+    pool.acked(&given_up.message.header.id);
+    assert!(pool.take_acked().is_empty() && pool.is_flying());
+    pool.acked(&follower.message.header.id);
+    assert_eq!(pool.take_acked().len(), 1);
+}
+
+#[test]
+fn what_is_confirmed_before_it_is_due_is_not_due() {
+    let pool = Pool::default();
+    let now = Instant::now();
+    let mut due = Vec::new();
+    for second in 0..4 {
+        pool.put(update(&second.to_string(), "1"), at("0"));
+        due.push(now + Duration::from_secs(second));
+        let flight = pool.next_ready().unwrap();
+        pool.flies(flight.clone(), 1, due[due.len() - 1]);
+        if second % 2 == 0 {
+            pool.acked(&flight.message.header.id);
+        }
+    }
+    assert!(pool.take_due(due[0]).is_empty());
+    assert_eq!(pool.next_due(), Some(due[1]));
+    let [(late, times)] = &*pool.take_due(due[2]) else { panic!("not one") };
+    assert_eq!((late.key.clone(), *times), ("1".into(), 1));
+    assert_eq!(pool.next_due(), Some(due[3]));
 }
 
 #[test]

@@ -1,11 +1,7 @@
 //! The writing half of a session: what is due goes out, and what is not confirmed goes again.
 
-use std::{
-    collections::{BTreeMap, hash_map::Entry},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
-use foldhash::{HashMap, HashMapExt};
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use kubeedge_core::{
     message::Message,
@@ -40,8 +36,6 @@ pub(super) struct Writer<'a> {
     pool: &'a Pool,
     shared: &'a Shared,
     tx: &'a mut dyn FrameSink,
-    /// Written, not confirmed: how often, and when next.
-    flying: HashMap<Key, (Flight, u32, Instant)>,
     /// Failed, to be queued again at a time.
     resting: BTreeMap<(Instant, u64), Key>,
     rested: u64,
@@ -56,13 +50,11 @@ pub(super) struct Writer<'a> {
 
 impl<'a> Writer<'a> {
     pub(super) fn new(pool: &'a Pool, shared: &'a Shared, tx: &'a mut dyn FrameSink) -> Self {
-        let (flying, resting) = (HashMap::new(), BTreeMap::new());
         Self {
             pool,
             shared,
             tx,
-            flying,
-            resting,
+            resting: BTreeMap::new(),
             rested: 0,
             jobs: FuturesUnordered::new(),
             requeues: Rate::new(REQUEUES_PER_SECOND, REQUEUES_AT_ONCE),
@@ -100,7 +92,7 @@ impl<'a> Writer<'a> {
     /// When the next push may be; `None` for now. Nobody who asks one thing after the other is held up: where nothing is on
     /// its way, nothing is worth waiting for.
     fn rests_until(&self) -> Option<Instant> {
-        self.pushes.rests_until().filter(|_| !self.flying.is_empty())
+        self.pushes.rests_until().filter(|_| self.pool.is_flying())
     }
 
     /// Writes what is due, and pushes it out together. Says whether there may be more.
@@ -121,24 +113,18 @@ impl<'a> Writer<'a> {
             }
         }
         for _ in 0..WRITES {
-            match self.pool.next(self.flying.len() + self.jobs.len(), self.shared.window) {
+            match self.pool.next(self.jobs.len(), self.shared.window) {
                 None => return Ok(false),
                 Some(Next::Plain(message)) => self.write(&message).await?,
                 Some(Next::Object(flight)) if flight.waits_for_record() => self.record(flight),
-                Some(Next::Object(flight)) => self.launch(flight).await?,
+                Some(Next::Object(flight)) => self.launch(flight, 1).await?,
             }
         }
         Ok(true)
     }
 
-    fn confirm_acked(&mut self) {
-        while let Some((key, message)) = self.pool.next_acked() {
-            let Entry::Occupied(flying) = self.flying.entry(key) else { continue };
-            // Given up while its confirmation was on its way, it may have been followed by a newer one.
-            if flying.get().0.id != message {
-                continue;
-            }
-            let (flight, ..) = flying.remove();
+    fn confirm_acked(&self) {
+        for flight in self.pool.take_acked() {
             self.confirm(&flight);
             self.pool.landed(&flight);
         }
@@ -170,32 +156,27 @@ impl<'a> Writer<'a> {
             return Ok(());
         }
         self.pool.record_made(&flight.key);
-        self.launch(flight).await
+        self.launch(flight, 1).await
     }
 
-    async fn launch(&mut self, flight: Flight) -> Result<(), End> {
-        self.write(&flight.message).await?;
-        let next = self.now + self.shared.times.resend;
-        self.flying.insert(flight.key.clone(), (flight, 1, next));
-        Ok(())
+    /// Writes an object; with this, `times` times.
+    async fn launch(&mut self, flight: Flight, times: u32) -> Result<(), End> {
+        let message = flight.message.clone();
+        self.pool.flies(flight, times, self.now + self.shared.times.resend);
+        self.write(&message).await
     }
 
     /// Writes again what was not confirmed in time; after the last time the object rests and others go first.
     async fn resend(&mut self) -> Result<(), End> {
-        let now = self.now;
-        let due: Vec<Key> =
-            self.flying.iter().filter(|(_, (.., at))| *at <= now).map(|(key, _)| key.clone()).collect();
-        for key in due {
-            let Some((flight, sent, _)) = self.flying.remove(&key) else { continue };
+        for (flight, times) in self.pool.take_due(self.now) {
             if self.pool.superseded(&flight) {
                 self.pool.failed(&flight);
-                self.pool.requeue(&key);
-            } else if sent >= self.shared.times.sends {
-                tracing::warn!(record = %flight.record.name, sent, "not confirmed by the edge, trying again later");
+                self.pool.requeue(&flight.key);
+            } else if times >= self.shared.times.sends {
+                tracing::warn!(record = %flight.record.name, times, "not confirmed by the edge, trying again later");
                 self.rest(&flight);
             } else {
-                self.write(&flight.message).await?;
-                self.flying.insert(key, (flight, sent + 1, now + self.shared.times.resend));
+                self.launch(flight, times + 1).await?;
             }
         }
         Ok(())
@@ -224,7 +205,7 @@ impl<'a> Writer<'a> {
     }
 
     fn next_deadline(&self) -> Instant {
-        let flying = self.flying.values().map(|(.., at)| *at).min();
+        let flying = self.pool.next_due();
         let resting = self.resting.keys().next().map(|(at, _)| *at);
         let idle = Instant::now() + Duration::from_secs(3600);
         flying.into_iter().chain(resting).min().unwrap_or(idle)

@@ -1,0 +1,117 @@
+//! What a pool keeps of an object.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use kubeedge_core::{message::Message, name::Operation};
+
+use super::offer::Offer;
+use crate::hub::{
+    records::{Known, Record},
+    rules::{self, Lane},
+};
+
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) message: Option<Arc<Message>>,
+    /// What the message weighs.
+    pub(super) bytes: usize,
+    pub(super) version: Option<u64>,
+    pub(super) gone: bool,
+    /// Taken, or being taken, from this node; it may come back.
+    pub(super) withdrawn: bool,
+    pub(super) record: Arc<Record>,
+    pub(super) needs_record: bool,
+    pub(super) queued: bool,
+    pub(super) flying: bool,
+    pub(super) failures: u32,
+    pub(super) lane: Lane,
+}
+
+impl Entry {
+    pub(super) fn new(record: &Arc<Record>, lane: Lane) -> Self {
+        Self {
+            message: None,
+            bytes: 0,
+            version: None,
+            gone: false,
+            withdrawn: false,
+            record: record.clone(),
+            needs_record: false,
+            queued: false,
+            flying: false,
+            failures: 0,
+            lane,
+        }
+    }
+
+    /// Takes the newest message in the place of the one before.
+    pub(super) fn take(&mut self, offer: Offer, version: Option<u64>, needs_record: bool, bytes: usize) {
+        let Offer { message, lane, gone, record, .. } = offer;
+        (self.version, self.gone, self.withdrawn) = (version, gone, rules::withdraws(&message));
+        (self.record, self.needs_record, self.lane) = (record, needs_record, lane);
+        (self.message, self.bytes) = (Some(message), bytes);
+    }
+
+    /// The edge is being told that the object is gone.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.message.as_ref().is_some_and(|message| message.route.operation == Operation::DELETE)
+    }
+
+    /// Takes a place in line if there is something to send and it has none; says whether it does.
+    pub(super) fn queues(&mut self) -> bool {
+        let queues = self.message.is_some() && !self.queued && !self.flying;
+        self.queued |= queues;
+        queues
+    }
+}
+
+/// Whether an object needs a record before it is sent; `None` when it is no news to the edge.
+pub(super) fn needs_record(
+    kept: Option<&Entry>,
+    offer: &Offer,
+    version: Option<u64>,
+    known: impl FnOnce(&Record) -> Known,
+) -> Option<bool> {
+    let forced = offer.gone || offer.message.route.operation == Operation::RESPONSE;
+    match kept {
+        Some(kept) if kept.withdrawn && rules::returns(&offer.message) => Some(true),
+        Some(kept) if kept.withdrawn && !offer.is_deletion() => None,
+        // Nothing comes after the end. Go lets an answer take the place of the deletion, which is lost then.
+        Some(kept) if kept.is_leaving() => None,
+        Some(kept) if !forced && (kept.gone || version <= kept.version) => None,
+        Some(kept) => Some(kept.needs_record),
+        None => match known(&offer.record) {
+            Known::At(confirmed) if !forced && version <= confirmed.number() => None,
+            // An object that is being deleted gets its record like any other, or its edge might never hear of it.
+            Known::Missing => Some(true),
+            // Go drops what has a record without a version, and never sends it if the version was never written.
+            Known::Unversioned | Known::At(_) => Some(false),
+        },
+    }
+}
+
+/// What waits in each lane.
+#[derive(Debug)]
+pub(super) struct Lanes<T> {
+    pub(super) control: VecDeque<T>,
+    pub(super) later: VecDeque<T>,
+}
+
+impl<T> Default for Lanes<T> {
+    fn default() -> Self {
+        Self { control: VecDeque::new(), later: VecDeque::new() }
+    }
+}
+
+impl<T> Lanes<T> {
+    pub(super) fn of(&mut self, lane: Lane) -> &mut VecDeque<T> {
+        match lane {
+            Lane::Control => &mut self.control,
+            Lane::Later => &mut self.later,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.control.len() + self.later.len()
+    }
+}
