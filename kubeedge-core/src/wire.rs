@@ -25,6 +25,12 @@ pub type CodecError = Failure<CodecKind>;
 pub trait Codec: fmt::Debug + Send + Sync + 'static {
     /// The frame that carries this message.
     fn encode(&self, message: &Message) -> Result<Frame, CodecError>;
+    /// The frame that carries this message under another identity: one message for many peers need not be copied for each.
+    fn encode_as(&self, message: &Message, id: &str) -> Result<Frame, CodecError> {
+        let mut copy = message.clone();
+        copy.header.id = id.into();
+        self.encode(&copy)
+    }
     /// The message in this frame; the content stays a slice of it.
     fn decode(&self, frame: Frame) -> Result<Message, CodecError>;
 
@@ -52,6 +58,10 @@ pub struct GoJson;
 impl Codec for GoJson {
     fn encode(&self, message: &Message) -> Result<Frame, CodecError> {
         Ok(Frame::text(json::encode(message)))
+    }
+
+    fn encode_as(&self, message: &Message, id: &str) -> Result<Frame, CodecError> {
+        Ok(Frame::text(json::encode_as(message, id)))
     }
 
     fn decode(&self, frame: Frame) -> Result<Message, CodecError> {

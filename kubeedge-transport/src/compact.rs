@@ -126,8 +126,7 @@ struct Form<'a> {
 }
 
 impl<'a> Id<'a> {
-    fn of(id: &'a MessageId) -> Self {
-        let text = id.as_str();
+    fn of(text: &'a str) -> Self {
         match Uuid::try_parse(text) {
             // Only what reads back as the same text.
             Ok(uuid) if uuid.hyphenated().encode_lower(&mut Uuid::encode_buffer()) == text => {
@@ -189,11 +188,11 @@ fn malformed(why: impl Into<kubeedge_core::failure::BoxError>) -> CodecError {
     CodecError::new(CodecKind::Malformed, "reading a compact message").because(why)
 }
 
-fn encode(message: &Message) -> Result<Frame, CodecError> {
+fn encode(message: &Message, id: &str) -> Result<Frame, CodecError> {
     let Message { header, route, content } = message;
     let form = Form {
-        id: Id::of(&header.id),
-        parent: header.parent.as_ref().map(Id::of),
+        id: Id::of(id),
+        parent: header.parent.as_ref().map(|parent| Id::of(parent.as_str())),
         timestamp: header.timestamp.0,
         version: Version::of(header.resource_version.as_ref()),
         kind: &header.kind,
@@ -262,7 +261,11 @@ pub struct Adaptive {
 
 impl Codec for Adaptive {
     fn encode(&self, message: &Message) -> Result<Frame, CodecError> {
-        if self.compact.load(Ordering::Relaxed) { encode(message) } else { GoJson.encode(message) }
+        self.encode_as(message, message.header.id.as_str())
+    }
+
+    fn encode_as(&self, message: &Message, id: &str) -> Result<Frame, CodecError> {
+        if self.is_ours() { encode(message, id) } else { GoJson.encode_as(message, id) }
     }
 
     fn decode(&self, frame: Frame) -> Result<Message, CodecError> {

@@ -56,7 +56,7 @@ pub use self::claims::Instance;
 pub use self::{admission::NodeIdentity, sessions::Sessions, shares::NodeLimits};
 use self::{
     claims::Claims,
-    delivery::{Delivery, Heads},
+    delivery::{Delivery, Latest},
     entrance::{Arrival, Entrance},
     records::Records,
     session::{End, Handle, Shared},
@@ -234,7 +234,7 @@ struct Work {
     clerks: JoinSet<()>,
     claims: Arc<Claims>,
     claiming: JoinSet<()>,
-    heads: Heads,
+    latest: Latest,
     shutdown: Shutdown,
 }
 
@@ -271,7 +271,7 @@ impl Work {
             clerks,
             claims: hub.claims.clone(),
             claiming: JoinSet::new(),
-            heads: Heads::default(),
+            latest: Latest::default(),
             shutdown: ctx.shutdown.clone(),
         }
     }
@@ -447,14 +447,14 @@ impl Work {
             return Ok(());
         }
         match session {
-            Some(session) => session::deliver(&node, &session, &mut self.heads, message),
+            Some(session) => session::deliver(&node, &session, &mut self.latest, message),
             None => self.remember(&node, message),
         }
     }
 
     /// The node is away: make sure that there is a record, so that it gets the object when it is back.
     fn remember(&mut self, node: &NodeName, message: Message) -> Result<(), &'static str> {
-        let Delivery::Acked(offer) = Delivery::of(node, message, &mut self.heads, |_| None) else {
+        let Delivery::Acked(offer) = Delivery::of(node, message, &mut self.latest, |_| None) else {
             return Err("the node is not connected");
         };
         if !offer.is_deletion() && self.shared.records.known(&offer.record) == records::Known::Missing {
@@ -477,5 +477,5 @@ pub(crate) fn module_of(node: &NodeName, message: Message) -> Option<(ModuleName
 #[cfg(feature = "fuzz")]
 pub(crate) fn travels(node: &NodeName, message: Message) {
     let _ = rules::is_node_gone(&message);
-    drop(Delivery::of(node, message, &mut Heads::default(), |_| None));
+    drop(Delivery::of(node, message, &mut Latest::default(), |_| None));
 }

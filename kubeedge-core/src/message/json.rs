@@ -36,10 +36,15 @@ pub enum JsonError {
 
 /// Writes a message as Go does, newline included. The content goes out as it is, neither read nor copied twice.
 pub fn encode(message: &Message) -> Bytes {
+    encode_as(message, message.header.id.as_str())
+}
+
+/// As [`encode`], under this identity.
+pub fn encode_as(message: &Message, id: &str) -> Bytes {
     let content = message.content.as_json().trim_ascii();
     let mut out = Vec::with_capacity(384 + content.len());
     out.extend_from_slice(br#"{"header":"#);
-    write_header(&message.header, &mut out);
+    write_header(&message.header, id, &mut out);
     out.extend_from_slice(br#","route":"#);
     write_route(&message.route, &mut out);
     out.extend_from_slice(br#","content":"#);
@@ -135,9 +140,9 @@ fn is_plain(byte: u8) -> bool {
     (b' '..=b'~').contains(&byte) & !matches!(byte, b'"' | b'\\' | b'<' | b'>' | b'&')
 }
 
-fn write_header(header: &Header, out: &mut Vec<u8>) {
+fn write_header(header: &Header, id: &str, out: &mut Vec<u8>) {
     let mut fields = Fields::begin(out);
-    fields.text("msg_id", header.id.as_str());
+    fields.text("msg_id", id);
     fields.text_unless_empty("parent_msg_id", header.parent.as_ref().map_or("", MessageId::as_str));
     let _ = serialize(&header.timestamp.0, fields.key("timestamp"));
     let version = header.resource_version.as_ref().map_or("", ResourceVersion::as_str);

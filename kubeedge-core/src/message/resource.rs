@@ -57,14 +57,20 @@ pub fn target_node(resource: &Resource) -> Option<NodeName> {
 /// What goes on the wire: without `node/<node>/` when the resource starts with `node` and has at least three
 /// elements, otherwise unchanged.
 pub fn trimmed(resource: &Resource) -> Resource {
+    match trimmed_text(resource) {
+        rest if rest.len() < resource.as_str().len() => rest.into(),
+        _ => resource.clone(),
+    }
+}
+
+/// As [`trimmed`], without a copy.
+pub fn trimmed_text(resource: &Resource) -> &str {
     let text = resource.as_str();
     if !text.starts_with("node") {
-        return resource.clone();
+        return text;
     }
-    match text.splitn(3, '/').nth(2) {
-        Some(rest) => rest.into(),
-        None => resource.clone(),
-    }
+    let mut slashes = text.bytes().enumerate().filter(|(_, byte)| *byte == b'/');
+    slashes.nth(1).and_then(|(second, _)| text.get(second + 1..)).unwrap_or(text)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 use kubeedge_core::clock::Clock;
 use serde_json::{Map, Value, json};
 
+use crate::apiserver::edit::At as _;
 use crate::{
     apiserver::edit::{field, put},
     cluster,
@@ -116,7 +117,7 @@ fn same_content(a: &Value, b: &Value) -> bool {
 
 /// Refuses what no configuration may say.
 pub(super) fn check_applied(applied: &Value) -> Result<(), Refusal> {
-    let managed = applied.pointer("/metadata/managedFields").and_then(Value::as_array);
+    let managed = applied.at("/metadata/managedFields").and_then(Value::as_array);
     if managed.is_some_and(|list| !list.is_empty()) {
         return Err(Refusal::bad_request("metadata.managedFields must be nil"));
     }
@@ -436,7 +437,7 @@ impl Entry {
 }
 
 fn entries(object: &Value) -> Vec<Entry> {
-    let list = object.pointer("/metadata/managedFields").and_then(Value::as_array).into_iter().flatten();
+    let list = object.at("/metadata/managedFields").and_then(Value::as_array).into_iter().flatten();
     let text =
         |entry: &Value, key: &str| entry.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     list.map(|entry| Entry {

@@ -8,6 +8,7 @@ use super::{
     registry::{parse_time, text},
     table::{human, pairs},
 };
+use crate::apiserver::edit::At as _;
 
 /// What is in a column.
 #[derive(Clone, Copy, Debug)]
@@ -135,16 +136,16 @@ fn cell(shown: Cell, object: &Value, age: &str, now: OffsetDateTime) -> Value {
     match shown {
         Cell::Name => text(object, "/metadata/name").into(),
         Cell::Age => age.into(),
-        Cell::Field(pointer, absent) => plain(object.pointer(pointer), absent).into(),
-        Cell::Modes(pointer) => modes(object.pointer(pointer)).into(),
-        Cell::Reference(pointer) => match object.pointer(pointer) {
+        Cell::Field(pointer, absent) => plain(object.at(pointer), absent).into(),
+        Cell::Modes(pointer) => modes(object.at(pointer)).into(),
+        Cell::Reference(pointer) => match object.at(pointer) {
             Some(to) => format!("{}/{}", text(to, "/namespace"), text(to, "/name")).into(),
             None => "".into(),
         },
-        Cell::Map(pointer) => pairs(object.pointer(pointer)),
+        Cell::Map(pointer) => pairs(object.at(pointer)),
         Cell::Completions => {
-            let wished = plain(object.pointer("/spec/completions"), "1");
-            format!("{}/{wished}", plain(object.pointer("/status/succeeded"), "0")).into()
+            let wished = plain(object.at("/spec/completions"), "1");
+            format!("{}/{wished}", plain(object.at("/status/succeeded"), "0")).into()
         }
         Cell::JobStatus => job_status(object).into(),
         Cell::Duration => {
@@ -169,7 +170,7 @@ fn plain(value: Option<&Value>, absent: &str) -> String {
 }
 
 fn conditions(object: &Value) -> Vec<&str> {
-    let list = object.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten();
+    let list = object.at("/status/conditions").and_then(Value::as_array).into_iter().flatten();
     list.filter(|condition| text(condition, "/status") != "False").map(|c| text(c, "/type")).collect()
 }
 
@@ -178,7 +179,7 @@ fn job_status(object: &Value) -> &'static str {
     match () {
         () if is("Complete") => "Complete",
         () if is("Failed") => "Failed",
-        () if object.pointer("/metadata/deletionTimestamp").is_some() => "Terminating",
+        () if object.at("/metadata/deletionTimestamp").is_some() => "Terminating",
         () if is("Suspended") => "Suspended",
         () => "Running",
     }

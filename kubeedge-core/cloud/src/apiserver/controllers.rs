@@ -23,6 +23,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
+use crate::apiserver::edit::At as _;
 use crate::apiserver::edit::{field, put};
 
 use super::{
@@ -135,7 +136,7 @@ fn place(object: &Value) -> Place {
 
 /// The controller of an object: the owner that manages it.
 fn controller(object: &Value) -> Option<&Value> {
-    let owners = object.pointer("/metadata/ownerReferences")?.as_array()?;
+    let owners = object.at("/metadata/ownerReferences")?.as_array()?;
     owners.iter().find(|owner| owner.get("controller") == Some(&Value::Bool(true)))
 }
 
@@ -169,7 +170,7 @@ impl Dirty {
             ("", "namespaces") => drop(self.namespaces.insert(here.1.clone())),
             _ => {}
         }
-        let deleting = object.pointer("/metadata/deletionTimestamp").is_some();
+        let deleting = object.at("/metadata/deletionTimestamp").is_some();
         // Nothing belongs to an event.
         let gone = change.happened == super::storage::Happened::Deleted && change.key.plural != "events";
         self.owners |= gone || deleting;
@@ -227,7 +228,7 @@ impl Desk {
         dirty.replica_sets.extend(waiting("replicasets", "readyReplicas"));
         let namespaces = self.list("", "namespaces", "");
         let ending =
-            namespaces.iter().filter(|namespace| namespace.pointer("/metadata/deletionTimestamp").is_some());
+            namespaces.iter().filter(|namespace| namespace.at("/metadata/deletionTimestamp").is_some());
         dirty.namespaces.extend(ending.map(|namespace| place(namespace).1));
     }
 
@@ -379,15 +380,15 @@ fn told(what: &str, at: &Place, done: Result<(), Refusal>) -> bool {
 /// Whether a pod counts as one that runs or will.
 fn is_active(pod: &Value) -> bool {
     !matches!(text(pod, "/status/phase"), "Succeeded" | "Failed")
-        && pod.pointer("/metadata/deletionTimestamp").is_none()
+        && pod.at("/metadata/deletionTimestamp").is_none()
 }
 
 /// Whether a condition of this type is True.
 fn condition_is(object: &Value, kind: &str, status: &str) -> bool {
-    let list = object.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten();
+    let list = object.at("/status/conditions").and_then(Value::as_array).into_iter().flatten();
     list.into_iter().any(|condition| text(condition, "/type") == kind && text(condition, "/status") == status)
 }
 
 fn integer(object: &Value, pointer: &str) -> i64 {
-    object.pointer(pointer).and_then(Value::as_i64).unwrap_or(0)
+    object.at(pointer).and_then(Value::as_i64).unwrap_or(0)
 }

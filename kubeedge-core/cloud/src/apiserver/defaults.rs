@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::apiserver::edit::At as _;
 use crate::apiserver::edit::put;
 
 use super::kinds::{self, Kind};
@@ -76,7 +77,7 @@ pub(crate) fn fill(kind: &Kind, value: &mut Value) {
         ("", "secrets") => secret(value),
         (kinds::CRD_GROUP, kinds::CRDS) => super::definitions::fill(value),
         ("", "namespaces") => {
-            let name = value.pointer("/metadata/name").cloned().unwrap_or_default();
+            let name = value.at("/metadata/name").cloned().unwrap_or_default();
             put(value, &["metadata", "labels", "kubernetes.io/metadata.name"], name);
             if value.get("status").is_none_or(|status| status.get("phase").is_none()) {
                 put(value, &["spec"], json!({"finalizers": ["kubernetes"]}));
@@ -206,11 +207,11 @@ fn container_defaults(container: &mut Map<String, Value>) {
 
 fn qos(pod: &Value) -> &'static str {
     let all = ["initContainers", "containers"].into_iter();
-    let containers = all.filter_map(|list| pod.pointer("/spec")?.get(list)?.as_array()).flatten();
+    let containers = all.filter_map(|list| pod.at("/spec")?.get(list)?.as_array()).flatten();
     let (mut any, mut guaranteed) = (false, true);
     for container in containers {
         for name in ["cpu", "memory"] {
-            let of = |side: &str| container.pointer(&format!("/resources/{side}/{name}"));
+            let of = |side: &str| container.at(&format!("/resources/{side}/{name}"));
             any |= of("limits").is_some() || of("requests").is_some();
             guaranteed &= of("limits").is_some() && of("limits") == of("requests");
         }
@@ -232,7 +233,7 @@ fn is_name(name: &str) -> bool {
 /// What Kubernetes would refuse.
 pub(crate) fn problems(kind: &Kind, value: &Value) -> Vec<Problem> {
     let mut out = Vec::new();
-    let name = value.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+    let name = value.at("/metadata/name").and_then(Value::as_str).unwrap_or_default();
     // RBAC names and event names may hold more.
     if !is_name(name) && kind.group != "rbac.authorization.k8s.io" {
         let why = format!(
@@ -256,12 +257,10 @@ fn required(path: &str) -> Problem {
 }
 
 fn workload_problems(value: &Value, out: &mut Vec<Problem>) {
-    let selector = value.pointer("/spec/selector/matchLabels").and_then(Value::as_object);
-    let labels = value.pointer("/spec/template/metadata/labels").and_then(Value::as_object);
+    let selector = value.at("/spec/selector/matchLabels").and_then(Value::as_object);
+    let labels = value.at("/spec/template/metadata/labels").and_then(Value::as_object);
     match selector {
-        None if value.pointer("/spec/selector/matchExpressions").is_none() => {
-            out.push(required("spec.selector"))
-        }
+        None if value.at("/spec/selector/matchExpressions").is_none() => out.push(required("spec.selector")),
         Some(selector)
             if selector
                 .iter()
@@ -273,7 +272,7 @@ fn workload_problems(value: &Value, out: &mut Vec<Problem>) {
         }
         _ => {}
     }
-    pod_problems(value.pointer("/spec/template/spec"), "spec.template.spec", out);
+    pod_problems(value.at("/spec/template/spec"), "spec.template.spec", out);
 }
 
 fn pod_problems(spec: Option<&Value>, path: &str, out: &mut Vec<Problem>) {

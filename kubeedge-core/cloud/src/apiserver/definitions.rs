@@ -3,6 +3,7 @@
 use kubeedge_core::{clock::Clock, store::StoreError};
 use serde_json::{Value, json};
 
+use crate::apiserver::edit::At as _;
 use crate::cluster;
 
 use super::{
@@ -20,13 +21,13 @@ pub(super) fn fill(definition: &mut Value) {
         }
     }
     put(definition, &["status", "acceptedNames"], field(definition, "/spec/names"));
-    let versions = definition.pointer("/spec/versions").and_then(Value::as_array).into_iter().flatten();
+    let versions = definition.at("/spec/versions").and_then(Value::as_array).into_iter().flatten();
     let stored: Vec<_> = versions
         .filter(|version| version.get("storage") == Some(&Value::Bool(true)))
         .filter_map(|version| version.get("name").cloned())
         .collect();
     put(definition, &["status", "storedVersions"], stored);
-    if definition.pointer("/status/conditions").is_none() {
+    if definition.at("/status/conditions").is_none() {
         let condition = |of: &str, reason: &str, message: &str| json!({"type": of, "status": "True", "reason": reason, "message": message, "lastTransitionTime": cluster::stamp(&Clock::wall())});
         let conditions = json!([
             condition("NamesAccepted", "NoConflicts", "no conflicts found"),

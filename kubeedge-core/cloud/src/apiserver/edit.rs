@@ -1,4 +1,4 @@
-//! Setting fields of JSON objects whatever they hold now.
+//! Fields of JSON objects, by paths of our own: setting them whatever they hold now, and reading them.
 
 use serde_json::{Map, Value};
 
@@ -15,7 +15,19 @@ pub(super) fn put(value: &mut Value, path: &[&str], new: impl Into<Value>) {
     *at = new.into();
 }
 
+/// Reads fields.
+pub(crate) trait At {
+    /// What is at a path such as `/metadata/name`. No JSON pointer: nothing in it is escaped, and nothing is copied for it.
+    fn at(&self, path: &str) -> Option<&Value>;
+}
+
+impl At for Value {
+    fn at(&self, path: &str) -> Option<&Value> {
+        path.split('/').skip(1).try_fold(self, |value, key| value.as_object()?.get(key))
+    }
+}
+
 /// A field by its path; null when it is not there.
-pub(super) fn field(value: &Value, pointer: &str) -> Value {
-    value.pointer(pointer).cloned().unwrap_or_default()
+pub(super) fn field(value: &Value, path: &str) -> Value {
+    value.at(path).cloned().unwrap_or_default()
 }

@@ -5,6 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
+use crate::apiserver::edit::At as _;
 use crate::apiserver::edit::put;
 
 use super::storage::{ObjectKey, Storage};
@@ -198,12 +199,12 @@ fn of_row(row: &BuiltIn) -> Kind {
 
 /// The kinds a CustomResourceDefinition defines: one per served version.
 fn of_definition(definition: &Value) -> Vec<Kind> {
-    let text = |path: &str| definition.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let text = |path: &str| definition.at(path).and_then(Value::as_str).unwrap_or_default().to_owned();
     let list = |path: &str| -> Vec<String> {
-        let found = definition.pointer(path).and_then(Value::as_array).into_iter().flatten();
+        let found = definition.at(path).and_then(Value::as_array).into_iter().flatten();
         found.filter_map(|item| item.as_str().map(str::to_owned)).collect()
     };
-    let versions = definition.pointer("/spec/versions").and_then(Value::as_array).into_iter().flatten();
+    let versions = definition.at("/spec/versions").and_then(Value::as_array).into_iter().flatten();
     let served = versions.filter(|version| version.get("served") == Some(&Value::Bool(true)));
     let kinds = served.map(|version| Kind {
         group: text("/spec/group"),
@@ -213,16 +214,14 @@ fn of_definition(definition: &Value) -> Vec<Kind> {
         short_names: list("/spec/names/shortNames"),
         categories: list("/spec/names/categories"),
         namespaced: text("/spec/scope") == "Namespaced",
-        status: version.pointer("/subresources/status").is_some(),
+        status: version.at("/subresources/status").is_some(),
         scale: false,
         columns: columns(version),
         selectable: {
             let fields = version.get("selectableFields").and_then(Value::as_array).into_iter().flatten();
             fields.filter_map(|field| Some(field.get("jsonPath")?.as_str()?.to_owned())).collect()
         },
-        schema: Some(Arc::new(
-            version.pointer("/schema/openAPIV3Schema").cloned().unwrap_or_else(|| json!({})),
-        )),
+        schema: Some(Arc::new(version.at("/schema/openAPIV3Schema").cloned().unwrap_or_else(|| json!({})))),
     });
     kinds.collect()
 }

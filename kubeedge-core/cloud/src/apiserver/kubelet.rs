@@ -14,6 +14,7 @@ use super::{
     registry::text,
     status::{Refusal, Subject},
 };
+use crate::apiserver::edit::At as _;
 use crate::stream::NodeStreams;
 
 /// Passes a request for `sub` (log, exec, attach) of a pod on to its node.
@@ -142,11 +143,11 @@ async fn upgrade(
 fn container(pod: &Value, asked: &str) -> Result<String, Refusal> {
     let name = text(pod, "/metadata/name");
     let lists =
-        ["/spec/containers", "/spec/initContainers"].map(|list| pod.pointer(list).and_then(Value::as_array));
+        ["/spec/containers", "/spec/initContainers"].map(|list| pod.at(list).and_then(Value::as_array));
     let names: Vec<_> = lists.into_iter().flatten().flatten().map(|c| text(c, "/name")).collect();
     if asked.is_empty() {
         let default = pod
-            .pointer("/metadata/annotations")
+            .at("/metadata/annotations")
             .and_then(|a| a.get("kubectl.kubernetes.io/default-container"))
             .and_then(Value::as_str);
         let first = default.or_else(|| names.first().copied());
@@ -163,12 +164,12 @@ fn container(pod: &Value, asked: &str) -> Result<String, Refusal> {
 /// A container that has not started has no log yet; Kubernetes says so.
 fn waits(pod: &Value, container: &str) -> Result<(), Refusal> {
     let lists = ["/status/containerStatuses", "/status/initContainerStatuses"]
-        .map(|list| pod.pointer(list).and_then(Value::as_array));
+        .map(|list| pod.at(list).and_then(Value::as_array));
     let status = lists.into_iter().flatten().flatten().find(|status| text(status, "/name") == container);
     let Some(status) = status else { return Ok(()) };
     let reason = text(status, "/state/waiting/reason");
     let ran = status.get("restartCount").and_then(Value::as_i64).unwrap_or(0) > 0
-        || status.pointer("/lastState/terminated").is_some();
+        || status.at("/lastState/terminated").is_some();
     if reason.is_empty() || ran {
         return Ok(());
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use crate::apiserver::edit::At as _;
 use crate::apiserver::edit::put;
 use time::{OffsetDateTime, PrimitiveDateTime, format_description::well_known::Rfc3339};
 
@@ -61,7 +62,7 @@ pub(crate) fn parse_time(text: &str) -> Option<OffsetDateTime> {
 }
 
 pub(crate) fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
-    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+    object.at(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
 fn subject<'a>(kind: &'a Kind, name: &'a str) -> Subject<'a> {
@@ -69,7 +70,7 @@ fn subject<'a>(kind: &'a Kind, name: &'a str) -> Subject<'a> {
 }
 
 fn meta(object: &mut Value) -> Result<&mut serde_json::Map<String, Value>, Refusal> {
-    if !object.pointer("/metadata").is_some_and(Value::is_object) {
+    if !object.at("/metadata").is_some_and(Value::is_object) {
         put(object, &["metadata"], json!({}));
     }
     let meta = object.get_mut("metadata").and_then(Value::as_object_mut);
@@ -196,7 +197,7 @@ fn alive(storage: &Storage, kind: &Kind, namespace: &str) -> Result<(), Refusal>
     let found = storage.get(&super::kinds::built_in_kind("", "namespaces").key("", namespace));
     match found {
         None => Err(Refusal::not_found(&Subject { group: "", plural: "namespaces", name: namespace })),
-        Some(ns) if ns.pointer("/metadata/deletionTimestamp").is_some() && kind.plural != "events" => {
+        Some(ns) if ns.at("/metadata/deletionTimestamp").is_some() && kind.plural != "events" => {
             let subject = Subject { group: &kind.group, plural: &kind.plural, name: "" };
             let mut refusal = Refusal::forbidden("", "create", &subject);
             refusal.message = format!(
@@ -311,7 +312,7 @@ fn changed(
         "generateName",
     ];
     for field in own {
-        match before.pointer(&format!("/metadata/{field}")) {
+        match before.at(&format!("/metadata/{field}")) {
             Some(value) => drop(meta.insert(field.to_owned(), value.clone())),
             None => drop(meta.remove(field)),
         }
@@ -325,7 +326,7 @@ fn changed(
     let warnings = admit(kind, &mut new, validation)?;
     immutable(kind, before, &new, name)?;
     if new.get("spec") != before.get("spec") {
-        let generation = before.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or(0);
+        let generation = before.at("/metadata/generation").and_then(Value::as_i64).unwrap_or(0);
         put(&mut new, &["metadata", "generation"], generation + 1);
     }
     Ok((new, warnings))
@@ -336,9 +337,9 @@ fn immutable(kind: &Kind, before: &Value, new: &Value, name: &str) -> Result<(),
     let refuse = |path: &str, why: &str| {
         Err(Refusal::invalid(&kind.kind, &subject(kind, name), &[(path.to_owned(), why.to_owned())]))
     };
-    let same = |pointer: &str| before.pointer(pointer) == new.pointer(pointer);
-    if before.pointer("/metadata/deletionTimestamp").is_some() {
-        let held = |object: &Value| object.pointer("/metadata/finalizers").and_then(Value::as_array).cloned();
+    let same = |pointer: &str| before.at(pointer) == new.at(pointer);
+    if before.at("/metadata/deletionTimestamp").is_some() {
+        let held = |object: &Value| object.at("/metadata/finalizers").and_then(Value::as_array).cloned();
         let (old, new) = (held(before).unwrap_or_default(), held(new).unwrap_or_default());
         if let Some(added) = new.iter().find(|finalizer| !old.contains(finalizer)) {
             let why = format!(
@@ -398,10 +399,10 @@ fn mutable_parts(before: Option<&Value>, new: &mut Value) {
 
 /// Whether an object that is being deleted has nothing left to wait for.
 fn is_over(kind: &Kind, object: &Value) -> bool {
-    let deleting = object.pointer("/metadata/deletionTimestamp").is_some();
+    let deleting = object.at("/metadata/deletionTimestamp").is_some();
     let held =
-        object.pointer("/metadata/finalizers").and_then(Value::as_array).is_some_and(|list| !list.is_empty());
-    let grace = object.pointer("/metadata/deletionGracePeriodSeconds").and_then(Value::as_i64).unwrap_or(0);
+        object.at("/metadata/finalizers").and_then(Value::as_array).is_some_and(|list| !list.is_empty());
+    let grace = object.at("/metadata/deletionGracePeriodSeconds").and_then(Value::as_i64).unwrap_or(0);
     let lives_elsewhere =
         kind.group.is_empty() && (kind.plural == "pods" && grace > 0 || kind.plural == "namespaces");
     deleting && !held && !lives_elsewhere
@@ -454,13 +455,11 @@ fn marked(kind: &Kind, before: &Value, how: &Deletion, now: OffsetDateTime) -> W
         }
     }
     let grace = grace(kind, before, how);
-    let already = before.pointer("/metadata/deletionGracePeriodSeconds").and_then(Value::as_i64);
-    if already.is_none_or(|already| grace < already)
-        || before.pointer("/metadata/deletionTimestamp").is_none()
-    {
+    let already = before.at("/metadata/deletionGracePeriodSeconds").and_then(Value::as_i64);
+    if already.is_none_or(|already| grace < already) || before.at("/metadata/deletionTimestamp").is_none() {
         put(&mut object, &["metadata", "deletionTimestamp"], later(now, grace));
         put(&mut object, &["metadata", "deletionGracePeriodSeconds"], grace);
-        let generation = before.pointer("/metadata/generation").and_then(Value::as_i64);
+        let generation = before.at("/metadata/generation").and_then(Value::as_i64);
         if let Some(generation) = generation {
             put(&mut object, &["metadata", "generation"], generation + 1);
         }
@@ -481,6 +480,6 @@ fn grace(kind: &Kind, object: &Value, how: &Deletion) -> i64 {
     if !is_pod || text(object, "/spec/nodeName").is_empty() || over {
         return 0;
     }
-    let own = object.pointer("/spec/terminationGracePeriodSeconds").and_then(Value::as_i64);
+    let own = object.at("/spec/terminationGracePeriodSeconds").and_then(Value::as_i64);
     how.grace.or(own).unwrap_or(30).max(0)
 }

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::{kinds::Kind, status::Refusal};
+use crate::apiserver::edit::At as _;
 
 /// What objects a list or watch is about.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,7 +43,7 @@ impl Selector {
     }
 
     pub(crate) fn matches(&self, object: &Value) -> bool {
-        let label = |key: &str| object.pointer("/metadata/labels")?.get(key)?.as_str();
+        let label = |key: &str| object.at("/metadata/labels")?.get(key)?.as_str();
         let labels = self.labels.iter().all(|requirement| match requirement {
             Requirement::In(key, values) => label(key).is_some_and(|value| values.iter().any(|v| v == value)),
             Requirement::NotIn(key, values) => {

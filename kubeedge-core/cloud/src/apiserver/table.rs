@@ -7,6 +7,7 @@ use super::{
     kinds::Kind,
     registry::{parse_time, text},
 };
+use crate::apiserver::edit::At as _;
 
 /// A `Table` of these objects.
 pub(crate) fn table(
@@ -125,9 +126,9 @@ fn row(kind: &Kind, object: &Value, now: OffsetDateTime, include: &str) -> Value
 }
 
 fn cells(kind: &Kind, object: &Value, name: String, age: String, now: OffsetDateTime) -> Vec<Value> {
-    let number = |pointer: &str| object.pointer(pointer).and_then(Value::as_i64).unwrap_or(0);
+    let number = |pointer: &str| object.at(pointer).and_then(Value::as_i64).unwrap_or(0);
     let entries =
-        |pointer: &str| object.pointer(pointer).and_then(Value::as_object).map_or(0, serde_json::Map::len);
+        |pointer: &str| object.at(pointer).and_then(Value::as_object).map_or(0, serde_json::Map::len);
     match (kind.group.as_str(), kind.plural.as_str()) {
         ("", "pods") => pod(object, name, age, now),
         ("", "nodes") => node(object, name, age),
@@ -200,7 +201,7 @@ fn cells(kind: &Kind, object: &Value, name: String, age: String, now: OffsetDate
 }
 
 fn template(object: &Value) -> [Value; 3] {
-    let containers = object.pointer("/spec/template/spec/containers").and_then(Value::as_array);
+    let containers = object.at("/spec/template/spec/containers").and_then(Value::as_array);
     let join = |field: &str| {
         let list: Vec<_> = containers
             .into_iter()
@@ -209,7 +210,7 @@ fn template(object: &Value) -> [Value; 3] {
             .collect();
         Value::from(list.join(","))
     };
-    [join("name"), join("image"), pairs(object.pointer("/spec/selector/matchLabels"))]
+    [join("name"), join("image"), pairs(object.at("/spec/selector/matchLabels"))]
 }
 
 pub(super) fn pairs(map: Option<&Value>) -> Value {
@@ -223,8 +224,7 @@ pub(super) fn pairs(map: Option<&Value>) -> Value {
 }
 
 fn service(object: &Value, name: String, age: String) -> Vec<Value> {
-    let ports: Vec<_> =
-        object.pointer("/spec/ports").and_then(Value::as_array).into_iter().flatten().collect();
+    let ports: Vec<_> = object.at("/spec/ports").and_then(Value::as_array).into_iter().flatten().collect();
     let port = |port: &&Value| {
         let (number, protocol) =
             (port.get("port").and_then(Value::as_i64).unwrap_or(0), text(port, "/protocol"));
@@ -243,12 +243,12 @@ fn service(object: &Value, name: String, age: String) -> Vec<Value> {
         "<none>".into(),
         ports.into(),
         age.into(),
-        pairs(object.pointer("/spec/selector")),
+        pairs(object.at("/spec/selector")),
     ]
 }
 
 fn node(object: &Value, name: String, age: String) -> Vec<Value> {
-    let conditions = object.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten();
+    let conditions = object.at("/status/conditions").and_then(Value::as_array).into_iter().flatten();
     let ready =
         conditions.into_iter().find(|c| text(c, "/type") == "Ready").map(|c| text(c, "/status").to_owned());
     let mut status = match ready.as_deref() {
@@ -258,17 +258,17 @@ fn node(object: &Value, name: String, age: String) -> Vec<Value> {
         None => "Unknown",
     }
     .to_owned();
-    if object.pointer("/spec/unschedulable") == Some(&Value::Bool(true)) {
+    if object.at("/spec/unschedulable") == Some(&Value::Bool(true)) {
         status.push_str(",SchedulingDisabled");
     }
-    let labels = object.pointer("/metadata/labels").and_then(Value::as_object);
+    let labels = object.at("/metadata/labels").and_then(Value::as_object);
     let roles: Vec<_> = labels
         .into_iter()
         .flatten()
         .filter_map(|(key, _)| key.strip_prefix("node-role.kubernetes.io/"))
         .collect();
     let roles = if roles.is_empty() { "<none>".to_owned() } else { roles.join(",") };
-    let addresses = object.pointer("/status/addresses").and_then(Value::as_array).into_iter().flatten();
+    let addresses = object.at("/status/addresses").and_then(Value::as_array).into_iter().flatten();
     let address = addresses
         .into_iter()
         .find(|a| text(a, "/type") == "InternalIP")
@@ -289,7 +289,7 @@ fn node(object: &Value, name: String, age: String) -> Vec<Value> {
 }
 
 fn pod(object: &Value, name: String, age: String, now: OffsetDateTime) -> Vec<Value> {
-    let list = |pointer: &str| object.pointer(pointer).and_then(Value::as_array).cloned().unwrap_or_default();
+    let list = |pointer: &str| object.at(pointer).and_then(Value::as_array).cloned().unwrap_or_default();
     let statuses = list("/status/containerStatuses");
     let ready = statuses.iter().filter(|status| status.get("ready") == Some(&Value::Bool(true))).count();
     let total = list("/spec/containers").len();
@@ -320,7 +320,7 @@ fn pod(object: &Value, name: String, age: String, now: OffsetDateTime) -> Vec<Va
 
 /// The STATUS column, as kubectl computes it: what went wrong last, else the phase.
 fn pod_status(object: &Value) -> String {
-    let list = |pointer: &str| object.pointer(pointer).and_then(Value::as_array).cloned().unwrap_or_default();
+    let list = |pointer: &str| object.at(pointer).and_then(Value::as_array).cloned().unwrap_or_default();
     let mut reason = text(object, "/status/phase").to_owned();
     let whole = text(object, "/status/reason");
     if !whole.is_empty() {
@@ -329,7 +329,7 @@ fn pod_status(object: &Value) -> String {
     let inits = list("/status/initContainerStatuses");
     let mut initialising = false;
     for (at, status) in inits.iter().enumerate() {
-        let exit = status.pointer("/state/terminated/exitCode").and_then(Value::as_i64);
+        let exit = status.at("/state/terminated/exitCode").and_then(Value::as_i64);
         if exit == Some(0)
             || (status.get("started") == Some(&Value::Bool(true))
                 && status.get("ready") == Some(&Value::Bool(true)))
@@ -358,10 +358,9 @@ fn pod_status(object: &Value) -> String {
                 waiting.clone_into(&mut reason);
             } else if !ended.is_empty() {
                 ended.clone_into(&mut reason);
-            } else if let Some(code) = status.pointer("/state/terminated/exitCode").and_then(Value::as_i64) {
+            } else if let Some(code) = status.at("/state/terminated/exitCode").and_then(Value::as_i64) {
                 reason = format!("ExitCode:{code}");
-            } else if status.pointer("/state/running").is_some()
-                && status.get("ready") == Some(&Value::Bool(true))
+            } else if status.at("/state/running").is_some() && status.get("ready") == Some(&Value::Bool(true))
             {
                 any_running = true;
             }
@@ -370,7 +369,7 @@ fn pod_status(object: &Value) -> String {
             reason = "Running".to_owned();
         }
     }
-    if object.pointer("/metadata/deletionTimestamp").is_some() {
+    if object.at("/metadata/deletionTimestamp").is_some() {
         return if text(object, "/status/reason") == "NodeLost" { "Unknown" } else { "Terminating" }
             .to_owned();
     }

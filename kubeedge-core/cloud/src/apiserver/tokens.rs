@@ -4,6 +4,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::StatusCode;
 use serde_json::{Value, json};
 
+use crate::apiserver::edit::At as _;
 use crate::apiserver::edit::{field, put};
 
 use super::{
@@ -25,9 +26,9 @@ pub(super) fn issue(server: &Server, call: &Call, namespace: &str, name: &str) -
     let missing = || Refusal::not_found(&Subject { group: "", plural: "serviceaccounts", name });
     let account = server.storage.get(&kind.key(namespace, name)).ok_or_else(missing)?;
     let mut request: Value = call.object()?;
-    let seconds = request.pointer("/spec/expirationSeconds").and_then(Value::as_i64).unwrap_or(3600);
+    let seconds = request.at("/spec/expirationSeconds").and_then(Value::as_i64).unwrap_or(3600);
     let seconds = seconds.clamp(LEAST_SECONDS, MOST_SECONDS);
-    let mut audiences = request.pointer("/spec/audiences").cloned().unwrap_or_default();
+    let mut audiences = request.at("/spec/audiences").cloned().unwrap_or_default();
     if audiences.as_array().is_none_or(Vec::is_empty) {
         audiences = json!([ISSUER]);
     }
@@ -35,7 +36,7 @@ pub(super) fn issue(server: &Server, call: &Call, namespace: &str, name: &str) -
     let now = moment.unix_timestamp();
     let subject = format!("system:serviceaccount:{namespace}:{name}");
     let mut kubernetes = json!({"namespace": namespace, "serviceaccount": {"name": name, "uid": text(&account, "/metadata/uid")}});
-    if let Some(bound) = request.pointer("/spec/boundObjectRef").filter(|bound| bound.is_object()) {
+    if let Some(bound) = request.at("/spec/boundObjectRef").filter(|bound| bound.is_object()) {
         put(
             &mut kubernetes,
             &[&text(bound, "/kind").to_lowercase()],

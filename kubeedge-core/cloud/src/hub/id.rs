@@ -24,12 +24,22 @@ impl From<&str> for Id {
     }
 }
 
+impl Id {
+    /// The text it was made of, written into the buffer where it is not held.
+    pub(super) fn text<'a>(&'a self, buffer: &'a mut [u8; Self::LONGEST]) -> &'a str {
+        match self {
+            Self::Uuid(uuid) => uuid.hyphenated().encode_lower(buffer),
+            Self::Text(text) => text,
+        }
+    }
+
+    /// The longest text that is not held, in bytes.
+    pub(super) const LONGEST: usize = uuid::fmt::Hyphenated::LENGTH;
+}
+
 impl fmt::Display for Id {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Uuid(uuid) => uuid.hyphenated().fmt(f),
-            Self::Text(text) => f.write_str(text),
-        }
+        f.write_str(self.text(&mut [0; Self::LONGEST]))
     }
 }
 

@@ -24,11 +24,10 @@ use kubeedge_core::{
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
-pub(super) use self::offer::{Flight, Next, Offer, Put};
+pub(super) use self::offer::{Flight, Next, Offer, Put, for_the_wire};
 use self::{
     flights::Flights,
     kept::{Entry, Lanes, needs_record},
-    offer::for_the_wire,
 };
 use super::{
     id::Id,
@@ -129,7 +128,7 @@ impl Pool {
         let (key, lane) = (offer.key.clone(), offer.lane);
         let entry = match kept {
             Some(kept) => kept,
-            None => inner.kept.entry(key.clone()).or_insert_with(|| Entry::new(&offer.record, lane)),
+            None => inner.kept.entry(key.clone()).or_insert_with(|| Entry::new(&offer)),
         };
         let name = || offer.message.route.resource.clone();
         let left = (entry.is_leaving() && !offer.is_deletion()).then(name);
@@ -214,8 +213,8 @@ impl Pool {
     /// Whether something newer than what is on its way waits for this key.
     pub(super) fn superseded(&self, flight: &Flight) -> bool {
         let inner = self.inner.lock();
-        let newest = inner.kept.get(&flight.key).and_then(|entry| entry.message.as_ref());
-        newest.is_some_and(|newest| newest.header.id != flight.message.header.id)
+        let kept = inner.kept.get(&flight.key);
+        kept.is_some_and(|entry| entry.message.is_some() && entry.id != flight.id)
     }
 
     /// The flight is over and the confirmation recorded: forget the message, or queue the newer one.
@@ -225,8 +224,7 @@ impl Pool {
         let Some(entry) = inner.kept.get_mut(&flight.key) else { return };
         entry.flying = false;
         entry.failures = 0;
-        let newest =
-            entry.message.as_ref().is_none_or(|message| message.header.id == flight.message.header.id);
+        let newest = entry.message.is_none() || entry.id == flight.id;
         if !newest {
             return inner.queue(&flight.key, &self.wake);
         }
@@ -290,7 +288,7 @@ impl Inner {
             entry.queued = false;
             entry.flying = true;
             let (record, needs_record) = (entry.record.clone(), entry.needs_record);
-            let id = Id::from(message.header.id.as_str());
+            let id = entry.id.clone();
             self.later_flying += usize::from(lane == Lane::Later);
             let withdraws = rules::withdraws(&message);
             return Some(Flight { key, id, message, record, needs_record, withdraws, lane });

@@ -27,7 +27,7 @@ const PLAIN_TYPES: [&str; 5] = ["lease", "nodepatch", "podpatch", "podstatus", "
 pub(super) fn mode(message: &Message) -> Mode {
     let route = &message.route;
     let (text, operation) = (route.resource.as_str(), &route.operation);
-    let plain = PLAIN_RESOURCES.iter().any(|part| text.contains(part))
+    let plain = is_plain(text)
         || VOLUME_OPERATIONS.contains(&operation.as_str())
         || is_digest(text)
         || operation == "applicationResponse"
@@ -39,14 +39,36 @@ pub(super) fn mode(message: &Message) -> Mode {
     if plain { Mode::Plain } else { Mode::Acked }
 }
 
+/// Whether a text contains one of [`PLAIN_RESOURCES`]; asked of each message, in one pass.
+fn is_plain(text: &str) -> bool {
+    let mut rest = text.as_bytes();
+    while let Some((first, tail)) = rest.split_first() {
+        let part = |part: &&str| part.as_bytes().first() == Some(first) && rest.starts_with(part.as_bytes());
+        if PLAIN_RESOURCES.iter().any(|plain| part(plain)) {
+            return true;
+        }
+        rest = tail;
+    }
+    false
+}
+
+/// An element of a resource, counted from 0.
+fn element(text: &str, number: usize) -> Option<&str> {
+    let mut slashes = text.bytes().enumerate().filter(|(_, byte)| *byte == b'/').map(|(at, _)| at);
+    let begin = match number {
+        0 => 0,
+        number => slashes.nth(number - 1)? + 1,
+    };
+    text.get(begin..slashes.next().unwrap_or(text.len()))
+}
+
 /// A message of a comparison with an edge of ours: `node/<node>/digest`.
 fn is_digest(text: &str) -> bool {
-    let mut parts = text.split('/');
-    (parts.next(), parts.nth(1), parts.next()) == (Some("node"), Some(digest::RESOURCE), None)
+    text.starts_with("node/") && element(text, 2) == Some(digest::RESOURCE) && element(text, 3).is_none()
 }
 
 fn plain_of_edge_controller(text: &str, operation: &Operation) -> bool {
-    let kind = text.split('/').nth(3).unwrap_or_default();
+    let kind = element(text, 3).unwrap_or_default();
     (kind == "node" && *operation != Operation::UPDATE)
         || PLAIN_TYPES.contains(&kind)
         || (kind == "pod" && *operation == Operation::RESPONSE)
@@ -68,7 +90,7 @@ pub(super) enum Lane {
 
 /// The lane of a message with its full resource. All messages about one object go in one lane, so that they stay in order.
 pub(super) fn lane(message: &Message) -> Lane {
-    let (group, kind) = (&message.route.group, message.route.resource.as_str().split('/').nth(3));
+    let (group, kind) = (&message.route.group, element(message.route.resource.as_str(), 3));
     let later =
         *group == Group::TWIN || *group == Group::USER || matches!(kind, Some("device" | "devicemodel"));
     if later { Lane::Later } else { Lane::Control }
@@ -129,6 +151,7 @@ fn is_word(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use kubeedge_core::message::Content;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -198,6 +221,19 @@ mod tests {
         ] {
             let message = message(source, group, operation, resource, content);
             assert_eq!(mode(&message), expected, "{source} {operation} {resource}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn parts_and_elements_are_found_as_the_standard_library_finds_them(
+            text in "[a/]{0,12}", part in 0..PLAIN_RESOURCES.len(), cut in 0..20_usize, number in 0..6_usize,
+        ) {
+            let part = PLAIN_RESOURCES[part];
+            for text in [format!("{text}{part}{text}"), format!("{text}{}{text}", part.get(cut..).unwrap_or("pmtsk"))] {
+                prop_assert_eq!(is_plain(&text), PLAIN_RESOURCES.iter().any(|part| text.contains(part)));
+            }
+            prop_assert_eq!(element(&text, number), text.split('/').nth(number));
         }
     }
 

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use self::writer::Writer;
 use super::{
     HubTimes,
-    delivery::{Delivery, Heads},
+    delivery::{Delivery, Latest},
     pool::{Pool, Put},
     records::{Known, Records},
     shares::{InWork, NodeLimits, Shares},
@@ -141,7 +141,7 @@ impl Reader<'_> {
                     // A module that is done without an answer drops its end.
                     // One for which there is no room ends the session, and with it the edge's request.
                     if let Some(answer) = answer {
-                        let _ = deliver(self.node, self.handle, &mut Heads::default(), answer);
+                        let _ = deliver(self.node, self.handle, &mut Latest::default(), answer);
                     }
                 }
                 frame = rx.next(), if listens => {
@@ -229,11 +229,11 @@ fn cluster_ca(question: &Message, pem: &str) -> Message {
 pub(super) fn deliver(
     node: &NodeName,
     handle: &Handle,
-    heads: &mut Heads,
+    latest: &mut Latest,
     message: Message,
 ) -> Result<(), &'static str> {
     let records = &handle.records;
-    let put = match Delivery::of(node, message, heads, |key| handle.pool.record_of(key)) {
+    let put = match Delivery::of(node, message, latest, |key| handle.pool.record_of(key)) {
         Delivery::Plain(message) => handle.pool.put_plain(*message),
         Delivery::Acked(offer) => {
             let (record, wants_record) = (offer.record.clone(), !offer.is_deletion());

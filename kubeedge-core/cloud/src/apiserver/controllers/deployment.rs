@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
+use crate::apiserver::edit::At as _;
 use crate::apiserver::edit::{field, put};
 
 use super::{
@@ -23,14 +24,14 @@ const REVISION: &str = "deployment.kubernetes.io/revision";
 pub(super) async fn reconcile(desk: &Desk, at: &Place) -> Result<(), Refusal> {
     let (kind, sets_kind) = (built_in_kind("apps", "deployments"), built_in_kind("apps", "replicasets"));
     let Some(deployment) = desk.get(&kind, at) else { return Ok(()) };
-    if deployment.pointer("/metadata/deletionTimestamp").is_some() {
+    if deployment.at("/metadata/deletionTimestamp").is_some() {
         return Ok(());
     }
     let uid = text(&deployment, "/metadata/uid");
     let sets = desk.list("apps", "replicasets", &at.0);
     let mine = sets.into_iter().filter(|set| controller(set).is_some_and(|owner| text(owner, "/uid") == uid));
     let (new, old): (Vec<_>, Vec<_>) = mine.partition(|set| same_template(set, &deployment));
-    let paused = deployment.pointer("/spec/paused") == Some(&Value::Bool(true));
+    let paused = deployment.at("/spec/paused") == Some(&Value::Bool(true));
     let mut new = new.into_iter().next();
     if !paused {
         if new.is_none() {
@@ -46,7 +47,7 @@ pub(super) async fn reconcile(desk: &Desk, at: &Place) -> Result<(), Refusal> {
 }
 
 fn template(object: &Value) -> Value {
-    let mut template = object.pointer("/spec/template").cloned().unwrap_or_default();
+    let mut template = object.at("/spec/template").cloned().unwrap_or_default();
     if let Some(labels) = template.pointer_mut("/metadata/labels").and_then(Value::as_object_mut) {
         labels.remove(HASH);
     }
@@ -61,7 +62,7 @@ fn same_template(set: &Value, deployment: &Value) -> bool {
 }
 
 fn revision(object: &Value) -> i64 {
-    let annotations = object.pointer("/metadata/annotations");
+    let annotations = object.at("/metadata/annotations");
     annotations.and_then(|a| a.get(REVISION)?.as_str()?.parse().ok()).unwrap_or(0)
 }
 
@@ -83,7 +84,7 @@ async fn make(
     let mut template = template(deployment);
     let hash = hash(&template);
     put(&mut template, &["metadata", "labels", HASH], hash.clone());
-    let mut selector = deployment.pointer("/spec/selector").cloned().unwrap_or_default();
+    let mut selector = deployment.at("/spec/selector").cloned().unwrap_or_default();
     put(&mut selector, &["matchLabels", HASH], hash.clone());
     let (surge, _) = room(deployment);
     let running: i64 = old.iter().map(|set| integer(set, "/spec/replicas")).sum();
@@ -91,7 +92,7 @@ async fn make(
     let recreate = text(deployment, "/spec/strategy/type") == "Recreate";
     let first = if recreate && running > 0 { 0 } else { (wished + surge - running).clamp(0, wished) };
     let revision = old.iter().map(|set| revision(set)).max().unwrap_or(0) + 1;
-    let mut annotations = deployment.pointer("/metadata/annotations").cloned().unwrap_or_else(|| json!({}));
+    let mut annotations = deployment.at("/metadata/annotations").cloned().unwrap_or_else(|| json!({}));
     if let Some(map) = annotations.as_object_mut() {
         map.remove("kubectl.kubernetes.io/last-applied-configuration");
         map.insert(REVISION.to_owned(), revision.to_string().into());
@@ -132,7 +133,7 @@ async fn raise_revision(
 fn room(deployment: &Value) -> (i64, i64) {
     let wished = integer(deployment, "/spec/replicas");
     let part = |name: &str, up: bool| {
-        let value = deployment.pointer(&format!("/spec/strategy/rollingUpdate/{name}"));
+        let value = deployment.at(&format!("/spec/strategy/rollingUpdate/{name}"));
         match value {
             Some(Value::String(text)) => {
                 let percent: f64 = text.trim_end_matches('%').parse().unwrap_or(25.0);
@@ -274,7 +275,7 @@ async fn publish(
         };
         let condition = |kind: &str, holds: bool, reason: &str, message: &str| {
             let status = if holds { "True" } else { "False" };
-            let list = before.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten();
+            let list = before.at("/status/conditions").and_then(Value::as_array).into_iter().flatten();
             let old = list.into_iter().find(|c| text(c, "/type") == kind);
             let kept = |field: &str, same: bool| {
                 old.filter(|_| same && !(kind == "Progressing" && progress == Progress::Moving))
@@ -334,7 +335,7 @@ enum Progress {
 
 fn progress(before: &Value, numbers: &Numbers, complete: bool, now: OffsetDateTime) -> Progress {
     let was = |field: &str| integer(before, &format!("/status/{field}"));
-    if before.pointer("/spec/paused") == Some(&Value::Bool(true)) {
+    if before.at("/spec/paused") == Some(&Value::Bool(true)) {
         return Progress::Paused;
     }
     if complete {
@@ -345,7 +346,7 @@ fn progress(before: &Value, numbers: &Numbers, complete: bool, now: OffsetDateTi
         || numbers.ready > was("readyReplicas")
         || numbers.available > was("availableReplicas");
     let renewed = integer(before, "/metadata/generation") != was("observedGeneration");
-    let list = before.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten();
+    let list = before.at("/status/conditions").and_then(Value::as_array).into_iter().flatten();
     let known = list.into_iter().find(|condition| text(condition, "/type") == "Progressing");
     let reason = known.map_or("", |condition| text(condition, "/reason"));
     if moved || renewed || matches!(reason, "" | "DeploymentPaused") {
@@ -355,7 +356,7 @@ fn progress(before: &Value, numbers: &Numbers, complete: bool, now: OffsetDateTi
     if reason == "NewReplicaSetAvailable" {
         return Progress::Complete;
     }
-    let deadline = before.pointer("/spec/progressDeadlineSeconds").and_then(Value::as_i64).unwrap_or(600);
+    let deadline = before.at("/spec/progressDeadlineSeconds").and_then(Value::as_i64).unwrap_or(600);
     let since = known.and_then(|condition| parse_time(text(condition, "/lastUpdateTime")));
     match since {
         Some(since) if reason == "ProgressDeadlineExceeded" || (now - since).whole_seconds() >= deadline => {

@@ -13,19 +13,20 @@ use super::{
     },
     Desk, place,
 };
+use crate::apiserver::edit::At as _;
 
 pub(super) async fn reconcile(desk: &Desk) -> Result<(), Refusal> {
     let all = desk.server.storage.find(|_, _| true);
     let uids: HashSet<&str> = all.iter().map(|(_, object)| text(object, "/metadata/uid")).collect();
     let foreground: HashSet<&str> = ending(&all, "foregroundDeletion");
     for (key, object) in &all {
-        let owners = object.pointer("/metadata/ownerReferences").and_then(Value::as_array);
+        let owners = object.at("/metadata/ownerReferences").and_then(Value::as_array);
         let Some(owners) = owners.filter(|owners| !owners.is_empty()) else { continue };
         let gone = |owner: &Value| {
             let uid = text(owner, "/uid");
             !uids.contains(uid) || foreground.contains(uid)
         };
-        if owners.iter().all(gone) && object.pointer("/metadata/deletionTimestamp").is_none() {
+        if owners.iter().all(gone) && object.at("/metadata/deletionTimestamp").is_none() {
             remove(desk, key, object).await?;
         }
     }
@@ -47,15 +48,14 @@ type All = [(ObjectKey, std::sync::Arc<Value>)];
 /// The uids of objects that are being deleted and hold this finalizer.
 fn ending<'a>(all: &'a All, finalizer: &str) -> HashSet<&'a str> {
     let held = |object: &Value| {
-        let list = object.pointer("/metadata/finalizers").and_then(Value::as_array).into_iter().flatten();
-        object.pointer("/metadata/deletionTimestamp").is_some()
-            && list.into_iter().any(|item| item == finalizer)
+        let list = object.at("/metadata/finalizers").and_then(Value::as_array).into_iter().flatten();
+        object.at("/metadata/deletionTimestamp").is_some() && list.into_iter().any(|item| item == finalizer)
     };
     all.iter().filter(|(_, object)| held(object)).map(|(_, object)| text(object, "/metadata/uid")).collect()
 }
 
 fn owned_by(object: &Value, uid: &str) -> bool {
-    let owners = object.pointer("/metadata/ownerReferences").and_then(Value::as_array).into_iter().flatten();
+    let owners = object.at("/metadata/ownerReferences").and_then(Value::as_array).into_iter().flatten();
     owners.into_iter().any(|owner| text(owner, "/uid") == uid)
 }
 

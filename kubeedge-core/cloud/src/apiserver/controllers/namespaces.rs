@@ -11,11 +11,12 @@ use super::{
     },
     Desk,
 };
+use crate::apiserver::edit::At as _;
 
 pub(super) async fn reconcile(desk: &Desk, name: &str) -> Result<(), Refusal> {
     let kind = built_in_kind("", "namespaces");
     let Some(namespace) = desk.get(&kind, &(String::new(), name.to_owned())) else { return Ok(()) };
-    if namespace.pointer("/metadata/deletionTimestamp").is_some() {
+    if namespace.at("/metadata/deletionTimestamp").is_some() {
         return end(desk, name).await;
     }
     let settings = &desk.server.settings;
@@ -54,5 +55,5 @@ async fn end(desk: &Desk, name: &str) -> Result<(), Refusal> {
 }
 
 fn is_ending(object: &Value) -> bool {
-    object.pointer("/metadata/deletionTimestamp").is_some()
+    object.at("/metadata/deletionTimestamp").is_some()
 }

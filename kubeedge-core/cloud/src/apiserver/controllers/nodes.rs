@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
+use crate::apiserver::edit::At as _;
 use crate::apiserver::edit::put;
 
 use super::{
@@ -164,12 +165,12 @@ async fn watch_over(desk: &Desk, pods: &PodsOfNodes, node: &Value) -> Result<(),
 }
 
 fn taints(node: &Value) -> impl Iterator<Item = &Value> {
-    node.pointer("/spec/taints").and_then(Value::as_array).into_iter().flatten()
+    node.at("/spec/taints").and_then(Value::as_array).into_iter().flatten()
 }
 
 fn unknown(before: &Value, now: &str) -> Value {
     let mut node = before.clone();
-    let list = before.pointer("/status/conditions").and_then(Value::as_array);
+    let list = before.at("/status/conditions").and_then(Value::as_array);
     if !list.is_some_and(|list| list.iter().any(|condition| text(condition, "/type") == "Ready")) {
         // A node that never said anything: without this it would be found anew at every look.
         let mut list = list.cloned().unwrap_or_default();

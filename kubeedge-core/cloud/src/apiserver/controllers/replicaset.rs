@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
+use crate::apiserver::edit::At as _;
 use crate::apiserver::edit::{field, put};
 
 use super::{
@@ -26,7 +27,7 @@ pub(super) async fn reconcile(desk: &Desk, at: &Place) -> Result<(), Refusal> {
         .iter()
         .filter(|pod| controller(pod).is_some_and(|owner| text(owner, "/uid") == uid) && is_active(pod))
         .collect();
-    if set.pointer("/metadata/deletionTimestamp").is_none() {
+    if set.at("/metadata/deletionTimestamp").is_none() {
         let wished = usize::try_from(integer(&set, "/spec/replicas")).unwrap_or(0);
         if mine.len() < wished {
             for _ in 0..(wished - mine.len()).min(BURST) {
@@ -60,7 +61,7 @@ pub(super) async fn reconcile(desk: &Desk, at: &Place) -> Result<(), Refusal> {
 
 /// Whether a pod has been ready for so many seconds.
 fn is_available(pod: &Value, patience: i64, now: OffsetDateTime) -> bool {
-    let list = pod.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten();
+    let list = pod.at("/status/conditions").and_then(Value::as_array).into_iter().flatten();
     let ready = list
         .into_iter()
         .find(|condition| text(condition, "/type") == "Ready" && text(condition, "/status") == "True");
@@ -71,16 +72,15 @@ fn is_available(pod: &Value, patience: i64, now: OffsetDateTime) -> bool {
 /// What is given up first: what does not run, then what is not ready, then what is youngest.
 fn worth(pod: &Value) -> (bool, bool, bool, i64, std::cmp::Reverse<String>) {
     let placed = !text(pod, "/spec/nodeName").is_empty();
-    let cost = pod
-        .pointer("/metadata/annotations")
-        .and_then(|a| a.get("controller.kubernetes.io/pod-deletion-cost"));
+    let cost =
+        pod.at("/metadata/annotations").and_then(|a| a.get("controller.kubernetes.io/pod-deletion-cost"));
     let cost = cost.and_then(Value::as_str).and_then(|cost| cost.parse().ok()).unwrap_or(0);
     let age = std::cmp::Reverse(text(pod, "/metadata/creationTimestamp").to_owned());
     (placed, text(pod, "/status/phase") == "Running", condition_is(pod, "Ready", "True"), cost, age)
 }
 
 async fn make(desk: &Desk, set: &Value, at: &Place) -> Result<(), Refusal> {
-    let mut pod = set.pointer("/spec/template").cloned().unwrap_or_default();
+    let mut pod = set.at("/spec/template").cloned().unwrap_or_default();
     put(&mut pod, &["metadata", "generateName"], format!("{}-", at.1));
     put(&mut pod, &["metadata", "ownerReferences"], json!([owner(set)]));
     let made = desk.create(&built_in_kind("", "pods"), &at.0, pod).await?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use kubeedge_core::quantity;
 use serde_json::{Value, json};
 
+use crate::apiserver::edit::At as _;
 use crate::apiserver::edit::put;
 
 use super::{
@@ -72,7 +73,7 @@ async fn place_one(desk: &Desk, pod: &Arc<Value>) -> Result<(), Refusal> {
 }
 
 async fn unschedulable(desk: &Desk, pod: &Value, why: &str) -> Result<(), Refusal> {
-    let list = pod.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten();
+    let list = pod.at("/status/conditions").and_then(Value::as_array).into_iter().flatten();
     let known = list.into_iter().any(|c| text(c, "/type") == "PodScheduled" && text(c, "/message") == why);
     if known {
         return Ok(());
@@ -90,7 +91,7 @@ async fn unschedulable(desk: &Desk, pod: &Value, why: &str) -> Result<(), Refusa
 
 /// Whether a pod may go to a node: what would be left, or why not, in the scheduler's words.
 fn fits(pod: &Value, node: &Value, there: &[&Value]) -> Result<i64, &'static str> {
-    if node.pointer("/spec/unschedulable") == Some(&Value::Bool(true)) {
+    if node.at("/spec/unschedulable") == Some(&Value::Bool(true)) {
         return Err("node(s) were unschedulable");
     }
     if !condition_is(node, "Ready", "True") {
@@ -99,7 +100,7 @@ fn fits(pod: &Value, node: &Value, there: &[&Value]) -> Result<i64, &'static str
     if !selected(pod, node) {
         return Err("node(s) didn't match Pod's node affinity/selector");
     }
-    let taints = node.pointer("/spec/taints").and_then(Value::as_array).cloned().unwrap_or_default();
+    let taints = node.at("/spec/taints").and_then(Value::as_array).cloned().unwrap_or_default();
     let repels = |taint: &&Value| text(taint, "/effect") != "PreferNoSchedule" && !tolerates(pod, taint);
     if taints.iter().any(|taint| repels(&taint)) {
         return Err("node(s) had untolerated taint(s)");
@@ -113,7 +114,7 @@ fn fits(pod: &Value, node: &Value, there: &[&Value]) -> Result<i64, &'static str
 
 fn room(pod: &Value, node: &Value, there: &[&Value]) -> Result<i64, &'static str> {
     let offers = |name: &str| {
-        node.pointer("/status/allocatable").and_then(|a| a.get(name)?.as_str()).map_or(i64::MAX, milli)
+        node.at("/status/allocatable").and_then(|a| a.get(name)?.as_str()).map_or(i64::MAX, milli)
     };
     if there.len() as i64 >= offers("pods") / 1000 {
         return Err("Too many pods");
@@ -135,8 +136,8 @@ fn room(pod: &Value, node: &Value, there: &[&Value]) -> Result<i64, &'static str
 
 fn requests(pod: &Value, name: &str) -> i64 {
     let of = |list: &str| -> Vec<i64> {
-        let containers = pod.pointer(list).and_then(Value::as_array).into_iter().flatten();
-        containers.filter_map(|c| c.pointer("/resources/requests")?.get(name)?.as_str()).map(milli).collect()
+        let containers = pod.at(list).and_then(Value::as_array).into_iter().flatten();
+        containers.filter_map(|c| c.at("/resources/requests")?.get(name)?.as_str()).map(milli).collect()
     };
     let mains = sum(of("/spec/containers").into_iter());
     mains.max(of("/spec/initContainers").into_iter().max().unwrap_or(0))
@@ -152,7 +153,7 @@ fn sum(amounts: impl Iterator<Item = i64>) -> i64 {
 }
 
 fn host_ports(pod: &Value) -> Vec<(i64, String)> {
-    let containers = pod.pointer("/spec/containers").and_then(Value::as_array).into_iter().flatten();
+    let containers = pod.at("/spec/containers").and_then(Value::as_array).into_iter().flatten();
     let ports = containers.filter_map(|c| c.get("ports")?.as_array()).flatten();
     ports
         .filter(|port| integer(port, "/hostPort") > 0)
@@ -161,17 +162,16 @@ fn host_ports(pod: &Value) -> Vec<(i64, String)> {
 }
 
 fn selected(pod: &Value, node: &Value) -> bool {
-    let label = |key: &str| node.pointer("/metadata/labels").and_then(|labels| labels.get(key)?.as_str());
-    let selector = pod.pointer("/spec/nodeSelector").and_then(Value::as_object);
+    let label = |key: &str| node.at("/metadata/labels").and_then(|labels| labels.get(key)?.as_str());
+    let selector = pod.at("/spec/nodeSelector").and_then(Value::as_object);
     let simple = selector.into_iter().flatten().all(|(key, value)| label(key) == value.as_str());
-    let terms = pod.pointer(
-        "/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms",
-    );
+    let terms = pod
+        .at("/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms");
     let terms = terms.and_then(Value::as_array);
     let term = |term: &Value| {
         let list = |name: &str| term.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
         let fields = list("matchFields");
-        let name = node.pointer("/metadata/name").and_then(Value::as_str);
+        let name = node.at("/metadata/name").and_then(Value::as_str);
         list("matchExpressions").iter().all(|e| expression(e, label(text(e, "/key"))))
             && fields.iter().all(|e| expression(e, name))
     };
@@ -206,7 +206,7 @@ pub(super) fn tolerates(pod: &Value, taint: &Value) -> bool {
 
 /// The toleration of a pod that answers a taint.
 pub(super) fn toleration<'a>(pod: &'a Value, taint: &Value) -> Option<&'a Value> {
-    let list = pod.pointer("/spec/tolerations").and_then(Value::as_array).into_iter().flatten();
+    let list = pod.at("/spec/tolerations").and_then(Value::as_array).into_iter().flatten();
     list.into_iter().find(|toleration| {
         let (key, effect) = (text(toleration, "/key"), text(toleration, "/effect"));
         let exists = text(toleration, "/operator") == "Exists";

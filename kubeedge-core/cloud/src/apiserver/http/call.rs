@@ -8,6 +8,7 @@ use http_body_util::BodyExt;
 use kubeedge_core::cluster::Body;
 use serde_json::{Value, json};
 
+use crate::apiserver::edit::At as _;
 use crate::apiserver::{
     User, protobuf,
     registry::{Deletion, Validation},
@@ -97,7 +98,7 @@ pub(super) fn deletion(call: &Call) -> Result<Deletion, Refusal> {
 
 /// The deletion that options in the body and the query ask for.
 pub(super) fn deletion_by(call: &Call, options: &Value) -> Deletion {
-    let own = |pointer: &str| options.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+    let own = |pointer: &str| options.at(pointer).and_then(Value::as_str).map(str::to_owned);
     let grace = options.get("gracePeriodSeconds").and_then(Value::as_i64);
     let policy = own("/propagationPolicy").or_else(|| {
         let orphan = options.get("orphanDependents").and_then(Value::as_bool)?;

@@ -9,6 +9,7 @@ use super::{
     call::{Call, deletion, deletion_by},
     json_answer, selector,
 };
+use crate::apiserver::edit::At as _;
 use crate::apiserver::{
     Server, apply,
     edit::{field, put},
@@ -97,7 +98,7 @@ impl Server {
                 }
             };
             // A patch that names no version must not fail because of one it did not mean.
-            if before.pointer("/metadata/resourceVersion") == new.pointer("/metadata/resourceVersion") {
+            if before.at("/metadata/resourceVersion") == new.at("/metadata/resourceVersion") {
                 put(&mut new, &["metadata", "resourceVersion"], "");
             }
             apply::track(&target.kind, Some(before), &mut new, &manager, "Update", &target.sub);
@@ -144,7 +145,7 @@ impl Server {
         }
         let is_pod = target.kind.group.is_empty() && target.kind.plural == "pods";
         if gone && !is_pod {
-            let details = json!({"name": target.name, "kind": target.kind.plural, "group": target.kind.group, "uid": object.pointer("/metadata/uid")});
+            let details = json!({"name": target.name, "kind": target.kind.plural, "group": target.kind.group, "uid": object.at("/metadata/uid")});
             let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details});
             return Ok(json_answer(StatusCode::OK, &status));
         }
@@ -194,8 +195,7 @@ impl Server {
             }
             _ => patch::merge_patch(scale_of(&object), &body),
         };
-        let replicas =
-            wished.pointer("/spec/replicas").and_then(Value::as_i64).filter(|replicas| *replicas >= 0);
+        let replicas = wished.at("/spec/replicas").and_then(Value::as_i64).filter(|replicas| *replicas >= 0);
         let replicas = replicas.ok_or_else(|| {
             let problem =
                 ("spec.replicas".to_owned(), "Invalid value: must be greater than or equal to 0".to_owned());
@@ -228,17 +228,17 @@ fn success() -> http::Response<Body> {
 
 fn scale_of(object: &Value) -> Value {
     let selector: Vec<_> = object
-        .pointer("/spec/selector/matchLabels")
+        .at("/spec/selector/matchLabels")
         .and_then(Value::as_object)
         .into_iter()
         .flatten()
         .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
         .collect();
-    let meta = |name: &str| object.pointer(&format!("/metadata/{name}")).cloned().unwrap_or_default();
+    let meta = |name: &str| object.at(&format!("/metadata/{name}")).cloned().unwrap_or_default();
     json!({
         "kind": "Scale", "apiVersion": "autoscaling/v1",
         "metadata": {"name": meta("name"), "namespace": meta("namespace"), "uid": meta("uid"), "resourceVersion": meta("resourceVersion"), "creationTimestamp": meta("creationTimestamp")},
         "spec": {"replicas": field(object, "/spec/replicas")},
-        "status": {"replicas": object.pointer("/status/replicas").cloned().unwrap_or_else(|| 0.into()), "selector": selector.join(",")},
+        "status": {"replicas": object.at("/status/replicas").cloned().unwrap_or_else(|| 0.into()), "selector": selector.join(",")},
     })
 }

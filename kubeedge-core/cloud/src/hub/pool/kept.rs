@@ -6,6 +6,7 @@ use kubeedge_core::{message::Message, name::Operation};
 
 use super::offer::Offer;
 use crate::hub::{
+    id::Id,
     records::{Known, Record},
     rules::{self, Lane},
 };
@@ -13,6 +14,8 @@ use crate::hub::{
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) message: Option<Arc<Message>>,
+    /// The message's identity.
+    pub(super) id: Id,
     /// What the message weighs.
     pub(super) bytes: usize,
     pub(super) version: Option<u64>,
@@ -28,28 +31,30 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub(super) fn new(record: &Arc<Record>, lane: Lane) -> Self {
+    /// Of an object of which nothing is to be sent yet.
+    pub(super) fn new(offer: &Offer) -> Self {
         Self {
             message: None,
+            id: offer.id.clone(),
             bytes: 0,
             version: None,
             gone: false,
             withdrawn: false,
-            record: record.clone(),
+            record: offer.record.clone(),
             needs_record: false,
             queued: false,
             flying: false,
             failures: 0,
-            lane,
+            lane: offer.lane,
         }
     }
 
     /// Takes the newest message in the place of the one before.
     pub(super) fn take(&mut self, offer: Offer, version: Option<u64>, needs_record: bool, bytes: usize) {
-        let Offer { message, lane, gone, record, .. } = offer;
+        let Offer { message, id, lane, gone, record, .. } = offer;
         (self.version, self.gone, self.withdrawn) = (version, gone, rules::withdraws(&message));
         (self.record, self.needs_record, self.lane) = (record, needs_record, lane);
-        (self.message, self.bytes) = (Some(message), bytes);
+        (self.message, self.id, self.bytes) = (Some(message), id, bytes);
     }
 
     /// The edge is being told that the object is gone.

@@ -8,30 +8,23 @@ use kubeedge_core::{
 };
 
 use super::Key;
-use crate::hub::{
-    id::Id,
-    records::Record,
-    rules::{self, Lane},
-};
+use crate::hub::{id::Id, records::Record, rules::Lane};
 
 /// A message for the acknowledged part, with what decides its fate.
 #[derive(Debug)]
 pub(in crate::hub) struct Offer {
     pub(in crate::hub) key: Key,
-    /// As it goes to the edge.
-    pub(super) message: Arc<Message>,
-    pub(super) lane: Lane,
+    /// The identity under which it goes to the edge.
+    pub(in crate::hub) id: Id,
+    /// As it goes to the edge; shared by all edges it goes to.
+    pub(in crate::hub) message: Arc<Message>,
+    pub(in crate::hub) lane: Lane,
     /// Deletion, or an object that is being deleted.
-    pub(super) gone: bool,
+    pub(in crate::hub) gone: bool,
     pub(in crate::hub) record: Arc<Record>,
 }
 
 impl Offer {
-    pub(in crate::hub) fn new(key: Key, message: Message, gone: bool, record: Arc<Record>) -> Self {
-        let lane = rules::lane(&message);
-        Self { key, message: Arc::new(for_the_wire(message)), lane, gone, record }
-    }
-
     /// The object is gone; an object that only is being deleted is not.
     pub(in crate::hub) fn is_deletion(&self) -> bool {
         self.message.route.operation == Operation::DELETE
@@ -81,7 +74,7 @@ pub(in crate::hub) enum Next {
 }
 
 /// The message as it is written: without the node in its resource, and without what means something in one process only.
-pub(super) fn for_the_wire(mut message: Message) -> Message {
+pub(in crate::hub) fn for_the_wire(mut message: Message) -> Message {
     message.route.resource = resource::trimmed(&message.route.resource);
     message.header.sync = false;
     message

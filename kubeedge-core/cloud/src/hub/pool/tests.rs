@@ -25,7 +25,9 @@ fn offer_of(kind: &str, uid: &str, operation: Operation, version: &str) -> Offer
         .with(Content::text("x"));
     let message = if version.is_empty() { message } else { message.at_version(version) };
     let gone = message.route.operation == Operation::DELETE;
-    Offer::new(uid.into(), message, gone, Record::new(&"n".into(), "default", uid).into())
+    let (lane, id) = (rules::lane(&message), message.header.id.as_str().into());
+    let record = Record::new(&"n".into(), "default", uid).into();
+    Offer { key: uid.into(), id, message: for_the_wire(message).into(), lane, gone, record }
 }
 
 fn update(uid: &str, version: &str) -> Offer {

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::{End, Shared};
 use crate::hub::{
+    id::Id,
     pool::{Flight, Key, Next, Pool},
     records::Confirmed,
 };
@@ -115,7 +116,7 @@ impl<'a> Writer<'a> {
         for _ in 0..WRITES {
             match self.pool.next(self.jobs.len(), self.shared.window) {
                 None => return Ok(false),
-                Some(Next::Plain(message)) => self.write(&message).await?,
+                Some(Next::Plain(message)) => self.write(&message, message.header.id.as_str()).await?,
                 Some(Next::Object(flight)) if flight.waits_for_record() => self.record(flight),
                 Some(Next::Object(flight)) => self.launch(flight, 1).await?,
             }
@@ -161,9 +162,9 @@ impl<'a> Writer<'a> {
 
     /// Writes an object; with this, `times` times.
     async fn launch(&mut self, flight: Flight, times: u32) -> Result<(), End> {
-        let message = flight.message.clone();
+        let (message, id) = (flight.message.clone(), flight.id.clone());
         self.pool.flies(flight, times, self.now + self.shared.times.resend);
-        self.write(&message).await
+        self.write(&message, id.text(&mut [0; Id::LONGEST])).await
     }
 
     /// Writes again what was not confirmed in time; after the last time the object rests and others go first.
@@ -211,8 +212,8 @@ impl<'a> Writer<'a> {
         flying.into_iter().chain(resting).min().unwrap_or(idle)
     }
 
-    async fn write(&mut self, message: &Message) -> Result<(), End> {
-        let frame = match self.shared.codec.encode(message) {
+    async fn write(&mut self, message: &Message, id: &str) -> Result<(), End> {
+        let frame = match self.shared.codec.encode_as(message, id) {
             Ok(frame) => frame,
             Err(error) => {
                 tracing::error!(resource = %message.route.resource, error = %error, "a message cannot be sent");
