@@ -43,8 +43,9 @@ pub(super) fn mode(message: &Message) -> Mode {
 fn is_plain(text: &str) -> bool {
     let mut rest = text.as_bytes();
     while let Some((first, tail)) = rest.split_first() {
-        let part = |part: &&str| part.as_bytes().first() == Some(first) && rest.starts_with(part.as_bytes());
-        if PLAIN_RESOURCES.iter().any(|plain| part(plain)) {
+        let is_here =
+            |part: &&str| part.as_bytes().first() == Some(first) && rest.starts_with(part.as_bytes());
+        if PLAIN_RESOURCES.iter().any(is_here) {
             return true;
         }
         rest = tail;
