@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     clock::Clock,
     message::{Content, Message},
-    name::{Group, ModuleName},
+    name::{Group, ModuleName, NodeName},
 };
 
 /// A message on its way, and the way back for its answer where the sender waits for one.
@@ -24,19 +24,33 @@ use crate::{
 pub struct Envelope {
     /// The message.
     pub message: Message,
+    nodes: Option<Arc<[NodeName]>>,
     reply: Option<oneshot::Sender<Message>>,
 }
 
 impl Envelope {
     /// A message whose sender does not wait.
     pub fn new(message: Message) -> Self {
-        Self { message, reply: None }
+        Self { message, nodes: None, reply: None }
+    }
+
+    /// A message to CloudHub for each of these nodes: instead of one for each, which [`resource::for_node`] would tell
+    /// apart, it is one whose resource names no node.
+    ///
+    /// [`resource::for_node`]: crate::message::resource::for_node
+    pub fn for_nodes(message: Message, nodes: impl Into<Arc<[NodeName]>>) -> Self {
+        Self { message, nodes: Some(nodes.into()), reply: None }
+    }
+
+    /// The nodes it is for, if it was made [`for_nodes`](Envelope::for_nodes).
+    pub fn nodes(&self) -> Option<Arc<[NodeName]>> {
+        self.nodes.clone()
     }
 
     /// A message with an answer to wait for; the receiver fails when the envelope is dropped unanswered.
     pub fn with_reply(message: Message) -> (Self, oneshot::Receiver<Message>) {
         let (reply, answer) = oneshot::channel();
-        (Self { message, reply: Some(reply) }, answer)
+        (Self { message, nodes: None, reply: Some(reply) }, answer)
     }
 
     /// Whether the sender waits for an answer.

@@ -19,6 +19,7 @@
 mod admission;
 mod claims;
 mod delivery;
+mod dispatch;
 mod entrance;
 mod id;
 mod pool;
@@ -37,11 +38,10 @@ use std::{
 
 use async_trait::async_trait;
 use kubeedge_core::{
-    bus::Envelope,
     failure::BoxError,
     kernel::{Module, ModuleContext, Shutdown},
     log::{Seldom, shown},
-    message::{Content, Message, resource},
+    message::{Content, Message},
     name::{Group, ModuleName, NodeName, Operation},
     transport::{Credentials, Endpoint, Link, Listener, Transport},
     wire::Codec,
@@ -56,7 +56,6 @@ pub use self::claims::Instance;
 pub use self::{admission::NodeIdentity, sessions::Sessions, shares::NodeLimits};
 use self::{
     claims::Claims,
-    delivery::{Delivery, Latest},
     entrance::{Arrival, Entrance},
     records::Records,
     session::{End, Handle, Shared},
@@ -210,9 +209,6 @@ impl Module for CloudHub {
     }
 }
 
-/// Messages of the controllers that are handed to sessions in one go.
-const TOGETHER: usize = 512;
-
 /// How long confirmations may still be saved at the end.
 const SAVING: Duration = Duration::from_secs(2);
 
@@ -234,7 +230,6 @@ struct Work {
     clerks: JoinSet<()>,
     claims: Arc<Claims>,
     claiming: JoinSet<()>,
-    latest: Latest,
     shutdown: Shutdown,
 }
 
@@ -271,7 +266,6 @@ impl Work {
             clerks,
             claims: hub.claims.clone(),
             claiming: JoinSet::new(),
-            latest: Latest::default(),
             shutdown: ctx.shutdown.clone(),
         }
     }
@@ -304,14 +298,7 @@ impl Work {
                 // While too much is remembered for nodes that are away, the mailbox waits, and with it the controllers.
                 () = records.room(), if records.is_crowded() => {}
                 envelope = ctx.inbox.next(), if !records.is_crowded() => match envelope {
-                    Some(envelope) => {
-                        self.take(envelope);
-                        // What else is there goes to its sessions before they run, so that they write it together.
-                        for _ in 1..TOGETHER {
-                            let Some(envelope) = ctx.inbox.try_next() else { break };
-                            self.take(envelope);
-                        }
-                    }
+                    Some(envelope) => self.take(envelope, &mut ctx.inbox).await,
                     None => break,
                 },
             }
@@ -418,50 +405,6 @@ impl Work {
             }
         }
     }
-
-    /// Sends a message to its node. A sender that waits learns what became of it.
-    fn take(&mut self, envelope: Envelope) {
-        let (message, reply) = envelope.into_parts();
-        let question = reply.is_some().then(|| Message { content: Content::Empty, ..message.clone() });
-        let sent = self.send(message);
-        if let (Some(reply), Some(question)) = (reply, question) {
-            let answer = match sent {
-                Ok(()) => question.answer(Content::ok()),
-                Err(why) => question.error_answer(why),
-            };
-            // Whoever no longer waits has no use for it.
-            let _ = reply.send(answer);
-        }
-    }
-
-    fn send(&mut self, message: Message) -> Result<(), &'static str> {
-        let Some(node) = resource::target_node(&message.route.resource) else {
-            tracing::warn!(resource = %message.route.resource, "a message to no node");
-            return Err("the message names no node");
-        };
-        let session = self.sessions.get(&node);
-        if rules::is_node_gone(&message) {
-            if let Some(session) = session {
-                session.end("the node was deleted from the cluster");
-            }
-            return Ok(());
-        }
-        match session {
-            Some(session) => session::deliver(&node, &session, &mut self.latest, message),
-            None => self.remember(&node, message),
-        }
-    }
-
-    /// The node is away: make sure that there is a record, so that it gets the object when it is back.
-    fn remember(&mut self, node: &NodeName, message: Message) -> Result<(), &'static str> {
-        let Delivery::Acked(offer) = Delivery::of(node, message, &mut self.latest, |_| None) else {
-            return Err("the node is not connected");
-        };
-        if !offer.is_deletion() && self.shared.records.known(&offer.record) == records::Known::Missing {
-            self.shared.records.ensure_later(offer.record);
-        }
-        Ok(())
-    }
 }
 
 /// The module that a message of an edge is for, for fuzzers.
@@ -477,5 +420,5 @@ pub(crate) fn module_of(node: &NodeName, message: Message) -> Option<(ModuleName
 #[cfg(feature = "fuzz")]
 pub(crate) fn travels(node: &NodeName, message: Message) {
     let _ = rules::is_node_gone(&message);
-    drop(Delivery::of(node, message, &mut Latest::default(), |_| None));
+    drop(delivery::Delivery::of(node, message, |_| None));
 }

@@ -44,7 +44,15 @@ pub fn object(namespace: &str, kind: &str, name: &str) -> Resource {
 
 /// Puts `node/<node>/` before a resource, as every message inside the cloud carries it.
 pub fn for_node(node: &NodeName, resource: &Resource) -> Resource {
-    ["node/", node.as_str(), "/", resource.as_str()].concat().into()
+    let mut text = String::new();
+    write_for_node(&mut text, node, resource);
+    text.into()
+}
+
+/// As [`for_node`], in the place of what the text holds.
+pub fn write_for_node(text: &mut String, node: &NodeName, resource: &Resource) {
+    text.clear();
+    text.extend(["node/", node.as_str(), "/", resource.as_str()]);
 }
 
 /// The node a cloud message is for: the element after the first element that is `node`.
@@ -57,20 +65,14 @@ pub fn target_node(resource: &Resource) -> Option<NodeName> {
 /// What goes on the wire: without `node/<node>/` when the resource starts with `node` and has at least three
 /// elements, otherwise unchanged.
 pub fn trimmed(resource: &Resource) -> Resource {
-    match trimmed_text(resource) {
-        rest if rest.len() < resource.as_str().len() => rest.into(),
-        _ => resource.clone(),
-    }
-}
-
-/// As [`trimmed`], without a copy.
-pub fn trimmed_text(resource: &Resource) -> &str {
     let text = resource.as_str();
     if !text.starts_with("node") {
-        return text;
+        return resource.clone();
     }
-    let mut slashes = text.bytes().enumerate().filter(|(_, byte)| *byte == b'/');
-    slashes.nth(1).and_then(|(second, _)| text.get(second + 1..)).unwrap_or(text)
+    match text.splitn(3, '/').nth(2) {
+        Some(rest) => rest.into(),
+        None => resource.clone(),
+    }
 }
 
 #[cfg(test)]

@@ -84,6 +84,13 @@ impl Disk {
         let batch = now.fold(Batch::new(), Batch::delete);
         let old = std::mem::take(&mut seen.backup);
         seen.rows = old.keys().cloned().collect();
+        // What it held later is not there any more, and may come once more.
+        let versions = old.iter().filter(|(key, _)| key.bucket == META);
+        seen.newest = versions
+            .filter_map(|(key, value)| {
+                version(value).map(|(uid, version)| ((key.name.clone(), uid), version))
+            })
+            .collect();
         for batch in [batch, old.into_iter().fold(Batch::new(), |batch, (key, value)| batch.put(key, value))]
         {
             let _ = self.memory.commit(batch).now_or_never();
@@ -139,15 +146,10 @@ impl Disk {
     }
 
     fn put(&self, row: &str, value: &[u8]) {
-        let object: Value = serde_json::from_slice(value).unwrap_or_default();
-        let meta = &object["metadata"];
-        let (Some(uid), Some(version)) = (meta["uid"].as_str(), meta["resourceVersion"].as_str()) else {
-            return;
-        };
-        let version: u64 = version.parse().unwrap_or(0);
+        let Some((uid, version)) = version(value) else { return };
         let mut seen = self.seen.lock();
-        let back = seen.gone.get(uid).is_some_and(|gone| gone == row);
-        let newest = seen.newest.entry((row.to_owned(), uid.to_owned())).or_insert(0);
+        let back = seen.gone.get(&uid).is_some_and(|gone| gone == row);
+        let newest = seen.newest.entry((row.to_owned(), uid.clone())).or_insert(0);
         let before = *newest;
         *newest = before.max(version);
         drop(seen);
@@ -186,6 +188,14 @@ impl Disk {
         let excess = seen.undo.len().saturating_sub(40);
         seen.undo.drain(..excess);
     }
+}
+
+/// The uid of an object, and its version.
+fn version(object: &[u8]) -> Option<(String, u64)> {
+    let object: Value = serde_json::from_slice(object).ok()?;
+    let meta = object.get("metadata")?;
+    let (uid, version) = (meta.get("uid")?.as_str()?, meta.get("resourceVersion")?.as_str()?);
+    Some((uid.to_owned(), version.parse().unwrap_or(0)))
 }
 
 #[async_trait]

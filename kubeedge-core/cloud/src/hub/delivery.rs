@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use kubeedge_core::{
-    message::{Content, Message, resource},
+    message::{Content, Message, Route, resource},
     name::{Group, NodeName, Operation},
 };
 
 use super::{
+    id::Id,
     pool::{Key, Offer, for_the_wire},
     records::Record,
     rules::{self, Head, Lane, Mode},
@@ -29,95 +30,119 @@ impl Delivery {
     pub(super) fn of(
         node: &NodeName,
         message: Message,
-        latest: &mut Latest,
         earlier: impl FnOnce(&Key) -> Option<Arc<Record>>,
     ) -> Self {
-        if rules::mode(&message) == Mode::Plain {
+        let resource = message.route.resource.as_str();
+        if rules::mode(resource, &message) == Mode::Plain {
             return Self::Plain(Box::new(message));
         }
-        if message.route.group != Group::RESOURCE {
-            return Self::Nothing("it wants a confirmation but is not in group resource");
-        }
-        let Some(object) = latest.of(&message) else {
-            return Self::Nothing("its content is no Kubernetes object");
+        let object = Object::read(&message.content);
+        let place = match Place::of(node, resource, &message, object.as_ref(), earlier) {
+            Ok(place) => place,
+            Err(why) => return Self::Nothing(why),
         };
-        let gone =
-            message.route.operation == Operation::DELETE || object.head.metadata.deletion_timestamp.is_some();
-        let key = object.uid.clone().unwrap_or_else(|| message.route.resource.as_str().into());
-        let record = earlier(&key).unwrap_or_else(|| Arc::new(record(node, &object.head, &message)));
-        let id = message.header.id.as_str().into();
-        let (message, lane) = object.for_the_wire(message);
-        Self::Acked(Offer { key, id, message, lane, gone, record })
+        let id = Id::from(message.header.id.as_str());
+        Self::Acked(place.offer(id, Arc::new(for_the_wire(message))))
     }
 }
 
-fn record(node: &NodeName, head: &Head, message: &Message) -> Record {
-    let mut parts = message.route.resource.as_str().splitn(5, '/').skip(2);
-    let (namespace, name) = (parts.next().unwrap_or_default(), parts.nth(1).unwrap_or_default());
-    Record {
-        api_version: head.api_version.clone(),
-        kind: head.kind.clone(),
-        object: name.to_owned(),
-        ..Record::new(node, namespace, &head.metadata.uid)
+/// A message for many nodes: read once, and held once by all their sessions.
+#[derive(Debug)]
+pub(super) struct Fan {
+    /// As it goes to each edge, but for its identity.
+    message: Arc<Message>,
+    object: Option<Object>,
+    /// Its full resource for the node it went to last.
+    resource: String,
+}
+
+impl Fan {
+    /// Of a message whose resource names no node.
+    pub(super) fn new(mut message: Message) -> Self {
+        message.header.sync = false;
+        let object = Object::read(&message.content);
+        Self { message: Arc::new(message), object, resource: String::new() }
+    }
+
+    /// Decides for one of the nodes, as [`Delivery::of`].
+    pub(super) fn to(
+        &mut self,
+        node: &NodeName,
+        earlier: impl FnOnce(&Key) -> Option<Arc<Record>>,
+    ) -> Delivery {
+        resource::write_for_node(&mut self.resource, node, &self.message.route.resource);
+        let (resource, id) = (self.resource.as_str(), Id::random());
+        if rules::mode(resource, &self.message) == Mode::Plain {
+            let mut message = Message::clone(&self.message);
+            message.header.id = id.text(&mut [0; Id::LONGEST]).into();
+            message.route.resource = resource.into();
+            return Delivery::Plain(Box::new(message));
+        }
+        match Place::of(node, resource, &self.message, self.object.as_ref(), earlier) {
+            Ok(place) => Delivery::Acked(place.offer(id, self.message.clone())),
+            Err(why) => Delivery::Nothing(why),
+        }
     }
 }
 
-/// An object that goes to nodes, and what its messages to them have in common.
+/// What a session must know of an object beside the message.
 #[derive(Debug)]
 struct Object {
-    content: Content,
     head: Head,
     /// Its UID as a key, if it has one.
     uid: Option<Key>,
-    /// The message of which only identity and node are another for each node, and its lane.
-    message: Option<(Arc<Message>, Lane)>,
 }
 
 impl Object {
     fn read(content: &Content) -> Option<Self> {
         let head = content.decode::<Head>().ok()?;
         let uid = Some(head.metadata.uid.as_str()).filter(|uid| !uid.is_empty()).map(Key::from);
-        Some(Self { content: content.clone(), head, uid, message: None })
+        Some(Self { head, uid })
     }
 
-    /// The message as it goes to the edge, but for its identity.
-    fn for_the_wire(&mut self, message: Message) -> (Arc<Message>, Lane) {
-        if let Some((shared, lane)) = &self.message
-            && differs_by_node(shared, &message)
-        {
-            return (shared.clone(), *lane);
+    /// Its record for a node; the resource is the full one.
+    fn record(&self, node: &NodeName, resource: &str) -> Record {
+        let mut parts = resource.splitn(5, '/').skip(2);
+        let (namespace, name) = (parts.next().unwrap_or_default(), parts.nth(1).unwrap_or_default());
+        Record {
+            api_version: self.head.api_version.clone(),
+            kind: self.head.kind.clone(),
+            object: name.to_owned(),
+            ..Record::new(node, namespace, &self.head.metadata.uid)
         }
-        let lane = rules::lane(&message);
-        let (message, _) = self.message.insert((Arc::new(for_the_wire(message)), lane));
-        (message.clone(), lane)
     }
 }
 
-/// How far apart messages may be made that are taken for one, in milliseconds.
-const TOGETHER: u64 = 1000;
-
-/// Whether messages with the same content, of which one is as it goes to an edge, differ by node and identity alone.
-fn differs_by_node(shared: &Message, message: &Message) -> bool {
-    let ((one, of), (other, to)) = ((&shared.header, &shared.route), (&message.header, &message.route));
-    one.timestamp.0.abs_diff(other.timestamp.0) < TOGETHER
-        && (&one.resource_version, &one.parent, &one.kind)
-            == (&other.resource_version, &other.parent, &other.kind)
-        && (&of.operation, &of.source, &of.group, &of.destination)
-            == (&to.operation, &to.source, &to.group, &to.destination)
-        && of.resource == resource::trimmed_text(&to.resource)
+/// Where a message belongs that wants a confirmation.
+struct Place {
+    key: Key,
+    lane: Lane,
+    gone: bool,
+    record: Arc<Record>,
 }
 
-/// The object that went to a node last. One that goes to many nodes is read once, and its message is held once.
-#[derive(Debug, Default)]
-pub(super) struct Latest(Option<Object>);
-
-impl Latest {
-    fn of(&mut self, message: &Message) -> Option<&mut Object> {
-        let same = |last: &&mut Object| std::ptr::eq(last.content.as_json(), message.content.as_json());
-        if self.0.as_mut().filter(same).is_none() {
-            self.0 = Some(Object::read(&message.content)?);
+impl Place {
+    fn of(
+        node: &NodeName,
+        resource: &str,
+        message: &Message,
+        object: Option<&Object>,
+        earlier: impl FnOnce(&Key) -> Option<Arc<Record>>,
+    ) -> Result<Self, &'static str> {
+        let Route { group, operation, .. } = &message.route;
+        if *group != Group::RESOURCE {
+            return Err("it wants a confirmation but is not in group resource");
         }
-        self.0.as_mut()
+        let object = object.ok_or("its content is no Kubernetes object")?;
+        let gone = *operation == Operation::DELETE || object.head.metadata.deletion_timestamp.is_some();
+        let key = object.uid.clone().unwrap_or_else(|| resource.into());
+        let record = earlier(&key).unwrap_or_else(|| Arc::new(object.record(node, resource)));
+        Ok(Self { key, lane: rules::lane(resource, group), gone, record })
+    }
+
+    fn offer(self, id: Id, message: Arc<Message>) -> Offer {
+        let Self { key, lane, gone, record } = self;
+        Offer { key, id, message, lane, gone, record }
     }
 }
 
@@ -126,71 +151,49 @@ mod tests {
     use kubeedge_core::name::ModuleName;
 
     use super::*;
-    use crate::hub::id::Id;
 
-    fn update(node: &str, content: &Content) -> Message {
-        let resource = format!("node/{node}/default/configmap/c");
+    fn update(resource: &str, uid: &str) -> Message {
+        let object = format!(r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"uid":"{uid}"}}}}"#);
         Message::new(ModuleName::EDGE_CONTROLLER, Operation::UPDATE, resource)
             .in_group(Group::RESOURCE)
             .at_version("7")
-            .with(content.clone())
+            .with(Content::from_json_bytes(object).unwrap())
     }
 
-    fn acked(node: &str, message: Message, latest: &mut Latest) -> Offer {
-        match Delivery::of(&node.into(), message, latest, |_| None) {
+    fn acked(delivery: Delivery) -> Offer {
+        match delivery {
             Delivery::Acked(offer) => offer,
             other => panic!("{other:?}"),
         }
     }
 
-    fn object(uid: &str) -> Content {
-        let object = format!(r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"uid":"{uid}"}}}}"#);
-        Content::from_json_bytes(object).unwrap()
-    }
-
     #[test]
-    fn an_object_for_many_nodes_is_read_once_and_recorded_for_each_of_them() {
-        let (mut latest, first, second) = (Latest::default(), object("u-1"), object("u-2"));
-        let mut to = |node: &str, content| acked(node, update(node, content), &mut latest);
-        let (a, b) = (to("a", &first), to("b", &first));
-        assert_eq!(a.key, b.key);
-        assert_eq!((&*a.record.name, &*b.record.name), ("a.u-1", "b.u-1"));
+    fn one_message_for_many_nodes_is_held_once_and_goes_to_each_under_an_identity_and_a_record_of_its_own() {
+        let mut fan = Fan::new(update("default/configmap/c", "u-1"));
+        let [a, b] = ["a", "node-b"].map(|node| acked(fan.to(&node.into(), |_| None)));
+        assert!(Arc::ptr_eq(&a.message, &b.message) && a.id != b.id);
+        assert_eq!(a.message.route.resource, "default/configmap/c");
+        assert_eq!((&a.key, &a.key), (&b.key, &"u-1".into()));
+        assert_eq!((&*a.record.name, &*b.record.name), ("a.u-1", "node-b.u-1"));
         assert_eq!((b.record.kind.as_str(), b.record.object.as_str()), ("ConfigMap", "c"));
-        assert_eq!(to("a", &second).key, "u-2".into());
-        assert_eq!(to("a", &first).key, "u-1".into());
     }
 
     #[test]
-    fn one_message_for_many_nodes_is_held_once_and_goes_to_each_under_an_identity_of_its_own() {
-        let (mut latest, content) = (Latest::default(), object("u-1"));
-        let messages = ["a", "node-b"].map(|node| (node, update(node, &content)));
-        let ids = messages.clone().map(|(_, message)| Id::from(message.header.id.as_str()));
-        let [one, other] = messages.map(|(node, message)| acked(node, message, &mut latest));
-        assert!(Arc::ptr_eq(&one.message, &other.message));
-        assert_eq!(one.message.route.resource, "default/configmap/c");
-        assert_eq!([one.id, other.id], ids);
-    }
-
-    #[test]
-    fn messages_that_differ_by_more_than_the_node_stay_what_they_are() {
-        let (mut latest, content) = (Latest::default(), object("u-1"));
-        let plain = update("a", &content);
-        let mut another = vec![
-            plain.clone().answering("q".into()),
-            plain.clone().at_version("8"),
-            Message::new(ModuleName::SYNC_CONTROLLER, Operation::UPDATE, plain.route.resource.clone())
-                .in_group(Group::RESOURCE)
-                .at_version("7")
-                .with(content.clone()),
-        ];
-        another.extend([plain.clone(), plain.clone(), plain.clone()]);
-        another[3].route.resource = "node/a/default/configmap/d".into();
-        another[4].route.operation = Operation::DELETE;
-        another[5].header.timestamp.0 += 5000;
-        for message in another {
-            acked("a", plain.clone(), &mut latest);
-            let offer = acked("a", message.clone(), &mut latest);
-            assert_eq!(*offer.message, for_the_wire(message));
+    fn a_message_for_many_nodes_comes_to_each_as_one_for_it_alone_would() {
+        for name in ["c", "membership"] {
+            let mut fan = Fan::new(update(&format!("default/configmap/{name}"), "u-1"));
+            for node in ["a", "podlist"] {
+                let message = update(&format!("node/{node}/default/configmap/{name}"), "u-1");
+                match (fan.to(&node.into(), |_| None), Delivery::of(&node.into(), message, |_| None)) {
+                    (Delivery::Acked(one), Delivery::Acked(other)) => {
+                        assert_eq!((one.key, one.lane, one.gone), (other.key, other.lane, other.gone));
+                        assert_eq!(one.record, other.record);
+                        assert_eq!(one.message.route, other.message.route);
+                    }
+                    (Delivery::Plain(one), Delivery::Plain(other)) => assert_eq!(one.route, other.route),
+                    (one, other) => panic!("{one:?} {other:?}"),
+                }
+            }
         }
     }
 }

@@ -25,6 +25,11 @@ impl From<&str> for Id {
 }
 
 impl Id {
+    /// A fresh one, as every message has its own.
+    pub(super) fn random() -> Self {
+        Self::Uuid(Uuid::new_v4())
+    }
+
     /// The text it was made of, written into the buffer where it is not held.
     pub(super) fn text<'a>(&'a self, buffer: &'a mut [u8; Self::LONGEST]) -> &'a str {
         match self {

@@ -75,7 +75,8 @@ impl Pool {
 
     /// Takes a message that is sent once.
     pub(super) fn put_plain(&self, message: Message) -> Put {
-        let (lane, message) = (rules::lane(&message), for_the_wire(message));
+        let lane = rules::lane(message.route.resource.as_str(), &message.route.group);
+        let message = for_the_wire(message);
         let mut inner = self.inner.lock();
         let size = message.size();
         if inner.plain.len() >= MAX_PLAIN || inner.plain_bytes + size > MAX_BYTES {

@@ -23,10 +23,10 @@ const VOLUME_OPERATIONS: [&str; 4] =
 const PLAIN_TYPES: [&str; 5] = ["lease", "nodepatch", "podpatch", "podstatus", "certificatesigningrequest"];
 
 /// KubeEdge's order of decisions, first match wins. The tests on the resource are literal substring tests, as a
-/// Go edge's cloud makes them.
-pub(super) fn mode(message: &Message) -> Mode {
+/// Go edge's cloud makes them, on the full resource, which is given beside the message.
+pub(super) fn mode(text: &str, message: &Message) -> Mode {
     let route = &message.route;
-    let (text, operation) = (route.resource.as_str(), &route.operation);
+    let operation = &route.operation;
     let plain = is_plain(text)
         || VOLUME_OPERATIONS.contains(&operation.as_str())
         || is_digest(text)
@@ -89,9 +89,9 @@ pub(super) enum Lane {
     Later,
 }
 
-/// The lane of a message with its full resource. All messages about one object go in one lane, so that they stay in order.
-pub(super) fn lane(message: &Message) -> Lane {
-    let (group, kind) = (&message.route.group, element(message.route.resource.as_str(), 3));
+/// The lane of a message with this full resource. All messages about one object go in one lane, so that they stay in order.
+pub(super) fn lane(resource: &str, group: &Group) -> Lane {
+    let kind = element(resource, 3);
     let later =
         *group == Group::TWIN || *group == Group::USER || matches!(kind, Some("device" | "devicemodel"));
     if later { Lane::Later } else { Lane::Control }
@@ -221,7 +221,7 @@ mod tests {
             ("policycontroller", "resource", "insert", "node/n/default/serviceaccountaccess/s", "{}", Acked),
         ] {
             let message = message(source, group, operation, resource, content);
-            assert_eq!(mode(&message), expected, "{source} {operation} {resource}");
+            assert_eq!(mode(resource, &message), expected, "{source} {operation} {resource}");
         }
     }
 
@@ -252,7 +252,7 @@ mod tests {
             ("router_eventbus", "user", "publish", "node/n/topic", Lane::Later),
         ] {
             let message = message(source, group, operation, resource, "null");
-            assert_eq!(lane(&message), expected, "{source} {operation} {resource}");
+            assert_eq!(lane(resource, &message.route.group), expected, "{source} {operation} {resource}");
         }
     }
 

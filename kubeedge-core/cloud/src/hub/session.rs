@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use self::writer::Writer;
 use super::{
     HubTimes,
-    delivery::{Delivery, Latest},
+    delivery::Delivery,
     pool::{Pool, Put},
     records::{Known, Records},
     shares::{InWork, NodeLimits, Shares},
@@ -141,7 +141,7 @@ impl Reader<'_> {
                     // A module that is done without an answer drops its end.
                     // One for which there is no room ends the session, and with it the edge's request.
                     if let Some(answer) = answer {
-                        let _ = deliver(self.node, self.handle, &mut Latest::default(), answer);
+                        let _ = deliver(self.node, self.handle, answer);
                     }
                 }
                 frame = rx.next(), if listens => {
@@ -226,14 +226,14 @@ fn cluster_ca(question: &Message, pem: &str) -> Message {
 }
 
 /// Puts a message for the node into its session's pool, or leaves it to the reconciliation; says why it can do neither.
-pub(super) fn deliver(
-    node: &NodeName,
-    handle: &Handle,
-    latest: &mut Latest,
-    message: Message,
-) -> Result<(), &'static str> {
+pub(super) fn deliver(node: &NodeName, handle: &Handle, message: Message) -> Result<(), &'static str> {
+    put(node, handle, Delivery::of(node, message, |key| handle.pool.record_of(key)))
+}
+
+/// The same for a message of which it is decided how it travels.
+pub(super) fn put(node: &NodeName, handle: &Handle, delivery: Delivery) -> Result<(), &'static str> {
     let records = &handle.records;
-    let put = match Delivery::of(node, message, latest, |key| handle.pool.record_of(key)) {
+    let put = match delivery {
         Delivery::Plain(message) => handle.pool.put_plain(*message),
         Delivery::Acked(offer) => {
             let (record, wants_record) = (offer.record.clone(), !offer.is_deletion());

@@ -7,7 +7,7 @@ use std::{
 
 use k8s_openapi::api::core::v1::PodSpec;
 use kubeedge_core::{
-    bus::{Bus, SendError},
+    bus::{Bus, Envelope, SendError},
     message::{Message, resource},
     name::{Group, ModuleName, NodeName, Operation, Resource},
 };
@@ -66,14 +66,15 @@ impl Downstream {
         let (mut nodes, mut pods) = (self.caches.nodes.subscribe(), self.caches.pods.subscribe());
         let (mut maps, mut secrets) = (self.caches.config_maps.subscribe(), self.caches.secrets.subscribe());
         loop {
-            let messages = tokio::select! {
-                change = nodes.next() => self.node(&change),
-                change = pods.next() => self.pod(&change),
-                change = maps.next() => self.referred(&change, Referent::ConfigMap),
-                change = secrets.next() => self.referred(&change, Referent::Secret),
+            let each = |messages: Vec<Message>| messages.into_iter().map(Envelope::new).collect();
+            let envelopes: Vec<_> = tokio::select! {
+                change = nodes.next() => each(self.node(&change)),
+                change = pods.next() => each(self.pod(&change)),
+                change = maps.next() => self.referred(&change, Referent::ConfigMap).into_iter().collect(),
+                change = secrets.next() => self.referred(&change, Referent::Secret).into_iter().collect(),
             };
-            for message in messages {
-                self.bus.send(&ModuleName::CLOUD_HUB, message).await?;
+            for envelope in envelopes {
+                self.bus.forward(&ModuleName::CLOUD_HUB, envelope).await?;
             }
         }
     }
@@ -163,8 +164,8 @@ impl Downstream {
     }
 
     /// A ConfigMap or Secret, for every node that runs a pod which refers to it.
-    fn referred(&self, change: &Change, referent: Referent) -> Vec<Message> {
-        let Some(object) = change.new.as_ref().or(change.old.as_ref()) else { return Vec::new() };
+    fn referred(&self, change: &Change, referent: Referent) -> Option<Envelope> {
+        let object = change.new.as_ref().or(change.old.as_ref())?;
         let kind = match referent {
             Referent::ConfigMap => "configmap",
             Referent::Secret => "secret",
@@ -175,22 +176,21 @@ impl Downstream {
             _ => Operation::UPDATE,
         };
         let nodes = self.locations.lock().of(referent, &object.key);
-        let path = path(kind, object);
-        nodes.iter().map(|node| message_at(node, &path, operation.clone(), object)).collect()
+        (!nodes.is_empty()).then(|| Envelope::for_nodes(about(object, path(kind, object), operation), nodes))
     }
 }
 
 /// An object's message to a node.
 fn message(node: &NodeName, kind: &str, operation: Operation, object: &Object) -> Message {
-    message_at(node, &path(kind, object), operation, object)
+    about(object, resource::for_node(node, &path(kind, object)), operation)
 }
 
 fn path(kind: &str, object: &Object) -> Resource {
     resource::object(&object.key.namespace, kind, &object.key.name)
 }
 
-fn message_at(node: &NodeName, path: &Resource, operation: Operation, object: &Object) -> Message {
-    Message::new(ModuleName::EDGE_CONTROLLER, operation, resource::for_node(node, path))
+fn about(object: &Object, resource: Resource, operation: Operation) -> Message {
+    Message::new(ModuleName::EDGE_CONTROLLER, operation, resource)
         .in_group(Group::RESOURCE)
         .at_version(object.version.clone())
         .with(object.content.clone())
