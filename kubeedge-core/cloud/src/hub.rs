@@ -388,8 +388,9 @@ impl Work {
 
     /// What a session took and did not come to record is remembered, or its node would never get it.
     fn inherit(&self, ended: &Handle) {
-        for record in ended.pool.unrecorded() {
-            self.shared.records.ensure_later(record);
+        let records = &self.shared.records;
+        for record in ended.pool.unrecorded(|record| records.known(record) == records::Known::Missing) {
+            records.ensure_later(record);
         }
     }
 

@@ -36,4 +36,12 @@ pub(crate) const FOUND: &[(u64, &str)] = &[
         "the record of a pod for a node that was away, removed before any cache had heard of it, was missed by nobody",
     ),
     (10_670, "a record that was removed while a correction of it rested was never made again"),
+    (
+        700_004,
+        "nothing: a disk that was restored from a backup was held to what it had stored after the backup",
+    ),
+    (
+        800_007,
+        "a record that was made and removed while no cache heard of either left its pod unsent when the session ended",
+    ),
 ];

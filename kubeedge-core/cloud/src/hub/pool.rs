@@ -252,11 +252,14 @@ impl Pool {
         entry.failures
     }
 
-    /// Records that were still to be made when the session ended. Without them nobody would know that the edge has not
-    /// got these objects.
-    pub(super) fn unrecorded(&self) -> Vec<Arc<Record>> {
+    /// Records that were still to be made when the session ended, and those of unconfirmed objects that are missing: they
+    /// may have been removed since they were made. Without them nobody would know that the edge has not got these objects.
+    pub(super) fn unrecorded(&self, is_missing: impl Fn(&Record) -> bool) -> Vec<Arc<Record>> {
         let inner = self.inner.lock();
-        let waiting = inner.kept.values().filter(|entry| entry.needs_record && entry.message.is_some());
+        let waiting = inner.kept.values().filter(|entry| {
+            let unconfirmed = entry.message.is_some();
+            unconfirmed && (entry.needs_record || (!entry.is_leaving() && is_missing(&entry.record)))
+        });
         waiting.map(|entry| entry.record.clone()).collect()
     }
 
