@@ -148,7 +148,7 @@ fn there_are_no_globals() {
 }
 
 /// Where the machine's own clock and entropy may be read, and why.
-const OF_THE_MACHINE: [(&str, &str); 13] = [
+const OF_THE_MACHINE: [(&str, &str); 14] = [
     ("/bins/", "a binary is where the machine's clock is chosen"),
     ("/kubeedge-core/src/message.rs", "Millis::now is Clock::wall; a message's stamp, on which nothing acts"),
     ("/kubeedge-core/src/clock.rs", "Clock::wall"),
@@ -160,6 +160,7 @@ const OF_THE_MACHINE: [(&str, &str); 13] = [
     ("/kubeedge-core/cloud/src/apiserver/registry.rs", "uids and generated names are identities"),
     ("/kubeedge-core/cloud/src/apiserver/local.rs", "the secret that signs tokens must not be foreseen"),
     ("/kubeedge-core/cloud/src/devices/downstream.rs", "ids of events are identities"),
+    ("/kubeedge-core/cloud/src/hub/id.rs", "ids of messages are identities"),
     ("/kubeedge-store/src/sqlite.rs", "waits for another process, in a thread"),
     ("/tests/", "not a product"),
 ];
