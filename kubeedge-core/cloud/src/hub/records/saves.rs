@@ -117,6 +117,8 @@ impl Inner {
     fn put(&mut self, record: &Arc<Record>, newest: Confirmed, now: Instant) -> bool {
         let full = self.waiting >= MOST;
         match self.entries.get_mut(&record.name) {
+            // Said once more, it is no change.
+            Some(entry) if entry.newest.as_ref() == Some(&newest) => {}
             Some(entry) if entry.newest.is_some() => {
                 entry.newest = Some(newest);
                 entry.changed(now);

@@ -84,17 +84,30 @@ async fn what_never_rests_is_saved_ever_more_seldom_until_it_does() {
     assert_eq!(saves.take().unwrap().1, at("2"), "at once");
 }
 
-/// Confirms a record all the while for so long, or until it is to be saved.
-async fn changes(saves: &Saves, record: &Arc<Record>, long: Duration) -> bool {
+/// Confirms a record all the while for so long, or until it is to be saved, at the version that each number has.
+async fn confirms(
+    saves: &Saves,
+    record: &Arc<Record>,
+    long: Duration,
+    version: impl Fn(u32) -> String,
+) -> bool {
     let begun = Instant::now();
-    while begun.elapsed() < long {
-        put(saves, record, at("2"));
+    for number in 0.. {
+        put(saves, record, at(&version(number)));
         if saves.take().is_some() {
             return true;
         }
         tokio::time::advance(CHANGING / 2).await;
+        if begun.elapsed() >= long {
+            break;
+        }
     }
     false
+}
+
+/// At another version each time.
+async fn changes(saves: &Saves, record: &Arc<Record>, long: Duration) -> bool {
+    confirms(saves, record, long, |number| number.to_string()).await
 }
 
 #[tokio::test(start_paused = true)]
@@ -110,13 +123,23 @@ async fn what_changes_all_the_while_is_saved_every_two_minutes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_confirmed_again_and_again_has_not_changed() {
+    let (saves, record) = (Saves::default(), record("u"));
+    put(&saves, &record, at("1"));
+    saves.done(&next(&saves).await.0);
+    let begun = Instant::now();
+    assert!(confirms(&saves, &record, LATEST, |_| "2".to_owned()).await);
+    assert_eq!(begun.elapsed(), REST);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_has_changed_all_the_while_is_saved_in_half_a_minute_once_it_rests() {
     let (saves, record) = (Saves::default(), record("u"));
     put(&saves, &record, at("1"));
     saves.done(&next(&saves).await.0);
     assert!(!changes(&saves, &record, LATEST / 2).await);
     let begun = Instant::now();
-    assert_eq!(next(&saves).await.1, at("2"));
+    assert_eq!(next(&saves).await.1, at("99"));
     assert!(begun.elapsed() <= LONGEST_REST);
 }
 
