@@ -125,6 +125,8 @@ impl<'a> Session<'a> {
                     }
                     self.flooding = now == Phase::Flooding;
                 }
+                // Before frames: in a flood there is always one.
+                () = tokio::time::sleep_until(self.next_due()) => self.do_what_is_due().await?,
                 frame = rx.next() => {
                     self.take(frame).await?;
                     for _ in 1..BATCH {
@@ -132,7 +134,6 @@ impl<'a> Session<'a> {
                         self.take(frame).await?;
                     }
                 }
-                () = tokio::time::sleep_until(self.next_due()) => self.do_what_is_due().await?,
             }
         }
     }
