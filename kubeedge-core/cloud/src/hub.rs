@@ -389,7 +389,7 @@ impl Work {
     /// What a session took and did not come to record is remembered, or its node would never get it.
     fn inherit(&self, ended: &Handle) {
         let records = &self.shared.records;
-        for record in ended.pool.unrecorded(|record| records.known(record) == records::Known::Missing) {
+        for record in ended.pool.unrecorded(|record| records.is_missing(record)) {
             records.ensure_later(record);
         }
     }

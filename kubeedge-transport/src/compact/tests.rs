@@ -38,10 +38,8 @@ fn an_edge_speaks_the_compact_form_once_its_cloud_has() {
 #[test]
 fn a_keepalive_takes_a_third_of_what_go_writes() {
     let ping = ping();
-    let (go, ours) = (
-        GoJson.encode(&ping).unwrap().payload.len(),
-        Adaptive { compact: true.into() }.encode(&ping).unwrap().payload.len(),
-    );
+    let (go, ours) =
+        (GoJson.encode(&ping).unwrap().payload.len(), offering().encode(&ping).unwrap().payload.len());
     assert!(ours * 3 <= go, "{ours} of {go}");
 }
 
@@ -56,7 +54,7 @@ fn names_that_peers_rely_on_keep_their_places() {
 
 #[test]
 fn what_is_wrong_with_a_frame_is_said() {
-    let whole = Adaptive { compact: true.into() }.encode(&ping()).unwrap().payload;
+    let whole = offering().encode(&ping()).unwrap().payload;
     let with = |change: &dyn Fn(&mut Vec<u8>)| {
         let mut bytes = whole.to_vec();
         change(&mut bytes);
@@ -127,7 +125,7 @@ fn message() -> impl Strategy<Value = Message> {
 proptest! {
     #[test]
     fn every_message_comes_out_as_it_went_in(message in message()) {
-        prop_assert_eq!(decode(&Adaptive { compact: true.into() }.encode(&message).unwrap().payload).unwrap(), message);
+        prop_assert_eq!(decode(&offering().encode(&message).unwrap().payload).unwrap(), message);
     }
 
     #[test]

@@ -23,8 +23,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use crate::apiserver::edit::At as _;
-use crate::apiserver::edit::{field, put};
+use crate::apiserver::edit::{At as _, field, put};
 
 use super::{
     EmbeddedCluster, Server,

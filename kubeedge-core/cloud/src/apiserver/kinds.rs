@@ -245,7 +245,6 @@ pub(crate) fn all(storage: &Storage) -> Vec<Kind> {
 
 /// The kind with this group, version and plural.
 pub(crate) fn find(storage: &Storage, group: &str, version: &str, plural: &str) -> Option<Kind> {
-    let matches = |kind: &&Kind| kind.group == group && kind.version == version && kind.plural == plural;
     built_in_of(group, Some(version), plural).or_else(|| {
         let key = ObjectKey {
             group: CRD_GROUP.to_owned(),
@@ -253,7 +252,8 @@ pub(crate) fn find(storage: &Storage, group: &str, version: &str, plural: &str) 
             namespace: String::new(),
             name: format!("{plural}.{group}"),
         };
-        storage.definitions().with(storage, &key, |kinds| kinds.iter().find(matches).cloned())
+        let matches = |kind: &Kind| kind.group == group && kind.version == version && kind.plural == plural;
+        storage.definitions().find(storage, &key, matches)
     })
 }
 
@@ -267,28 +267,25 @@ struct Defined {
     kinds: Vec<Kind>,
 }
 
+impl Defined {
+    fn of(definition: Arc<Value>) -> Self {
+        Self { kinds: of_definition(&definition), by: definition }
+    }
+}
+
 impl Definitions {
-    /// What is found among the kinds of a definition as it is now; `None` if there is none.
-    fn with<T>(
-        &self,
-        storage: &Storage,
-        key: &ObjectKey,
-        find: impl FnOnce(&[Kind]) -> Option<T>,
-    ) -> Option<T> {
+    /// The kind that matches among those of a definition as it is now; `None` if there is none.
+    fn find(&self, storage: &Storage, key: &ObjectKey, matches: impl Fn(&Kind) -> bool) -> Option<Kind> {
         let mut read = self.0.lock();
         let Some(definition) = storage.get(key) else {
             read.remove(key);
             return None;
         };
-        if let Some(defined) = read.get(key)
-            && Arc::ptr_eq(&defined.by, &definition)
-        {
-            return find(&defined.kinds);
+        let defined = read.entry(key.clone()).or_insert_with(|| Defined::of(definition.clone()));
+        if !Arc::ptr_eq(&defined.by, &definition) {
+            *defined = Defined::of(definition);
         }
-        let kinds = of_definition(&definition);
-        let found = find(&kinds);
-        read.insert(key.clone(), Defined { by: definition, kinds });
-        found
+        defined.kinds.iter().find(|kind| matches(kind)).cloned()
     }
 }
 

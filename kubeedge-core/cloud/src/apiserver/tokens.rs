@@ -4,8 +4,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::apiserver::edit::At as _;
-use crate::apiserver::edit::{field, put};
+use crate::apiserver::edit::{At as _, field, put};
 
 use super::{
     Server,
@@ -28,7 +27,7 @@ pub(super) fn issue(server: &Server, call: &Call, namespace: &str, name: &str) -
     let mut request: Value = call.object()?;
     let seconds = request.at("/spec/expirationSeconds").and_then(Value::as_i64).unwrap_or(3600);
     let seconds = seconds.clamp(LEAST_SECONDS, MOST_SECONDS);
-    let mut audiences = request.at("/spec/audiences").cloned().unwrap_or_default();
+    let mut audiences = field(&request, "/spec/audiences");
     if audiences.as_array().is_none_or(Vec::is_empty) {
         audiences = json!([ISSUER]);
     }

@@ -9,7 +9,7 @@ use kubeedge_core::{
 use super::{
     Work,
     delivery::{Delivery, Fan},
-    records, rules, session,
+    rules, session,
 };
 
 /// Messages that are handed to sessions in one go.
@@ -17,11 +17,12 @@ const TOGETHER: usize = 512;
 
 impl Work {
     /// Hands a message to its nodes, and with it what else is there, so that sessions write it together.
-    pub(super) async fn take(&mut self, envelope: Envelope, inbox: &mut Inbox) {
+    pub(super) async fn take(&self, envelope: Envelope, inbox: &mut Inbox) {
         let (mut next, mut room) = (Some(envelope), TOGETHER);
         while let Some(envelope) = next {
-            room = room.saturating_sub(envelope.nodes().map_or(1, |nodes| nodes.len()));
-            match envelope.nodes() {
+            let nodes = envelope.nodes();
+            room = room.saturating_sub(nodes.as_ref().map_or(1, |nodes| nodes.len()));
+            match nodes {
                 Some(nodes) => self.send_to_each(envelope.message, &nodes).await,
                 None => self.send_and_tell(envelope),
             }
@@ -87,8 +88,9 @@ impl Work {
         let Delivery::Acked(offer) = delivery else {
             return Err("the node is not connected");
         };
-        if !offer.is_deletion() && self.shared.records.known(&offer.record) == records::Known::Missing {
-            self.shared.records.ensure_later(offer.record);
+        let records = &self.shared.records;
+        if !offer.is_deletion() && records.is_missing(&offer.record) {
+            records.ensure_later(offer.record);
         }
         Ok(())
     }

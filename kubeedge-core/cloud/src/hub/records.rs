@@ -184,6 +184,11 @@ impl Records {
         }
     }
 
+    /// Whether there is no record, as far as is known.
+    pub(super) fn is_missing(&self, record: &Record) -> bool {
+        self.known(record) == Known::Missing
+    }
+
     /// Makes the record with version 0 if there is none.
     pub(super) async fn ensure(&self, record: &Record) -> Result<(), Box<Status>> {
         let made = match self.create(record).await {
@@ -341,7 +346,7 @@ impl Records {
                 self.room.notify_one();
                 self.make(batch, &mut unseen).await;
             }
-            unseen.retain(|(_, record, _)| self.known(record) == Known::Missing);
+            unseen.retain(|(_, record, _)| self.is_missing(record));
             while let Some((_, record, times)) = unseen.pop_front_if(|(made, ..)| made.elapsed() >= SHOWN) {
                 if times < AGAIN {
                     self.later.lock().entry(record.name.clone()).or_insert((record, times + 1));

@@ -24,7 +24,7 @@ use super::{
     HubTimes,
     delivery::Delivery,
     pool::{Pool, Put},
-    records::{Known, Records},
+    records::Records,
     shares::{InWork, NodeLimits, Shares},
     upstream::{self, Upstream},
 };
@@ -240,7 +240,7 @@ pub(super) fn put(node: &NodeName, handle: &Handle, delivery: Delivery) -> Resul
             let put = handle.pool.put(offer, |record| records.known(record));
             if put == Put::Full {
                 tracing::warn!(%node, record = %record.name, "too much waits for the edge, left to reconciliation");
-                if wants_record && records.known(&record) == Known::Missing {
+                if wants_record && records.is_missing(&record) {
                     records.ensure_later(record);
                 }
                 return Ok(());

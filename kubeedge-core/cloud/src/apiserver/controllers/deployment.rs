@@ -5,8 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use crate::apiserver::edit::At as _;
-use crate::apiserver::edit::{field, put};
+use crate::apiserver::edit::{At as _, field, put};
 
 use super::{
     super::{
@@ -47,7 +46,7 @@ pub(super) async fn reconcile(desk: &Desk, at: &Place) -> Result<(), Refusal> {
 }
 
 fn template(object: &Value) -> Value {
-    let mut template = object.at("/spec/template").cloned().unwrap_or_default();
+    let mut template = field(object, "/spec/template");
     if let Some(labels) = template.pointer_mut("/metadata/labels").and_then(Value::as_object_mut) {
         labels.remove(HASH);
     }
@@ -84,7 +83,7 @@ async fn make(
     let mut template = template(deployment);
     let hash = hash(&template);
     put(&mut template, &["metadata", "labels", HASH], hash.clone());
-    let mut selector = deployment.at("/spec/selector").cloned().unwrap_or_default();
+    let mut selector = field(deployment, "/spec/selector");
     put(&mut selector, &["matchLabels", HASH], hash.clone());
     let (surge, _) = room(deployment);
     let running: i64 = old.iter().map(|set| integer(set, "/spec/replicas")).sum();

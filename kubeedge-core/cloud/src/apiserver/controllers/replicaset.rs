@@ -3,8 +3,7 @@
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use crate::apiserver::edit::At as _;
-use crate::apiserver::edit::{field, put};
+use crate::apiserver::edit::{At as _, field, put};
 
 use super::{
     super::{
@@ -80,7 +79,7 @@ fn worth(pod: &Value) -> (bool, bool, bool, i64, std::cmp::Reverse<String>) {
 }
 
 async fn make(desk: &Desk, set: &Value, at: &Place) -> Result<(), Refusal> {
-    let mut pod = set.at("/spec/template").cloned().unwrap_or_default();
+    let mut pod = field(set, "/spec/template");
     put(&mut pod, &["metadata", "generateName"], format!("{}-", at.1));
     put(&mut pod, &["metadata", "ownerReferences"], json!([owner(set)]));
     let made = desk.create(&built_in_kind("", "pods"), &at.0, pod).await?;
