@@ -145,12 +145,12 @@ impl Reader<'_> {
                     }
                 }
                 frame = rx.next(), if listens => {
-                    let mut next = Some(frame);
+                    if let Err(end) = self.read(frame, &mut work).await { return end }
                     // What has come meanwhile is taken with it.
-                    for _ in 0..READS {
-                        let Some(frame) = next else { break };
+                    for _ in 1..READS {
+                        if !work.listens() { break }
+                        let Some(frame) = rx.next().now_or_never() else { break };
                         if let Err(end) = self.read(frame, &mut work).await { return end }
-                        next = if work.listens() { rx.next().now_or_never() } else { None };
                     }
                 }
                 () = tokio::time::sleep_until(rest.unwrap_or(silent)), if !full => {

@@ -19,6 +19,11 @@ use tokio::sync::{mpsc, oneshot};
 type Frames = mpsc::Sender<Frame>;
 type Answer = oneshot::Sender<Result<(), String>>;
 type Pushes = Arc<AtomicUsize>;
+/// How many frames a link holds: from an edge as many small ones as a socket does, to an edge few, so that one that does not
+/// read is soon noticed.
+const FROM_EDGE: usize = 1024;
+const TO_EDGE: usize = 16;
+
 type Knock = (Peer, Frames, mpsc::Receiver<Frame>, Pushes, Answer);
 
 #[derive(Debug, Default)]
@@ -94,7 +99,7 @@ impl Transport for Network {
     async fn dial(&self, _to: &Endpoint, who: &Credentials) -> Result<Link, TransportError> {
         let unreachable = || Failure::new(TransportKind::Unreachable, "dialling");
         let door = self.door.lock().unwrap().clone().ok_or_else(unreachable)?;
-        let ((to_cloud, from_edge), (to_edge, from_cloud)) = (mpsc::channel(16), mpsc::channel(16));
+        let ((to_cloud, from_edge), (to_edge, from_cloud)) = (mpsc::channel(FROM_EDGE), mpsc::channel(TO_EDGE));
         let (answer, answered) = oneshot::channel();
         let peer = Peer { claims: who.claims.clone(), certificates: who.chain.clone(), ..Peer::default() };
         door.send((peer, to_edge, from_edge, self.pushes.clone(), answer))

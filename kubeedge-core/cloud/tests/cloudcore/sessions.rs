@@ -65,6 +65,22 @@ async fn while_an_edge_has_objects_to_confirm_what_goes_to_it_goes_in_few_pushes
 }
 
 #[tokio::test]
+async fn however_much_an_edge_says_at_once_all_of_it_is_heard() {
+    let cloud = Cloud::start(settings()).await;
+    let mut edge = cloud.dial("edge-1").await.unwrap();
+    let mut asked = Vec::new();
+    for _ in 0..1000 {
+        let question = edge.tell("edgehub", "resource", "ping", "node", Value::Null).await;
+        asked.push(question.header.id);
+    }
+    for (n, id) in asked.iter().enumerate() {
+        let answer = edge.next().await.unwrap();
+        assert_eq!(answer.header.parent.as_ref(), Some(id), "the answer to question {n} is missing");
+    }
+    cloud.stop().await;
+}
+
+#[tokio::test]
 async fn the_newest_connection_of_a_node_wins() {
     let cloud = Cloud::start(settings()).await;
     let mut first = cloud.edge("edge-1").await;
