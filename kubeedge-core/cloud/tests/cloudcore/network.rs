@@ -99,7 +99,8 @@ impl Transport for Network {
     async fn dial(&self, _to: &Endpoint, who: &Credentials) -> Result<Link, TransportError> {
         let unreachable = || Failure::new(TransportKind::Unreachable, "dialling");
         let door = self.door.lock().unwrap().clone().ok_or_else(unreachable)?;
-        let ((to_cloud, from_edge), (to_edge, from_cloud)) = (mpsc::channel(FROM_EDGE), mpsc::channel(TO_EDGE));
+        let ((to_cloud, from_edge), (to_edge, from_cloud)) =
+            (mpsc::channel(FROM_EDGE), mpsc::channel(TO_EDGE));
         let (answer, answered) = oneshot::channel();
         let peer = Peer { claims: who.claims.clone(), certificates: who.chain.clone(), ..Peer::default() };
         door.send((peer, to_edge, from_edge, self.pushes.clone(), answer))
