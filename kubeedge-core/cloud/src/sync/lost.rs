@@ -16,7 +16,7 @@ use kubeedge_core::{
 use super::{
     SyncController,
     index::Confirmed,
-    resync::{references, refers},
+    resync::{Exchange, references, refers},
     update,
 };
 use crate::informer::{Object, ObjectKey};
@@ -43,9 +43,10 @@ impl Lost {
         }
     }
 
-    /// One more pass. Returns the nodes that miss records. A record whose object has gone too is missed no more.
-    fn pass(&mut self) -> Vec<NodeName> {
-        for of_node in self.0.values_mut() {
+    /// One more pass over the nodes that do not wait. Returns those that miss records. A record whose object has gone too is
+    /// missed no more.
+    fn pass(&mut self, waits: impl Fn(&NodeName) -> bool) -> Vec<NodeName> {
+        for (_, of_node) in self.0.iter_mut().filter(|(node, _)| !waits(node)) {
             of_node.retain(|_, (was, passes)| {
                 *passes += 1;
                 let may_be_there = *passes <= FIRST || !was.informer.is_ready() || there(was).is_some();
@@ -53,7 +54,7 @@ impl Lost {
             });
         }
         self.0.retain(|_, of_node| !of_node.is_empty());
-        self.0.keys().cloned().collect()
+        self.0.keys().filter(|node| !waits(node)).cloned().collect()
     }
 
     fn of(&self, node: &NodeName) -> impl Iterator<Item = &Confirmed> {
@@ -65,12 +66,13 @@ impl Lost {
 impl SyncController {
     /// Hands objects whose records were removed to CloudHub.
     pub(super) async fn make_up(&mut self, bus: &Bus) -> Result<(), SendError> {
-        for node in self.index.lost.pass() {
+        // A comparison makes records without sending anything.
+        let Self { index, exchanges, .. } = self;
+        for node in index.lost.pass(|node| exchanges.get(node).is_some_and(Exchange::is_under_way)) {
             if self.nodes.get(&ObjectKey::new("", node.as_str())).is_none() {
                 continue;
             }
-            // A comparison makes records without sending anything.
-            if self.is_asking(&node) || !self.index.lost.of(&node).any(|was| there(was).is_some()) {
+            if !self.index.lost.of(&node).any(|was| there(was).is_some()) {
                 continue;
             }
             let referred = self.referred(&node, &[]);

@@ -1,0 +1,188 @@
+//! Objects that an edge has and no record tells of: whether they belong on the node.
+
+use std::{collections::HashSet, sync::Arc};
+
+use kubeedge_core::{
+    digest::Entry,
+    log::shown,
+    message::{Message, resource::ObjectPath},
+    name::NodeName,
+};
+
+use crate::{
+    devices,
+    hub::{records::Record, resync::Correction},
+    informer::{Informer, Object, ObjectKey},
+    objects,
+    sync::{SyncController, gone},
+};
+
+/// A kind as it stands in resources, and its version and kind in the API.
+pub(super) type Kind = (&'static str, &'static str, &'static str);
+
+const POD: Kind = ("pod", "v1", "Pod");
+pub(super) const DEVICE: Kind = ("device", "devices.kubeedge.io/v1beta1", "Device");
+
+/// The kinds that are compared.
+pub(super) const COMPARED: [Kind; 5] = [
+    POD,
+    ("configmap", "v1", "ConfigMap"),
+    ("secret", "v1", "Secret"),
+    DEVICE,
+    ("devicemodel", "devices.kubeedge.io/v1beta1", "DeviceModel"),
+];
+
+/// An object the edge has and no record tells of.
+pub(in crate::sync) struct Stray {
+    pub(super) uid: String,
+    version: u64,
+    pub(super) kind: Kind,
+    informer: Arc<Informer>,
+    key: ObjectKey,
+}
+
+/// What is to become of a stray.
+pub(super) enum Fate {
+    /// Nothing more.
+    Settled,
+    /// It cannot be said yet.
+    Open,
+    /// The edge is to be told that it is gone.
+    Gone,
+}
+
+impl Stray {
+    /// The message that it is gone.
+    pub(super) fn end(&self, node: &NodeName) -> Message {
+        gone(node, self.kind.0, &self.key, &self.uid)
+    }
+}
+
+/// What a node's pods and devices refer to.
+#[derive(Default)]
+pub(in crate::sync) struct Referred {
+    names: HashSet<(&'static str, ObjectKey)>,
+    /// Whether all pods, and all devices, are known.
+    pods: bool,
+    devices: bool,
+}
+
+impl Referred {
+    pub(in crate::sync) fn has(&self, kind: &str, key: &ObjectKey) -> bool {
+        let known = COMPARED.iter().find(|known| known.0 == kind);
+        known.is_some_and(|known| self.names.contains(&(known.0, key.clone())))
+    }
+}
+
+impl SyncController {
+    /// `None` for what no node can have.
+    pub(super) fn stray(&mut self, node: &NodeName, entry: Entry) -> Option<Stray> {
+        let Entry { key: uid, version, path } = entry;
+        let path = ObjectPath::parse(&path)?;
+        let compared = COMPARED.into_iter().find(|kind| kind.0 == path.kind);
+        let Some(kind) = compared.filter(|_| is_uid(&uid)) else {
+            tracing::debug!(%node, uid = %shown(&uid), kind = %shown(path.kind), "an edge says that it has what cannot be");
+            return None;
+        };
+        let key = ObjectKey::new(path.namespace, path.name);
+        let informer = self.informer(kind)?;
+        Some(Stray { uid, version, kind, informer, key })
+    }
+
+    pub(super) fn informer(&mut self, (_, api_version, kind): Kind) -> Option<Arc<Informer>> {
+        self.index.informer_of(api_version, kind, &self.informers)
+    }
+
+    /// What the node's pods and devices refer to, those without record included.
+    pub(in crate::sync) fn referred(&mut self, node: &NodeName, strays: &[Stray]) -> Referred {
+        let [pods, devices] =
+            [POD, DEVICE].map(|kind| self.informer(kind).is_some_and(|informer| informer.is_ready()));
+        let recorded = self.index.of(node).map(|known| (known.kind.as_str(), &known.informer, &known.key));
+        let strays = strays.iter().map(|stray| (stray.kind.0, &stray.informer, &stray.key));
+        let mut names = HashSet::new();
+        for (kind, informer, key) in recorded.chain(strays).filter(|(kind, ..)| refers(kind)) {
+            let Some(object) = informer.get(key) else { continue };
+            let found = references(kind, &object, node).into_iter().flatten();
+            names.extend(found.map(|(kind, name)| (kind, ObjectKey::new(key.namespace.clone(), name))));
+        }
+        Referred { names, pods, devices }
+    }
+
+    /// A stray gets a record, or its edge is to be told that it is gone.
+    pub(super) fn fate(&self, node: &NodeName, session: u64, stray: &Stray, referred: &Referred) -> Fate {
+        let Stray { uid, version, kind: (kind, api_version, api_kind), informer, key } = stray;
+        let all_known = match *kind {
+            "configmap" | "secret" => referred.pods,
+            "devicemodel" => referred.devices,
+            _ => true,
+        };
+        if !informer.is_ready() || !all_known {
+            return Fate::Open;
+        }
+        let object = informer.get(key).filter(|object| object.uid == *uid);
+        let belongs = |object: &Object| match *kind {
+            kind if refers(kind) => references(kind, object, node).is_some(),
+            kind => referred.has(kind, key),
+        };
+        if object.is_some_and(|object| belongs(&object)) {
+            let mut record = Record::new(node, &key.namespace, uid);
+            (record.api_version, record.kind) = ((*api_version).to_owned(), (*api_kind).to_owned());
+            record.object = key.name.clone();
+            let correction = Correction { record, uid: uid.clone(), version: *version, at: None };
+            let corrected = self.sessions.correct(node, session, correction);
+            return if corrected { Fate::Settled } else { Fate::Open };
+        }
+        if self.sessions.leaves_alone(node, session, uid) { Fate::Gone } else { Fate::Settled }
+    }
+}
+
+/// Whether objects of this kind are on a node by themselves, and refer to others.
+pub(in crate::sync) fn refers(kind: &str) -> bool {
+    matches!(kind, "pod" | "device")
+}
+
+/// What a pod or device refers to; `None` if it is not on the node.
+pub(in crate::sync) fn references(
+    kind: &str,
+    object: &Object,
+    node: &NodeName,
+) -> Option<Vec<(&'static str, String)>> {
+    if kind == "pod" {
+        return objects::referred_by(object, node);
+    }
+    devices::model_on(object, node).map(|model| vec![("devicemodel", model)])
+}
+
+/// Unique ids have no dots: with one, a record would be another node's.
+fn is_uid(text: &str) -> bool {
+    (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+}
+
+/// Names as Kubernetes has them.
+pub(super) fn is_plain(path: &ObjectPath<'_>) -> bool {
+    let is_name = |text: &str| {
+        (1..=253).contains(&text.len())
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b':'))
+    };
+    is_name(path.namespace) && is_name(path.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claim_that_would_name_the_record_of_another_node_is_none() {
+        assert!(is_uid("0b4a1c5e-6c1e-4f0e-9f59-6d0a7b5d2c11"));
+        for uid in ["", "b.0b4a1c5e", "a/b", "..", &"a".repeat(65)] {
+            assert!(!is_uid(uid), "{uid}");
+        }
+        let is_path = |text: &str| ObjectPath::parse(text).as_ref().is_some_and(is_plain);
+        assert!(is_path("default/pod/web-1"));
+        for path in ["default/pod", "/pod/web", "default/pod/we b", "a/pod/b/c"] {
+            assert!(!is_path(path), "{path}");
+        }
+    }
+}
