@@ -38,6 +38,7 @@ use std::{
 
 use async_trait::async_trait;
 use kubeedge_core::{
+    bus::SendError,
     failure::BoxError,
     kernel::{Module, ModuleContext, Shutdown},
     log::{Seldom, shown},
@@ -229,7 +230,7 @@ struct Work {
     /// What runs beside the sessions until the hub ends.
     clerks: JoinSet<()>,
     claims: Arc<Claims>,
-    claiming: JoinSet<()>,
+    errands: JoinSet<()>,
     shutdown: Shutdown,
 }
 
@@ -265,7 +266,7 @@ impl Work {
             partings: Seldom::default(),
             clerks,
             claims: hub.claims.clone(),
-            claiming: JoinSet::new(),
+            errands: JoinSet::new(),
             shutdown: ctx.shutdown.clone(),
         }
     }
@@ -286,6 +287,7 @@ impl Work {
     async fn run(mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
         let records = self.shared.records.clone();
         loop {
+            let crowded = records.is_crowded();
             tokio::select! {
                 () = self.shutdown.requested() => break,
                 Some((guest, link, number)) = self.arrivals.1.recv() => self.arrived(guest, link, number),
@@ -294,10 +296,10 @@ impl Work {
                     return Err(failed.unwrap_or_else(|panic| panic.into()));
                 }
                 Some(died) = self.clerks.join_next() => died?,
-                Some(_) = self.claiming.join_next() => {}
+                Some(_) = self.errands.join_next() => {}
                 // While too much is remembered for nodes that are away, the mailbox waits, and with it the controllers.
-                () = records.room(), if records.is_crowded() => {}
-                envelope = ctx.inbox.next(), if !records.is_crowded() => match envelope {
+                () = records.room(), if crowded => {}
+                envelope = ctx.inbox.next(), if !crowded => match envelope {
                     Some(envelope) => self.take(envelope, &mut ctx.inbox).await,
                     None => break,
                 },
@@ -334,7 +336,7 @@ impl Work {
             tracing::info!(%node, peer = ?link.peer.address, serial = guest.serial(), nodes, unsaid, "node connected");
         }
         self.sessions.enter(&node, handle.clone());
-        self.claiming.spawn(self.claims.clone().claim(node.clone(), handle.clone()));
+        self.errands.spawn(self.claims.clone().claim(node.clone(), handle.clone()));
         // SyncController compares everything with an edge of ours, its devices too.
         let compares = ours && self.shared.bus.has(&ModuleName::SYNC_CONTROLLER);
         let announces = if compares { None } else { Some(ModuleName::DEVICE_CONTROLLER) };
@@ -394,15 +396,19 @@ impl Work {
         }
     }
 
-    /// Tells SyncController and another that a node came or went; they act on it or find out by themselves.
-    fn tell(&self, node: &NodeName, operation: Operation, another: Option<ModuleName>) {
+    /// Tells SyncController and another that a node came or went, as soon as they have room.
+    fn tell(&mut self, node: &NodeName, operation: Operation, another: Option<ModuleName>) {
         let message = Message::new(ModuleName::CLOUD_HUB, operation, format!("node/{node}"))
             .with(Content::text(node.as_str()));
-        for module in another.into_iter().chain([ModuleName::SYNC_CONTROLLER]) {
-            if self.shared.bus.has(&module)
-                && let Err(error) = self.shared.bus.try_send(&module, message.clone())
-            {
-                tracing::debug!(error = %error, "a controller was not told of a node");
+        let bus = &self.shared.bus;
+        for module in another.into_iter().chain([ModuleName::SYNC_CONTROLLER]).filter(|name| bus.has(name)) {
+            match bus.try_send(&module, message.clone()) {
+                Ok(()) => {}
+                Err(SendError::Full(_)) => {
+                    let (bus, message) = (bus.clone(), message.clone());
+                    self.errands.spawn(async move { drop(bus.send(&module, message).await) });
+                }
+                Err(error) => tracing::debug!(error = %error, "a controller was not told of a node"),
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Reports of twins and states, into DeviceStatus objects.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,
 };
 
@@ -9,12 +9,12 @@ use kube::core::Status;
 use kubeedge_core::{
     bus::Envelope,
     log::{Seldom, shown},
-    message::{Content, Message},
+    message::{Content, ContentError, Message},
     name::{Group, ModuleName, NodeName, Operation},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinError, JoinSet};
 
 use super::{
     API_VERSION, PREFIX,
@@ -38,25 +38,48 @@ struct Pending {
     confirm: Vec<Envelope>,
 }
 
-/// A device, whether its reports were written, and the reports.
-type Written = (ObjectKey, Result<(), Box<Status>>, Vec<Envelope>);
+/// One report.
+enum Report {
+    Twins(TwinReport),
+    State(StateReport),
+}
+
+impl Report {
+    /// `None` if the message is none.
+    fn of(message: &Message) -> Option<Result<Self, ContentError>> {
+        let (text, content) = (message.route.resource.as_str(), &message.content);
+        if text.contains("twin/edge_updated") {
+            return Some(content.decode().map(Self::Twins));
+        }
+        text.contains("state/update").then(|| content.decode().map(Self::State))
+    }
+}
+
+/// Whether reports were written, and the reports.
+type Written = (Result<(), Box<Status>>, Vec<Envelope>);
+
+/// A device whose reports are being written, and how many they are.
+type Busy = (ObjectKey, usize);
 
 /// Writes reports: in order for each device, many devices at a time.
 pub(super) struct Reports {
     clients: Arc<Clients>,
     devices: Arc<Informer>,
     pending: HashMap<ObjectKey, Pending>,
+    /// Whose turn it is next, of the pending that are not busy.
+    line: VecDeque<ObjectKey>,
+    /// Reports that are pending or being written.
     waiting: usize,
-    busy: HashSet<ObjectKey>,
+    busy: HashMap<Id, Busy>,
     writing: JoinSet<Written>,
     complaints: Seldom,
 }
 
 impl Reports {
     pub(super) fn new(clients: Arc<Clients>, devices: Arc<Informer>) -> Self {
-        let (pending, busy) = (HashMap::new(), HashSet::new());
+        let (pending, line, busy) = (HashMap::new(), VecDeque::new(), HashMap::new());
         let (writing, complaints) = (JoinSet::new(), Seldom::default());
-        Self { clients, devices, pending, waiting: 0, busy, writing, complaints }
+        Self { clients, devices, pending, line, waiting: 0, busy, writing, complaints }
     }
 
     pub(super) fn has_room(&self) -> bool {
@@ -79,27 +102,26 @@ impl Reports {
         if owned.is_none_or(|view| view.node.as_ref() != Some(&node)) {
             return self.complain(&node, &key, "a report of a device that is not the node's");
         }
-        let content = &envelope.message.content;
-        let pending = self.pending.entry(key.clone()).or_default();
-        let read = if text.contains("twin/edge_updated") {
-            content.decode::<TwinReport>().map(|report| pending.twins.push(report.twin))
-        } else if text.contains("state/update") {
-            content.decode::<StateReport>().map(|report| pending.state = Some(report.device))
-        } else {
-            tracing::debug!(resource = %shown(&text), "not a report of a device");
-            return self.forget_if_empty(&key);
-        };
-        match read {
-            Ok(()) => {
-                pending.confirm.push(envelope);
-                self.waiting += 1;
-                self.write(key);
-            }
-            Err(error) => {
-                self.complain(&node, &key, &format!("an unreadable report: {error}"));
-                self.forget_if_empty(&key);
-            }
+        match Report::of(&envelope.message) {
+            None => tracing::debug!(resource = %shown(&text), "not a report of a device"),
+            Some(Err(error)) => self.complain(&node, &key, &format!("an unreadable report: {error}")),
+            Some(Ok(report)) => self.put(key, report, envelope),
         }
+    }
+
+    fn put(&mut self, key: ObjectKey, report: Report, envelope: Envelope) {
+        let is_busy = self.busy.values().any(|(busy, _)| *busy == key);
+        let pending = self.pending.entry(key.clone()).or_default();
+        if pending.confirm.is_empty() && !is_busy {
+            self.line.push_back(key);
+        }
+        match report {
+            Report::Twins(report) => pending.twins.push(report.twin),
+            Report::State(report) => pending.state = Some(report.device),
+        }
+        pending.confirm.push(envelope);
+        self.waiting += 1;
+        self.write();
     }
 
     /// A line about a report that is not taken, no more than one a second for each node.
@@ -109,51 +131,47 @@ impl Reports {
         }
     }
 
-    fn forget_if_empty(&mut self, key: &ObjectKey) {
-        if self.pending.get(key).is_some_and(|pending| pending.confirm.is_empty()) {
-            self.pending.remove(key);
-        }
-    }
-
-    fn write(&mut self, key: ObjectKey) {
-        if self.busy.contains(&key) || self.writing.len() >= WRITING {
-            return;
-        }
-        let Some(device) = self.devices.get(&key) else { return };
-        let Some(mut pending) = self.pending.remove(&key) else { return };
-        self.busy.insert(key.clone());
-        let clients = self.clients.clone();
-        self.writing.spawn(async move {
+    /// Writes for those whose turn it is, as many at a time as may be.
+    fn write(&mut self) {
+        while self.writing.len() < WRITING {
+            let Some(key) = self.line.pop_front() else { return };
+            let Some(mut pending) = self.pending.remove(&key) else { continue };
             let confirm = std::mem::take(&mut pending.confirm);
-            let done = write(&clients, &device, pending).await;
-            (key, done, confirm)
-        });
+            let Some(device) = self.devices.get(&key) else {
+                // It went after they were taken: nobody is to hear of them, or to wait for their confirmation.
+                self.waiting -= confirm.len();
+                continue;
+            };
+            let (clients, reports) = (self.clients.clone(), confirm.len());
+            let writing =
+                self.writing.spawn(async move { (write(&clients, &device, pending).await, confirm) });
+            self.busy.insert(writing.id(), (key, reports));
+        }
     }
 
     /// The confirmations of reports that were written. Pending while there are none. Cancel-safe.
     pub(super) async fn confirmed(&mut self) -> Vec<Message> {
-        let Some(done) = self.writing.join_next().await else { return std::future::pending().await };
-        let (key, done, confirm) = match done {
-            Ok(done) => done,
-            Err(error) => {
-                tracing::error!(error = %error, "writing a DeviceStatus failed");
-                self.busy.clear();
-                return Vec::new();
-            }
-        };
-        self.waiting = self.waiting.saturating_sub(confirm.len());
-        self.busy.remove(&key);
-        // Those that waited for a place, this device's first.
-        let next: Vec<_> = std::iter::once(key.clone()).chain(self.pending.keys().cloned()).collect();
-        for key in next {
-            self.write(key);
+        let Some(done) = self.writing.join_next_with_id().await else { return std::future::pending().await };
+        let id = done.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
+        let Some((key, reports)) = self.busy.remove(&id) else { return Vec::new() };
+        self.waiting -= reports;
+        // Whoever came later has its turn later.
+        if self.pending.contains_key(&key) {
+            self.line.push_back(key.clone());
         }
-        if let Err(status) = done {
+        self.write();
+        match done {
+            Ok((_, (Ok(()), confirm))) => confirm.into_iter().filter_map(confirmation).collect(),
             // Not confirmed: the edge repeats it.
-            tracing::warn!(device = %key.name, error = %status, "a DeviceStatus was not written");
-            return Vec::new();
+            Ok((_, (Err(status), _))) => {
+                tracing::warn!(device = %key.name, error = %status, "a DeviceStatus was not written");
+                Vec::new()
+            }
+            Err(error) => {
+                tracing::error!(device = %key.name, error = %error, "writing a DeviceStatus failed");
+                Vec::new()
+            }
         }
-        confirm.into_iter().filter_map(confirmation).collect()
     }
 }
 

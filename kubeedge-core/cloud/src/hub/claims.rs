@@ -115,9 +115,12 @@ impl Claims {
             () = handle.end.cancelled() => return,
             claimed = self.write(&node) => claimed,
         };
-        match claimed {
-            Some(version) => handle.claimed.store(version, Ordering::Relaxed),
-            None => handle.end(ELSEWHERE),
+        let Some(version) = claimed else { return handle.end(ELSEWHERE) };
+        handle.claimed.store(version, Ordering::Relaxed);
+        // Another's may have come after it, and been looked at before it was known.
+        let now = self.nodes.get(&ObjectKey::new("", node.as_str()));
+        if now.is_some_and(|now| self.is_lost(&now, version)) {
+            handle.end(ELSEWHERE);
         }
     }
 

@@ -139,7 +139,7 @@ impl Pool {
         entry.take(offer, version, needs_record, size);
         let queues = entry.queues();
         if let Some(name) = left {
-            inner.left(&name, &self.wake);
+            inner.left(&name, &key, &self.wake);
         }
         if queues {
             inner.ready.of(lane).push_back(key);
@@ -238,7 +238,7 @@ impl Pool {
         }
         inner.kept_bytes = inner.kept_bytes.saturating_sub(freed);
         if gone {
-            inner.left(&flight.message.route.resource, &self.wake);
+            inner.left(&flight.message.route.resource, &flight.key, &self.wake);
         }
     }
 
@@ -304,14 +304,23 @@ impl Inner {
         self.later_flying = self.later_flying.saturating_sub(usize::from(lane == Lane::Later));
     }
 
-    /// The edge need no longer be told that the object of this name is gone: others of the name may follow.
-    fn left(&mut self, name: &Resource, wake: &Notify) {
-        let Some((_, waiting)) = self.leaving.remove(name) else { return };
-        for key in waiting {
-            let Some(lane) = self.kept.get(&key).map(|entry| entry.lane) else { continue };
-            self.ready.of(lane).push_back(key);
-        }
+    /// The edge need no longer be told that this object of this name is gone: others of the name may follow, up to the next
+    /// that is to go.
+    fn left(&mut self, name: &Resource, gone: &Key, wake: &Notify) {
+        let Some((leaving, waiting)) = self.leaving.get_mut(name).filter(|(leaving, _)| leaving == gone)
+        else {
+            return;
+        };
         wake.notify_one();
+        while let Some(key) = waiting.pop_front() {
+            let Some(entry) = self.kept.get(&key) else { continue };
+            self.ready.of(entry.lane).push_back(key.clone());
+            if entry.is_leaving() {
+                *leaving = key;
+                return;
+            }
+        }
+        self.leaving.remove(name);
     }
 
     fn queue(&mut self, key: &Key, wake: &Notify) {

@@ -253,7 +253,8 @@ impl Records {
             }
             tokio::select! {
                 Some(record) = saving.next() => self.confirmed.done(&record),
-                () = self.confirmed.changed() => {}
+                // With no room to take them, those that have rested wait.
+                () = self.confirmed.changed(), if saving.len() < SAVING => {}
             }
         }
     }
@@ -414,19 +415,4 @@ pub(crate) fn informers_of(informers: &Informers) -> (Arc<Informer>, Arc<Informe
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_record_is_named_after_node_and_uid_and_stands_in_the_objects_namespace() {
-        let record = Record::new(&"edge.one".into(), "default", "u-1");
-        assert_eq!(&*record.name, "edge.one.u-1");
-        assert_eq!(split_name(&record.name), Some(("edge.one".into(), "u-1")));
-        assert_eq!(
-            record.path(&[&record.name]),
-            "/apis/reliablesyncs.kubeedge.io/v1alpha1/namespaces/default/objectsyncs/edge.one.u-1"
-        );
-        let record = Record::new(&"n".into(), "null", "u");
-        assert_eq!(record.path(&[]), "/apis/reliablesyncs.kubeedge.io/v1alpha1/clusterobjectsyncs");
-    }
-}
+mod tests;

@@ -31,6 +31,8 @@ use super::{
 
 /// Messages read in a row before answers and clocks are looked at.
 const READS: usize = 64;
+/// How often an edge that is not read hears a word of us, in the time after which we hold an edge for dead.
+const WORDS: u32 = 3;
 const CROWDED: &str = "too much waits for the edge";
 
 /// Why a session ended.
@@ -105,14 +107,17 @@ pub(super) async fn serve(node: NodeName, link: Link, handle: Arc<Handle>, share
     let Link { rx, mut tx, peer } = link;
     // Its certificates and headers have done their work; thousands of idle sessions need not hold them.
     drop(peer);
-    let reader = Reader { node: &node, handle: &handle, shared: &shared, alive: Instant::now() };
+    let reader =
+        Reader { node: &node, handle: &handle, shared: &shared, alive: Instant::now(), unread: None };
     let end = {
-        let writer = Writer::new(&handle.pool, &shared, &mut *tx);
-        tokio::select! {
+        let mut writer = Writer::new(&handle.pool, &shared, &mut *tx);
+        let end = tokio::select! {
             end = reader.run(rx) => end,
             end = writer.run() => end,
             () = handle.end.cancelled() => End::Told(handle.why.get().copied().unwrap_or("told to end")),
-        }
+        };
+        writer.confirm_acked();
+        end
     };
     // An edge that does not read must not hold up the end.
     let _ = tokio::time::timeout(Duration::from_secs(2), tx.close()).await;
@@ -124,6 +129,8 @@ struct Reader<'a> {
     handle: &'a Handle,
     shared: &'a Shared,
     alive: Instant,
+    /// Since when the edge is not read, or when it was told last that this is why nobody answers its pings.
+    unread: Option<Instant>,
 }
 
 impl Reader<'_> {
@@ -133,7 +140,7 @@ impl Reader<'_> {
             let (full, rest) = (work.is_full(), work.rests_until());
             let listens = !full && rest.is_none();
             let before = Instant::now();
-            let silent = self.alive + self.shared.times.keepalive;
+            let until = self.wakes(listens, before, rest);
             tokio::select! {
                 // In this order: a keepalive that waits to be read must be seen before the silence is.
                 biased;
@@ -153,16 +160,38 @@ impl Reader<'_> {
                         if let Err(end) = self.read(frame, &mut work).await { return end }
                     }
                 }
-                () = tokio::time::sleep_until(rest.unwrap_or(silent)), if !full => {
+                () = tokio::time::sleep_until(until) => {
                     if listens {
                         return End::Silent(self.shared.times.keepalive);
                     }
+                    self.say_a_word();
                 }
             }
             if !listens {
                 // Silence counts while we listen only: an API server that is slow must not cost the node its session.
                 self.alive += before.elapsed();
             }
+        }
+    }
+
+    /// When there is something to do though nothing comes.
+    fn wakes(&mut self, listens: bool, now: Instant, rest: Option<Instant>) -> Instant {
+        let keepalive = self.shared.times.keepalive;
+        if listens {
+            self.unread = None;
+            return self.alive + keepalive;
+        }
+        let word = *self.unread.get_or_insert(now) + keepalive / WORDS;
+        rest.map_or(word, |rest| rest.min(word))
+    }
+
+    /// An edge of ours holds a cloud for dead that says nothing and answers no pings, as one does that does not read.
+    fn say_a_word(&mut self) {
+        let now = Instant::now();
+        let is_due = self.unread.is_some_and(|since| since + self.shared.times.keepalive / WORDS <= now);
+        if is_due && self.handle.ours {
+            self.unread = Some(now);
+            self.plain(upstream::word());
         }
     }
 

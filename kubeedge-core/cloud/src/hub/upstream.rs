@@ -126,6 +126,11 @@ pub(super) fn control_answer(message: &Message) -> Message {
     answer
 }
 
+/// A word that asks nothing and says nothing but that we are there.
+pub(super) fn word() -> Message {
+    Message::new(ModuleName::CLOUD_HUB, Operation::of("pong"), "node").in_group(Group::RESOURCE)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

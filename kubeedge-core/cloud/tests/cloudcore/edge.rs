@@ -80,7 +80,8 @@ impl Cloud {
         Self::assemble(cluster, api, settings, more).await
     }
 
-    async fn assemble(
+    /// The same with something more in it.
+    pub(crate) async fn assemble(
         cluster: FakeCluster,
         api: Arc<dyn ClusterApi>,
         settings: CloudCoreSettings,

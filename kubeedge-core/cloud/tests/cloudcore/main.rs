@@ -15,8 +15,10 @@ mod recording;
 #[cfg(feature = "embedded-apiserver")]
 mod records;
 mod replay;
+
 mod resync;
 mod sessions;
+mod slow;
 mod takeover;
 mod tunnel;
 

@@ -26,7 +26,7 @@ async fn cloud() -> Cloud {
 }
 
 /// An edge of ours.
-async fn dial(cloud: &Cloud) -> Edge {
+pub(crate) async fn dial(cloud: &Cloud) -> Edge {
     let offer = Adaptive::default().offer().map(|(name, value)| (name.to_owned(), value.to_owned()));
     let who = Credentials { claims: offer.into_iter().collect(), ..Credentials::default() };
     cloud.dial_with("edge-1", who).await.unwrap()

@@ -287,6 +287,31 @@ fn an_object_made_anew_under_an_old_name_follows_the_confirmed_deletion_of_the_o
 }
 
 #[test]
+fn an_object_made_anew_twice_under_one_name_follows_both_deletions() {
+    let pool = Pool::default();
+    let known = || at("1");
+    pool.put(offer("a", Operation::DELETE, "2"), known());
+    let first = written(&pool);
+    pool.put(offer("b", Operation::INSERT, "3"), known());
+    assert!(pool.next_ready().is_none());
+    pool.put(offer("b", Operation::DELETE, "4"), known());
+    pool.put(offer("d", Operation::INSERT, "5"), known());
+    assert!(pool.next_ready().is_none());
+    pool.landed(&first);
+    let second = written(&pool);
+    assert_eq!((second.key.to_string().as_str(), &second.message.route.operation), ("b", &Operation::DELETE));
+    pool.put(offer("c", Operation::INSERT, "6"), known());
+    assert!(pool.next_ready().is_none(), "the deletion of b may be sent again, and would hit what follows");
+    // What is confirmed of one that is not the last to go changes nothing.
+    pool.landed(&first);
+    assert!(pool.next_ready().is_none());
+    pool.landed(&second);
+    let mut followed = [written(&pool), written(&pool)].map(|flight| flight.key.to_string());
+    followed.sort();
+    assert_eq!(followed, ["c", "d"]);
+}
+
+#[test]
 fn an_object_the_edge_never_heard_of_gets_its_record_though_it_is_being_deleted() {
     let pool = Pool::default();
     let mut ending = update("a", "5");

@@ -46,8 +46,11 @@ pub(in crate::hub) enum Confirmed {
 /// What is being done about a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Doing {
-    /// It is being saved, and rests so long then.
-    Saving(Duration),
+    /// It is being saved, and rests so long then; with `at_once`, unless something waits by then.
+    Saving {
+        rest: Duration,
+        at_once: bool,
+    },
     Resting(Rest),
 }
 
@@ -152,10 +155,15 @@ impl Inner {
         }
     }
 
-    /// Ends a record's rest before its time; the next one is as long.
+    /// Ends a record's rest before its time, or the one to come; the next one is as long.
     fn cut_rest(&mut self, record: &Arc<Record>) {
-        if let Some(rest) = self.rest_of(record) {
-            self.end_rest(record, rest.long);
+        match self.entries.get_mut(&record.name).and_then(|entry| entry.doing.as_mut()) {
+            Some(Doing::Saving { at_once, .. }) => *at_once = true,
+            Some(Doing::Resting(rest)) => {
+                let next = rest.long;
+                self.end_rest(record, next);
+            }
+            None => {}
         }
     }
 
@@ -180,7 +188,7 @@ impl Inner {
     fn rest_of(&self, record: &Record) -> Option<Rest> {
         match self.entries.get(&record.name)?.doing? {
             Doing::Resting(rest) => Some(rest),
-            Doing::Saving(_) => None,
+            Doing::Saving { .. } => None,
         }
     }
 
@@ -188,7 +196,7 @@ impl Inner {
     fn is_busy(&self, record: &Record) -> bool {
         self.entries
             .get(&record.name)
-            .is_some_and(|entry| entry.newest.is_some() || matches!(entry.doing, Some(Doing::Saving(_))))
+            .is_some_and(|entry| entry.newest.is_some() || matches!(entry.doing, Some(Doing::Saving { .. })))
     }
 }
 
@@ -252,7 +260,7 @@ impl Saves {
         inner.wake_rested(Instant::now());
         let (record, rest) = inner.line.pop_front()?;
         let entry = inner.entries.get_mut(&record.name)?;
-        entry.doing = Some(Doing::Saving(rest));
+        entry.doing = Some(Doing::Saving { rest, at_once: false });
         let newest = entry.newest.take()?;
         inner.waiting -= 1;
         inner.saving += 1;
@@ -263,9 +271,13 @@ impl Saves {
     pub(super) fn done(&self, record: &Arc<Record>) {
         let mut inner = self.inner.lock();
         let Some(entry) = inner.entries.get(&record.name) else { return };
-        let Some(Doing::Saving(long)) = entry.doing else { return };
+        let Some(Doing::Saving { rest, at_once }) = entry.doing else { return };
+        let at_once = at_once && entry.newest.is_some();
         inner.saving -= 1;
-        inner.rest(record, Rest::new(Instant::now(), long));
+        inner.rest(record, Rest::new(Instant::now(), rest));
+        if at_once {
+            inner.cut_rest(record);
+        }
         self.done.notify_waiters();
     }
 

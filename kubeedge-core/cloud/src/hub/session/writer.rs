@@ -66,16 +66,19 @@ impl<'a> Writer<'a> {
     }
 
     /// Writes what is due until the link fails.
-    pub(super) async fn run(mut self) -> End {
+    pub(super) async fn run(&mut self) -> End {
         let mut more = true;
         loop {
-            if more || self.rests_until().is_none() {
+            // Looked at once: what a job has fed since is pushed out when the rest is over.
+            let mut rest = self.rests_until();
+            if more || rest.is_none() {
                 more = match self.write_and_push().await {
                     Ok(more) => more,
                     Err(end) => return end,
                 };
+                rest = self.rests_until();
             }
-            let rest = self.rests_until().filter(|_| !more);
+            let rest = rest.filter(|_| !more);
             let next = rest.unwrap_or_else(|| self.next_deadline());
             tokio::select! {
                 // In this order: jobs that are done are seen however much there is to write.
@@ -124,7 +127,8 @@ impl<'a> Writer<'a> {
         Ok(true)
     }
 
-    fn confirm_acked(&self) {
+    /// Records what the edge has confirmed; at the end of a session too.
+    pub(super) fn confirm_acked(&self) {
         for flight in self.pool.take_acked() {
             self.confirm(&flight);
             self.pool.landed(&flight);

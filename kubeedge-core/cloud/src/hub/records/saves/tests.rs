@@ -178,3 +178,22 @@ async fn at_the_end_and_where_it_is_asked_for_nothing_rests() {
         saves.done(&record);
     });
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_must_be_saved_at_once_does_not_rest_though_the_record_is_being_saved_when_it_comes() {
+    let (saves, record) = (Saves::default(), record("u"));
+    put(&saves, &record, at("1"));
+    assert_eq!(saves.take().unwrap().1, at("1"));
+    put(&saves, &record, Confirmed::Gone);
+    saves.done(&record);
+    assert_eq!(saves.take().unwrap().1, Confirmed::Gone, "while its record is there, the edge is told again");
+    put(&saves, &record, at("2"));
+    let begun = Instant::now();
+    let saving = async {
+        saves.done(&record);
+        assert_eq!(next(&saves).await.1, at("2"));
+        saves.done(&record);
+    };
+    tokio::join!(saves.at_once(&record), saving);
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+}
