@@ -35,7 +35,7 @@ use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{Pod, Taint};
 use kubeedge_core::{
     blocking::Blocking,
-    bus::Envelope,
+    bus::{Envelope, Inbox},
     clock::Clock,
     failure::{BoxError, chain},
     kernel::{Module, ModuleContext, Shutdown},
@@ -164,7 +164,8 @@ impl Module for Edged {
         let client = Client::new(ctx.bus.clone(), self.settings.request_timeout);
         let root = self.settings.root.clone();
         let machine = self.settings.files.run(move || Machine::read(&root)).await?;
-        let Some(info) = self.runtime_ready(&ctx.shutdown).await else { return Ok(()) };
+        let ready = self.runtime_ready(&ctx.shutdown);
+        let Some(info) = heedless(ready, &mut ctx.inbox).await else { return Ok(()) };
         let shared = Arc::new(self.shared(client, &info, &machine));
         let mut tasks = JoinSet::new();
         self.spawn_helpers(&shared, machine, &ctx.shutdown, &mut tasks);
@@ -239,6 +240,18 @@ impl Edged {
     }
 }
 
+/// Does something that messages are of no use to: those that come meanwhile are dropped. What they tell of is in the store,
+/// which is read afterwards, and MetaManager must not wait for room in the mailbox.
+async fn heedless<T>(work: impl Future<Output = T>, inbox: &mut Inbox) -> T {
+    let mut work = std::pin::pin!(work);
+    loop {
+        tokio::select! {
+            done = &mut work => return done,
+            Some(_) = inbox.next() => {}
+        }
+    }
+}
+
 /// The pods of this node and their workers.
 struct Pods {
     shared: Arc<Shared>,
@@ -269,12 +282,11 @@ impl Pods {
     }
 
     async fn run(mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
-        while !self.begin().await {
-            tokio::select! {
-                () = ctx.shutdown.requested() => return Ok(()),
-                () = tokio::time::sleep(Duration::from_secs(1)) => {}
-            }
+        tokio::select! {
+            () = ctx.shutdown.requested() => return Ok(()),
+            () = heedless(self.looked_at(), &mut ctx.inbox) => {}
         }
+        self.list(Duration::ZERO);
         loop {
             tokio::select! {
                 () = ctx.shutdown.requested() => break,
@@ -298,22 +310,11 @@ impl Pods {
         Ok(())
     }
 
-    /// Takes over what runs and what should run; false when the store or the runtime did not answer.
-    async fn begin(&mut self) -> bool {
-        if let Err(error) = self.shared.observer.refresh().await {
+    /// Waits until the runtime has told what runs.
+    async fn looked_at(&self) {
+        while let Err(error) = self.shared.observer.refresh().await {
             tracing::warn!(error = %chain(&error), "cannot look at the runtime yet");
-            return false;
-        }
-        match self.shared.client.pods().await {
-            Ok(pods) => {
-                tracing::info!(pods = pods.len(), "pods read from the store");
-                self.set(pods).await;
-                true
-            }
-            Err(error) => {
-                tracing::warn!(error = %error, "cannot read the pods of this node yet");
-                false
-            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }
 
@@ -438,7 +439,10 @@ impl Pods {
 
     async fn listed(&mut self, listed: Listed) {
         match listed.pods {
-            Ok(pods) if listed.heard == self.heard => self.set(pods).await,
+            Ok(pods) if listed.heard == self.heard => {
+                tracing::info!(pods = pods.len(), "pods read from the store");
+                self.set(pods).await;
+            }
             // Something came meanwhile: this list may lack a new pod or hold a removed one.
             Ok(_) => self.list(Duration::ZERO),
             Err(error) => {

@@ -445,6 +445,35 @@ async fn a_restarted_edged_leaves_its_containers_running() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn pods_run_once_the_runtime_answers_however_much_was_said_of_them_before() {
+    let mut node = Node::start().await;
+    node.stop_edged().await;
+    node.runtime.be_down(true);
+    node.start_edged();
+    // MetaManager answers nothing while it waits for room in Edged's mailbox, which holds one message.
+    let busy = node.meta.free.lock().await;
+    let web = pod("web", vec![container("app", "wait")]);
+    for _ in 0..50 {
+        timeout(Duration::from_secs(5), node.run(&web)).await.expect("Edged reads its mailbox");
+    }
+    node.runtime.be_down(false);
+    drop(busy);
+    node.ready("web").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_are_told_of_while_those_of_the_store_are_asked_for() {
+    let node = Node::start().await;
+    let busy = node.meta.free.lock().await;
+    let web = pod("web", vec![container("app", "wait")]);
+    for _ in 0..50 {
+        timeout(Duration::from_secs(5), node.run(&web)).await.expect("Edged reads its mailbox");
+    }
+    drop(busy);
+    node.ready("web").await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_left_of_a_pod_nobody_knows_is_removed() {
     let mut node = Node::start().await;
     node.stop_edged().await;

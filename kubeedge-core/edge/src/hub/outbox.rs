@@ -161,12 +161,14 @@ impl Outbox {
     pub(super) fn written(&self) {
         self.state.lock().landed(None);
         self.wished.notify_one();
+        self.room.notify_one();
     }
 
     /// The message being written can never be written.
     pub(super) fn unwritable(&self, why: &str) {
         self.state.lock().landed(Some(why));
         self.wished.notify_one();
+        self.room.notify_one();
     }
 
     /// How many messages were written, and how many of them wait for a sign of life.

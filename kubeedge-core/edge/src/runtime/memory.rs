@@ -102,6 +102,7 @@ struct Inner {
 
 #[derive(Debug, Default)]
 struct State {
+    is_down: bool,
     made: u32,
     images: BTreeMap<String, Vec<String>>,
     sandboxes: BTreeMap<SandboxId, Place>,
@@ -127,6 +128,17 @@ impl MemoryRuntime {
         Self {
             inner: Arc::new(Inner { clock: settings.clock, events: broadcast::Sender::new(HINTS), state }),
         }
+    }
+
+    /// From now on, says nothing of itself and of what it runs, as a runtime whose service is stopped, or does so again.
+    /// Containers run on.
+    pub fn be_down(&self, is_down: bool) {
+        self.inner.state.lock().is_down = is_down;
+    }
+
+    fn is_up(&self) -> RuntimeResult<()> {
+        let is_down = self.inner.state.lock().is_down;
+        if is_down { Err(RuntimeError::new(RuntimeKind::Down, "asking the runtime")) } else { Ok(()) }
     }
 
     /// Asks all these to end, kills them after the grace and returns when they have ended.
@@ -177,6 +189,7 @@ impl State {
 #[async_trait]
 impl ContainerRuntime for MemoryRuntime {
     async fn info(&self) -> RuntimeResult<Info> {
+        self.is_up()?;
         let (name, version) = ("memory".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
         Ok(Info { name, version, ready: true, network_ready: true, message: String::new() })
     }
@@ -290,6 +303,7 @@ impl ContainerRuntime for MemoryRuntime {
     }
 
     async fn list(&self) -> RuntimeResult<(Vec<Sandbox>, Vec<Container>)> {
+        self.is_up()?;
         let state = self.inner.state.lock();
         let sandboxes = state.sandboxes.values().map(|place| place.listed.clone()).collect();
         let containers = state.containers.values().map(|held| held.listed.clone()).collect();
