@@ -19,7 +19,7 @@ mod site;
 pub use kubectl::Kubectl;
 pub use overheard::Overheard;
 pub use parts::{Cloud, Edge};
-pub use peers::{Pymodbus, free_port, old_kubectl, publish, subscribe};
+pub use peers::{Pymodbus, free_port, mosquitto, old_kubectl, publish, publish_all, subscribe};
 pub use process::{
     Background, binary, kill_below, repository, run, run_with_input, sh, skipped, text, tool, until,
 };

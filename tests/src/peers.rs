@@ -2,13 +2,13 @@
 
 use std::{
     net::{SocketAddr, TcpListener, UdpSocket},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
-use crate::process::{Background, repository, run};
+use crate::process::{Background, repository, run, run_with_input, tool};
 
 /// The kubectl 1.20 of Debian, if `tests/run` has fetched it; says loudly when it has not.
 pub fn old_kubectl() -> Option<PathBuf> {
@@ -33,6 +33,16 @@ pub fn free_port() -> u16 {
             return port;
         }
     }
+}
+
+/// A mosquitto of the caller's own, its file in this folder.
+pub fn mosquitto(folder: &Path) -> (Background, SocketAddr) {
+    let (port, file) = (free_port(), folder.join("mosquitto.conf"));
+    std::fs::write(&file, format!("listener {port} 127.0.0.1\nallow_anonymous true\n")).unwrap();
+    let program = tool("mosquitto").unwrap();
+    let broker = Background::start(Command::new(program).arg("-v").arg("-c").arg(file));
+    broker.until_said("running", crate::PATIENCE);
+    (broker, SocketAddr::from(([127, 0, 0, 1], port)))
 }
 
 /// Subscribes with mosquitto_sub.
@@ -61,6 +71,16 @@ pub fn publish(broker: SocketAddr, topic: &str, payload: &str) {
     let (host, port) = (broker.ip().to_string(), broker.port().to_string());
     let mut command = Command::new("mosquitto_pub");
     let done = run(command.args(["-h", &host, "-p", &port, "-q", "1", "-t", topic, "-m", payload]));
+    assert!(done.status.success(), "{done:?}");
+}
+
+/// Publishes each of these with mosquitto_pub, one after the other; returns when the broker has them all.
+pub fn publish_all(broker: SocketAddr, topic: &str, payloads: impl IntoIterator<Item = String>) {
+    let (host, port) = (broker.ip().to_string(), broker.port().to_string());
+    let mut command = Command::new("mosquitto_pub");
+    command.args(["-h", &host, "-p", &port, "-q", "1", "-t", topic, "-l"]);
+    let lines: String = payloads.into_iter().map(|payload| payload + "\n").collect();
+    let done = run_with_input(&mut command, lines.as_bytes());
     assert!(done.status.success(), "{done:?}");
 }
 

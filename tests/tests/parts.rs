@@ -1,10 +1,10 @@
 //! Story 4 and 5: cloudcore and edgecore as processes of their own, and what goes on when the link is cut.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::{net::SocketAddr, path::Path, process::Command, time::Duration};
+use std::{path::Path, time::Duration};
 
 use kubeedge_tests::{
-    Background, Cloud, Edge, PATIENCE, Site, free_port, publish, sh, skipped, subscribe, until,
+    Cloud, Edge, PATIENCE, Site, free_port, mosquitto, publish, sh, skipped, subscribe, until,
 };
 
 /// How soon both sides agree after a cut.
@@ -15,16 +15,6 @@ fn pod(name: &str, node: &str, script: &str) -> String {
     format!(
         "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  nodeName: {node}\n  terminationGracePeriodSeconds: 1\n  containers:\n  - name: c\n    image: localhost/host\n    command: [sh, -c, \"{script}\"]\n"
     )
-}
-
-/// A mosquitto of the test's own.
-fn mosquitto(folder: &Path) -> (Background, SocketAddr) {
-    let (port, file) = (free_port(), folder.join("mosquitto.conf"));
-    std::fs::write(&file, format!("listener {port} 127.0.0.1\nallow_anonymous true\n")).unwrap();
-    let program = kubeedge_tests::tool("mosquitto").unwrap();
-    let broker = Background::start(Command::new(program).arg("-v").arg("-c").arg(file));
-    broker.until_said("running", PATIENCE);
-    (broker, SocketAddr::from(([127, 0, 0, 1], port)))
 }
 
 #[test]
