@@ -42,7 +42,7 @@ impl Module for Router {
 
 async fn until(arrived: &mut watch::Receiver<Vec<usize>>, wanted: impl Fn(&[usize]) -> bool) -> Vec<usize> {
     let there = tokio::time::timeout(PATIENCE, arrived.wait_for(|all| wanted(all))).await;
-    there.map_or_else(|_| panic!("readings are missing"), |all| all.unwrap().clone())
+    there.expect("readings are missing").unwrap().clone()
 }
 
 /// Publishes until a reading arrives: the broker knows the node's subscriptions from then on.
