@@ -21,19 +21,51 @@ struct Pending {
     namespace: String,
     name: String,
     patch: Value,
+    /// Its place in line.
+    place: u64,
+}
+
+/// The newest status of each pod that was not sent yet, by UID. Those that were refused wait behind all others.
+#[derive(Debug, Default)]
+struct Line {
+    pending: HashMap<String, Pending>,
+    places: u64,
+}
+
+impl Line {
+    /// Takes the newest status, in the place of an older one if there is one.
+    fn put(&mut self, uid: String, mut status: Pending) {
+        self.places += 1;
+        status.place = self.pending.get(&uid).map_or(self.places, |older| older.place);
+        self.pending.insert(uid, status);
+    }
+
+    /// Takes one back that was refused, unless a newer one is there.
+    fn put_back(&mut self, uid: String, status: Pending) {
+        if !self.pending.contains_key(&uid) {
+            self.put(uid, status);
+        }
+    }
+
+    fn take(&mut self, busy: &[String]) -> Option<(String, Pending)> {
+        let free = self.pending.iter().filter(|(uid, _)| !busy.contains(uid));
+        let (uid, _) = free.min_by_key(|(_, status)| status.place)?;
+        let uid = uid.clone();
+        self.pending.remove_entry(&uid)
+    }
 }
 
 /// Coalesces and sends pod statuses.
 #[derive(Debug)]
 pub(crate) struct Reporter {
     client: Client,
-    pending: Mutex<HashMap<String, Pending>>,
+    line: Mutex<Line>,
     work: Notify,
 }
 
 impl Reporter {
     pub(crate) fn new(client: Client) -> Self {
-        Self { client, pending: Mutex::default(), work: Notify::new() }
+        Self { client, line: Mutex::default(), work: Notify::new() }
     }
 
     /// Will send this status; replaces one of the same pod that was not sent yet.
@@ -43,13 +75,13 @@ impl Reporter {
         let (namespace, name) =
             (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default());
         let patch = status_patch(&uid, status);
-        self.pending.lock().insert(uid, Pending { namespace, name, patch });
+        self.line.lock().put(uid, Pending { namespace, name, patch, place: 0 });
         self.work.notify_one();
     }
 
     /// Drops what was not sent of a pod that is gone.
     pub(crate) fn forget(&self, uid: &str) {
-        self.pending.lock().remove(uid);
+        self.line.lock().pending.remove(uid);
     }
 
     /// Sends until shutdown.
@@ -59,7 +91,7 @@ impl Reporter {
         let mut pause = None;
         loop {
             while under_way.len() < AT_ONCE && pause.is_none() {
-                let Some((uid, next)) = self.take(&busy) else { break };
+                let Some((uid, next)) = self.line.lock().take(&busy) else { break };
                 busy.push(uid.clone());
                 under_way.push(self.send(uid, next));
             }
@@ -76,18 +108,12 @@ impl Reporter {
                 Some((uid, back)) = under_way.next() => {
                     busy.retain(|other| *other != uid);
                     if let Some(back) = back {
-                        self.pending.lock().entry(uid).or_insert(back);
+                        self.line.lock().put_back(uid, back);
                         pause = Some(tokio::time::Instant::now() + AGAIN);
                     }
                 }
             }
         }
-    }
-
-    fn take(&self, busy: &[String]) -> Option<(String, Pending)> {
-        let mut pending = self.pending.lock();
-        let uid = pending.keys().find(|uid| !busy.contains(uid))?.clone();
-        pending.remove_entry(&uid)
     }
 
     /// Sends one status; gives it back when it must be sent again.
@@ -134,6 +160,23 @@ mod tests {
 
     fn status(phase: &str) -> PodStatus {
         PodStatus { phase: Some(phase.to_owned()), ..PodStatus::default() }
+    }
+
+    #[test]
+    fn statuses_that_are_refused_again_and_again_hold_up_no_other() {
+        let mut line = Line::default();
+        let status =
+            |name: &str| Pending { namespace: "a".into(), name: name.into(), patch: Value::Null, place: 0 };
+        (0..3 * AT_ONCE).for_each(|pod| line.put(pod.to_string(), status(&pod.to_string())));
+        let mut sent = Vec::new();
+        for _ in 0..3 {
+            let taken: Vec<_> = (0..AT_ONCE).map(|_| line.take(&[]).unwrap()).collect();
+            sent.extend(taken.iter().map(|(uid, _)| uid.parse::<usize>().unwrap()));
+            // A newer one has the place of the older.
+            line.put("23".to_owned(), status("newer"));
+            taken.into_iter().for_each(|(uid, status)| line.put_back(uid, status));
+        }
+        assert!(sent.iter().copied().eq(0..3 * AT_ONCE), "{sent:?}");
     }
 
     #[tokio::test(start_paused = true)]
