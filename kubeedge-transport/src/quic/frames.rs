@@ -201,7 +201,17 @@ impl Frames {
         }
         self.answers.poll_given(cx);
         // Before it ends control, the peer has seen to it that all of the other lanes is here.
-        if self.ended && self.lanes.iter().all(Option::is_none) { Poll::Ready(None) } else { Poll::Pending }
+        let is_over = |this: &Self| this.ended && this.lanes.iter().all(Option::is_none);
+        if !is_over(self) {
+            return Poll::Pending;
+        }
+        // Here, which is not to say that it was when this turn began.
+        self.poll_opened(cx)?;
+        if is_over(self) {
+            return Poll::Ready(None);
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 
