@@ -1,5 +1,7 @@
 //! One tunnel: many streams over one link.
 
+mod writer;
+
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -8,7 +10,7 @@ use http_body_util::{BodyExt, StreamBody};
 use kubeedge_core::{
     cluster::Body,
     failure::{BoxError, Failure},
-    transport::{Frame, FrameSink, Link, TransportError},
+    transport::{Frame, Link, TransportError},
     tunnel::{Connector, FrameKind, TunnelFrame},
 };
 use tokio::{
@@ -18,6 +20,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use self::writer::{Outgoing, Place};
 use super::{StreamError, StreamKind};
 
 /// Bytes read from a client at a time.
@@ -28,8 +31,6 @@ const WINDOW: usize = 4 << 20;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Streams of one tunnel at a time.
 const STREAMS: usize = 1024;
-/// How long one frame may wait for an edge that does not read.
-const WRITE: Duration = Duration::from_secs(30);
 
 /// What the cloud asks of a tunnel.
 #[derive(Debug)]
@@ -66,7 +67,7 @@ struct Stream {
 }
 
 struct Session {
-    tx: Box<dyn FrameSink>,
+    out: Outgoing,
     streams: HashMap<u64, Stream>,
     last: u64,
     back: mpsc::Sender<Command>,
@@ -78,8 +79,12 @@ pub(super) async fn serve(link: Link, commands: mpsc::Receiver<Command>) -> Stri
     let Link { tx, rx, .. } = link;
     let (back, inner) = mpsc::channel(64);
     let (streams, pumps) = (HashMap::new(), JoinSet::new());
-    let mut session = Session { tx, streams, last: 0, back, pumps };
-    session.run(rx, commands, inner).await
+    let (out, waiting) = Outgoing::new();
+    let mut session = Session { out, streams, last: 0, back, pumps };
+    tokio::select! {
+        why = session.run(rx, commands, inner) => why,
+        why = writer::write(tx, waiting) => why,
+    }
 }
 
 type Frames = futures::stream::BoxStream<'static, Result<Frame, TransportError>>;
@@ -99,6 +104,7 @@ impl Session {
         mut commands: mpsc::Receiver<Command>,
         mut inner: mpsc::Receiver<Command>,
     ) -> String {
+        let places = self.out.places();
         loop {
             let result = tokio::select! {
                 frame = rx.next() => match frame {
@@ -109,9 +115,11 @@ impl Session {
                         Err(error) => return error.to_string(),
                     },
                 },
-                Some(command) = inner.recv() => self.act(command).await,
-                command = commands.recv() => match command {
-                    Some(command) => self.act(command).await,
+                asked = asked(&places, &mut inner, &mut commands) => match asked {
+                    Some((command, place)) => {
+                        self.act(command, place);
+                        Ok(())
+                    }
                     None => return "nobody holds it any more".to_owned(),
                 },
                 Some(_) = self.pumps.join_next() => Ok(()),
@@ -123,21 +131,33 @@ impl Session {
     }
 }
 
+/// The next command, once a frame has a place; nothing when nobody can ask any more. Cancel-safe.
+async fn asked(
+    places: &Arc<Semaphore>,
+    inner: &mut mpsc::Receiver<Command>,
+    commands: &mut mpsc::Receiver<Command>,
+) -> Option<(Command, Place)> {
+    let place = places.clone().acquire_owned().await.ok()?;
+    tokio::select! {
+        Some(command) = inner.recv() => Some((command, place)),
+        command = commands.recv() => Some((command?, place)),
+    }
+}
+
 impl Session {
-    async fn act(&mut self, command: Command) -> Result<(), String> {
+    fn act(&mut self, command: Command, place: Place) {
         match command {
             Command::Read { kind, connector, opened } => {
                 let body = self
-                    .open(kind, connector)
-                    .await?
+                    .open(kind, connector, place)
                     .map(|(id, chunks)| body(chunks, Removal { id, to: self.back.clone() }));
                 // An asker that is gone drops the body, which removes the stream.
                 let _ = opened.send(body.ok_or_else(busy));
             }
             Command::Both { kind, connector, half, opened } => {
-                let Some((id, chunks)) = self.open(kind, connector).await? else {
+                let Some((id, chunks)) = self.open(kind, connector, place) else {
                     let _ = opened.send(Err(busy()));
-                    return Ok(());
+                    return;
                 };
                 let _ = opened.send(Ok(()));
                 let (from_client, to_client) = tokio::io::split(half);
@@ -146,29 +166,29 @@ impl Session {
             }
             Command::Data(id, bytes) => {
                 if self.streams.contains_key(&id) {
-                    self.write(&TunnelFrame::data(id, bytes)).await?;
+                    self.out.push(TunnelFrame::data(id, bytes), Some(place));
                 }
             }
-            Command::Remove(id) => self.remove(id).await?,
+            Command::Remove(id) => self.remove(id),
         }
-        Ok(())
     }
 
-    async fn open(
+    fn open(
         &mut self,
         kind: FrameKind,
         mut connector: Connector,
-    ) -> Result<Option<(u64, mpsc::UnboundedReceiver<Chunk>)>, String> {
+        place: Place,
+    ) -> Option<(u64, mpsc::UnboundedReceiver<Chunk>)> {
         if self.streams.len() >= STREAMS {
             tracing::warn!(streams = STREAMS, "a tunnel carries as many streams as it may");
-            return Ok(None);
+            return None;
         }
         self.last += 1;
         connector.id = self.last;
         let (chunks, receiver) = mpsc::unbounded_channel();
         self.streams.insert(self.last, Stream { chunks, window: Arc::new(Semaphore::new(WINDOW)) });
-        self.write(&TunnelFrame::open(kind, &connector)).await?;
-        Ok(Some((self.last, receiver)))
+        self.out.push(TunnelFrame::open(kind, &connector), Some(place));
+        Some((self.last, receiver))
     }
 
     /// A frame of the edge.
@@ -186,7 +206,10 @@ impl Session {
                         false
                     }
                 };
-                if delivered { Ok(()) } else { self.remove(frame.id).await }
+                if !delivered {
+                    self.remove(frame.id);
+                }
+                Ok(())
             }
             FrameKind::REMOVE => {
                 self.streams.remove(&frame.id);
@@ -200,17 +223,10 @@ impl Session {
         }
     }
 
-    async fn remove(&mut self, id: u64) -> Result<(), String> {
-        match self.streams.remove(&id) {
-            Some(_) => self.write(&TunnelFrame::remove(id)).await,
-            None => Ok(()),
+    fn remove(&mut self, id: u64) {
+        if self.streams.remove(&id).is_some() {
+            self.out.push(TunnelFrame::remove(id), None);
         }
-    }
-
-    async fn write(&mut self, frame: &TunnelFrame) -> Result<(), String> {
-        let sent = tokio::time::timeout(WRITE, self.tx.send(Frame::binary(frame.encode()))).await;
-        sent.map_err(|_| "the edge does not read".to_owned())?
-            .map_err(|error: TransportError| error.to_string())
     }
 }
 

@@ -14,18 +14,19 @@ use kubeedge_core::{
     kernel::{Kernel, Shutdown},
     name::NodeName,
     transport::{Credentials, Endpoint, Frame, Link, Transport},
-    tunnel::{CLAIM_NODE, Connector, FrameKind, TunnelFrame},
+    tunnel::{CLAIM_NODE, Connector, Duplex, FrameKind, TunnelFrame},
 };
+use kubeedge_transport::Memory;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::{cluster::FakeCluster, network::Network};
+use crate::cluster::FakeCluster;
 
 const NODE: NodeName = NodeName::of("edge-1");
 const WAIT: Duration = Duration::from_secs(30);
 
 struct Tunnel {
     tunnels: Tunnels,
-    network: Arc<Network>,
+    network: Memory,
     cluster: FakeCluster,
     shutdown: Shutdown,
     running: tokio::task::JoinHandle<()>,
@@ -33,14 +34,15 @@ struct Tunnel {
 
 impl Tunnel {
     async fn start() -> Self {
-        let (network, cluster) = (Arc::new(Network::default()), FakeCluster::new());
+        let (network, cluster) = (Memory::new(), FakeCluster::new());
         let clients = Arc::new(Clients::new(Arc::new(cluster.clone())));
         let settings = CloudStreamSettings {
+            listen: Endpoint::from("tunnel"),
             identity: NodeIdentity::Claim,
             recorded_as: Some("10.0.0.1".to_owned()),
             ..CloudStreamSettings::default()
         };
-        let stream = CloudStream::new(settings, network.clone(), Credentials::default(), &clients);
+        let stream = CloudStream::new(settings, Arc::new(network.clone()), Credentials::default(), &clients);
         let (tunnels, mut bound, shutdown) = (stream.tunnels(), stream.bound(), Shutdown::new());
         let kernel = Kernel::builder().module(stream).build().unwrap();
         let until = shutdown.clone();
@@ -58,6 +60,11 @@ impl Tunnel {
             tokio::task::yield_now().await;
         }
         link
+    }
+
+    async fn exec(&self) -> Box<dyn Duplex> {
+        let path = "/exec/default/web/c?command=sh".to_owned();
+        self.tunnels.upgrade(&NODE, Method::POST, path, HeaderMap::new()).await.unwrap()
     }
 
     async fn stop(self) {
@@ -118,8 +125,7 @@ async fn a_log_comes_through_the_tunnel_and_ends_with_the_nodes_end() {
 async fn exec_is_a_connection_in_both_directions() {
     let tunnel = Tunnel::start().await;
     let mut edge = tunnel.dial().await;
-    let path = "/exec/default/web/c?command=sh".to_owned();
-    let mut exec = tunnel.tunnels.upgrade(&NODE, Method::POST, path, HeaderMap::new()).await.unwrap();
+    let mut exec = tunnel.exec().await;
     let open = next(&mut edge).await;
     assert_eq!(open.kind, FrameKind::EXEC);
     send(&mut edge, TunnelFrame::data(open.id, "HTTP/1.1 101 Switching Protocols\r\n\r\n")).await;
@@ -142,5 +148,39 @@ async fn a_newer_tunnel_takes_the_place_of_the_older() {
     let log = tunnel.tunnels.logs(&NODE, "/metrics".to_owned(), HeaderMap::new()).await.unwrap();
     assert_eq!(next(&mut second).await.kind, FrameKind::METRICS);
     drop(log);
+    tunnel.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_that_answers_while_it_is_fed_takes_all_its_input() {
+    const SIZE: usize = 4 << 20;
+    let tunnel = Tunnel::start().await;
+    let mut edge = tunnel.dial().await;
+    let (mut answers, mut input) = tokio::io::split(tunnel.exec().await);
+    let id = next(&mut edge).await.id;
+    let node = async {
+        for _ in 0..SIZE / 4096 {
+            send(&mut edge, TunnelFrame::data(id, vec![b'o'; 4096])).await;
+        }
+        let mut taken = 0;
+        while taken < SIZE {
+            taken += next(&mut edge).await.data.len();
+        }
+    };
+    let feed = async { input.write_all(&vec![b'i'; SIZE]).await.unwrap() };
+    let read = async { answers.read_exact(&mut vec![0; SIZE]).await.unwrap() };
+    let done = tokio::time::timeout(WAIT, async { tokio::join!(node, feed, read) }).await;
+    done.expect("both sides wait for each other");
+    tunnel.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_edge_that_does_not_read_for_half_a_minute_loses_its_tunnel() {
+    let tunnel = Tunnel::start().await;
+    let edge = tunnel.dial().await;
+    let mut exec = tunnel.exec().await;
+    let feed = async { while exec.write_all(&[b'i'; 4096]).await.is_ok() {} };
+    tokio::time::timeout(Duration::from_secs(35), feed).await.expect("the tunnel is cut");
+    drop(edge);
     tunnel.stop().await;
 }
