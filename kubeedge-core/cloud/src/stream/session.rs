@@ -46,7 +46,7 @@ pub(super) enum Command {
     },
     /// Bytes for the node.
     Data(u64, Bytes),
-    /// The consumer is gone.
+    /// The client says no more.
     Remove(u64),
 }
 
@@ -66,23 +66,44 @@ struct Stream {
     window: Arc<Semaphore>,
 }
 
+/// What a tunnel is asked, from outside and by its own streams.
+struct Orders {
+    commands: mpsc::Receiver<Command>,
+    inner: mpsc::Receiver<Command>,
+    places: Arc<Semaphore>,
+}
+
+impl Orders {
+    /// The next, once its frame has a place; nothing when nobody can ask any more. Cancel-safe.
+    async fn next(&mut self) -> Option<(Command, Place)> {
+        let place = self.places.clone().acquire_owned().await.ok()?;
+        tokio::select! {
+            Some(command) = self.inner.recv() => Some((command, place)),
+            command = self.commands.recv() => Some((command?, place)),
+        }
+    }
+}
+
 struct Session {
     out: Outgoing,
     streams: HashMap<u64, Stream>,
     last: u64,
     back: mpsc::Sender<Command>,
+    /// Streams whose consumers are gone: at most one word of each, which never has to wait.
+    left: mpsc::UnboundedSender<u64>,
     pumps: JoinSet<()>,
 }
 
 /// Serves a tunnel until it ends; says why it did. Streams that are open then break off with an error.
 pub(super) async fn serve(link: Link, commands: mpsc::Receiver<Command>) -> String {
     let Link { tx, rx, .. } = link;
-    let (back, inner) = mpsc::channel(64);
+    let ((back, inner), (left, leaving)) = (mpsc::channel(64), mpsc::unbounded_channel());
     let (streams, pumps) = (HashMap::new(), JoinSet::new());
     let (out, waiting) = Outgoing::new();
-    let mut session = Session { out, streams, last: 0, back, pumps };
+    let orders = Orders { commands, inner, places: out.places() };
+    let mut session = Session { out, streams, last: 0, back, left, pumps };
     tokio::select! {
-        why = session.run(rx, commands, inner) => why,
+        why = session.run(rx, orders, leaving) => why,
         why = writer::write(tx, waiting) => why,
     }
 }
@@ -101,10 +122,9 @@ impl Session {
     async fn run(
         &mut self,
         mut rx: Frames,
-        mut commands: mpsc::Receiver<Command>,
-        mut inner: mpsc::Receiver<Command>,
+        mut orders: Orders,
+        mut leaving: mpsc::UnboundedReceiver<u64>,
     ) -> String {
-        let places = self.out.places();
         loop {
             let result = tokio::select! {
                 frame = rx.next() => match frame {
@@ -115,13 +135,17 @@ impl Session {
                         Err(error) => return error.to_string(),
                     },
                 },
-                asked = asked(&places, &mut inner, &mut commands) => match asked {
+                order = orders.next() => match order {
                     Some((command, place)) => {
                         self.act(command, place);
                         Ok(())
                     }
                     None => return "nobody holds it any more".to_owned(),
                 },
+                Some(id) = leaving.recv() => {
+                    self.remove(id);
+                    Ok(())
+                }
                 Some(_) = self.pumps.join_next() => Ok(()),
             };
             if let Err(why) = result {
@@ -131,26 +155,13 @@ impl Session {
     }
 }
 
-/// The next command, once a frame has a place; nothing when nobody can ask any more. Cancel-safe.
-async fn asked(
-    places: &Arc<Semaphore>,
-    inner: &mut mpsc::Receiver<Command>,
-    commands: &mut mpsc::Receiver<Command>,
-) -> Option<(Command, Place)> {
-    let place = places.clone().acquire_owned().await.ok()?;
-    tokio::select! {
-        Some(command) = inner.recv() => Some((command, place)),
-        command = commands.recv() => Some((command?, place)),
-    }
-}
-
 impl Session {
     fn act(&mut self, command: Command, place: Place) {
         match command {
             Command::Read { kind, connector, opened } => {
                 let body = self
                     .open(kind, connector, place)
-                    .map(|(id, chunks)| body(chunks, Removal { id, to: self.back.clone() }));
+                    .map(|(id, chunks)| body(chunks, Removal { id, to: self.left.clone() }));
                 // An asker that is gone drops the body, which removes the stream.
                 let _ = opened.send(body.ok_or_else(busy));
             }
@@ -233,13 +244,12 @@ impl Session {
 /// Tells the session when the consumer is gone.
 struct Removal {
     id: u64,
-    to: mpsc::Sender<Command>,
+    to: mpsc::UnboundedSender<u64>,
 }
 
 impl Drop for Removal {
     fn drop(&mut self) {
-        // When the queue is full, the stream goes with its next bytes.
-        let _ = self.to.try_send(Command::Remove(self.id));
+        let _ = self.to.send(self.id);
     }
 }
 

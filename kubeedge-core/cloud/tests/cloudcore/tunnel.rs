@@ -11,6 +11,7 @@ use kubeedge_cloud::{
     stream::{CloudStream, CloudStreamSettings, NodeStreams, StreamKind, Tunnels},
 };
 use kubeedge_core::{
+    cluster::Body,
     kernel::{Kernel, Shutdown},
     name::NodeName,
     transport::{Credentials, Endpoint, Frame, Link, Transport},
@@ -60,6 +61,11 @@ impl Tunnel {
             tokio::task::yield_now().await;
         }
         link
+    }
+
+    async fn logs(&self) -> Body {
+        let path = "/containerLogs/default/web/c?follow=true".to_owned();
+        self.tunnels.logs(&NODE, path, HeaderMap::new()).await.unwrap()
     }
 
     async fn exec(&self) -> Box<dyn Duplex> {
@@ -182,5 +188,21 @@ async fn an_edge_that_does_not_read_for_half_a_minute_loses_its_tunnel() {
     let feed = async { while exec.write_all(&[b'i'; 4096]).await.is_ok() {} };
     tokio::time::timeout(Duration::from_secs(35), feed).await.expect("the tunnel is cut");
     drop(edge);
+    tunnel.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hundred_logs_that_are_left_at_once_all_end_on_the_node() {
+    let tunnel = Tunnel::start().await;
+    let mut edge = tunnel.dial().await;
+    let mut logs = Vec::new();
+    for _ in 0..100 {
+        logs.push(tunnel.logs().await);
+        assert_eq!(next(&mut edge).await.kind, FrameKind::LOGS);
+    }
+    drop(logs);
+    for id in 1..=100 {
+        assert_eq!(next(&mut edge).await, TunnelFrame::remove(id));
+    }
     tunnel.stop().await;
 }
