@@ -3,7 +3,7 @@
 //! An edge dials [`CONNECT_PATH`] and keeps the tunnel; whoever wants something of a node's kubelet API asks through
 //! [`NodeStreams`], which is all that an API server needs to know. Many streams share one tunnel, a newer tunnel of a
 //! node takes the place of the older one, and a consumer that does not read has its stream cut after a while, so that
-//! the other streams of the node go on.
+//! the other streams of the node go on. A tunnel whose edge neither sends anything nor answers pings for a minute ends.
 //!
 //! Where we differ from Go: the certificate must name the node; frames to the edge are binary, which a Go edge takes
 //! (Go sends arbitrary bytes as text). *Not Go-compatible yet*: a Go edge sends its frames as text, and those with bytes
@@ -86,6 +86,12 @@ impl Tunnels {
     /// Whether the node has a tunnel.
     pub fn has(&self, node: &NodeName) -> bool {
         self.0.lock().contains_key(node)
+    }
+
+    /// Whether one more tunnel of this node fits: its newer one takes the place of the older.
+    fn fits(&self, node: &NodeName, limit: usize) -> bool {
+        let tunnels = self.0.lock();
+        tunnels.len() < limit || tunnels.contains_key(node)
     }
 
     fn enter(&self, node: &NodeName, handle: Handle) {
@@ -292,12 +298,7 @@ impl CloudStream {
             tokio::select! {
                 incoming = listener.next(), if entering.len() < ENTERING => match incoming {
                     Ok(incoming) => {
-                        let room = self.tunnels.0.lock().len() < self.settings.node_limit;
-                        let admitted = if room {
-                            identify(incoming.peer(), self.settings.identity, &self.denied)
-                        } else {
-                            Err("this cloud holds as many tunnels as it may".to_owned())
-                        };
+                        let admitted = self.admitted(incoming.peer());
                         entering.spawn(admit(incoming, admitted, refusals.clone()));
                     }
                     Err(error) => return error.into(),
@@ -311,6 +312,13 @@ impl CloudStream {
                 },
             }
         }
+    }
+
+    /// Who the peer is, if there is room for its tunnel.
+    fn admitted(&self, peer: &Peer) -> Result<Guest, String> {
+        let guest = identify(peer, self.settings.identity, &self.denied)?;
+        let fits = self.tunnels.fits(&guest.node, self.settings.node_limit);
+        fits.then_some(guest).ok_or_else(|| "this cloud holds as many tunnels as it may".to_owned())
     }
 
     fn tunnel(

@@ -2,7 +2,14 @@
 
 mod writer;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -97,6 +104,8 @@ struct Session {
 /// Serves a tunnel until it ends; says why it did. Streams that are open then break off with an error.
 pub(super) async fn serve(link: Link, commands: mpsc::Receiver<Command>) -> String {
     let Link { tx, rx, .. } = link;
+    let heard = AtomicBool::new(false);
+    let rx = rx.inspect(|_| heard.store(true, Ordering::Relaxed));
     let ((back, inner), (left, leaving)) = (mpsc::channel(64), mpsc::unbounded_channel());
     let (streams, pumps) = (HashMap::new(), JoinSet::new());
     let (out, waiting) = Outgoing::new();
@@ -104,11 +113,9 @@ pub(super) async fn serve(link: Link, commands: mpsc::Receiver<Command>) -> Stri
     let mut session = Session { out, streams, last: 0, back, left, pumps };
     tokio::select! {
         why = session.run(rx, orders, leaving) => why,
-        why = writer::write(tx, waiting) => why,
+        why = writer::write(tx, waiting, &heard) => why,
     }
 }
-
-type Frames = futures::stream::BoxStream<'static, Result<Frame, TransportError>>;
 
 impl Drop for Session {
     fn drop(&mut self) {
@@ -121,7 +128,7 @@ impl Drop for Session {
 impl Session {
     async fn run(
         &mut self,
-        mut rx: Frames,
+        mut rx: impl futures::Stream<Item = Result<Frame, TransportError>> + Unpin,
         mut orders: Orders,
         mut leaving: mpsc::UnboundedReceiver<u64>,
     ) -> String {

@@ -14,7 +14,7 @@ use kubeedge_core::{
     cluster::Body,
     kernel::{Kernel, Shutdown},
     name::NodeName,
-    transport::{Credentials, Endpoint, Frame, Link, Transport},
+    transport::{Credentials, Endpoint, Frame, Link, Transport, TransportError, TransportKind},
     tunnel::{CLAIM_NODE, Connector, Duplex, FrameKind, TunnelFrame},
 };
 use kubeedge_transport::Memory;
@@ -35,13 +35,17 @@ struct Tunnel {
 
 impl Tunnel {
     async fn start() -> Self {
+        Self::for_nodes(500).await
+    }
+
+    async fn for_nodes(node_limit: usize) -> Self {
         let (network, cluster) = (Memory::new(), FakeCluster::new());
         let clients = Arc::new(Clients::new(Arc::new(cluster.clone())));
         let settings = CloudStreamSettings {
             listen: Endpoint::from("tunnel"),
             identity: NodeIdentity::Claim,
+            node_limit,
             recorded_as: Some("10.0.0.1".to_owned()),
-            ..CloudStreamSettings::default()
         };
         let stream = CloudStream::new(settings, Arc::new(network.clone()), Credentials::default(), &clients);
         let (tunnels, mut bound, shutdown) = (stream.tunnels(), stream.bound(), Shutdown::new());
@@ -53,10 +57,14 @@ impl Tunnel {
         Self { tunnels, network, cluster, shutdown, running }
     }
 
-    async fn dial(&self) -> Link {
-        let claims = vec![(CLAIM_NODE.to_owned(), NODE.as_str().to_owned())];
+    async fn dial_as(&self, node: &str) -> Result<Link, TransportError> {
+        let claims = vec![(CLAIM_NODE.to_owned(), node.to_owned())];
         let who = Credentials { claims, ..Credentials::default() };
-        let link = self.network.dial(&Endpoint::from("tunnel"), &who).await.unwrap();
+        self.network.dial(&Endpoint::from("tunnel"), &who).await
+    }
+
+    async fn dial(&self) -> Link {
+        let link = self.dial_as(NODE.as_str()).await.unwrap();
         while !self.tunnels.has(&NODE) {
             tokio::task::yield_now().await;
         }
@@ -204,5 +212,45 @@ async fn a_hundred_logs_that_are_left_at_once_all_end_on_the_node() {
     for id in 1..=100 {
         assert_eq!(next(&mut edge).await, TunnelFrame::remove(id));
     }
+    tunnel.stop().await;
+}
+
+#[tokio::test]
+async fn a_node_whose_tunnel_is_lost_dials_again_though_there_is_no_room_for_others() {
+    let tunnel = Tunnel::for_nodes(1).await;
+    let mut lost = tunnel.dial().await;
+    let other = tunnel.dial_as("edge-2").await.unwrap_err();
+    assert_eq!(other.kind(), TransportKind::Refused);
+    let mut again = tunnel.dial().await;
+    assert!(tokio::time::timeout(WAIT, lost.rx.next()).await.unwrap().is_none());
+    let log = tunnel.logs().await;
+    assert_eq!(next(&mut again).await.kind, FrameKind::LOGS);
+    drop(log);
+    tunnel.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tunnel_whose_edge_lost_power_ends_with_its_streams() {
+    let tunnel = Tunnel::start().await;
+    let mut edge = tunnel.dial().await;
+    let log = tunnel.logs().await;
+    assert_eq!(next(&mut edge).await.kind, FrameKind::LOGS);
+    // It answers nothing from here on, and nobody closes its link.
+    let ended = tokio::time::timeout(Duration::from_secs(120), log.collect()).await;
+    assert!(ended.expect("a dead tunnel is found").is_err());
+    drop(edge);
+    tunnel.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quiet_log_lasts_while_its_edge_answers_pings() {
+    let tunnel = Tunnel::start().await;
+    let mut edge = tunnel.dial().await;
+    let mut log = tunnel.logs().await;
+    assert_eq!(next(&mut edge).await.kind, FrameKind::LOGS);
+    let quiet = async { tokio::join!(edge.rx.next(), log.frame()) };
+    assert!(tokio::time::timeout(Duration::from_secs(3600), quiet).await.is_err());
+    send(&mut edge, TunnelFrame::data(1, "at last")).await;
+    assert_eq!(log.frame().await.unwrap().unwrap().into_data().unwrap(), "at last");
     tunnel.stop().await;
 }
