@@ -34,6 +34,8 @@ use super::{StreamError, StreamKind};
 pub(super) const CHUNK: usize = 16 * 1024;
 /// Bytes of one stream that wait for its consumer.
 const WINDOW: usize = 4 << 20;
+/// What a frame takes of the window beside its bytes.
+const OVERHEAD: usize = 128;
 /// How long a consumer may leave a full window before its stream is cut.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Streams of one tunnel at a time.
@@ -214,7 +216,7 @@ impl Session {
         match frame.kind {
             FrameKind::DATA => {
                 let Some(stream) = self.streams.get(&frame.id) else { return Ok(()) };
-                let share = u32::try_from(frame.data.len()).unwrap_or(u32::MAX);
+                let share = u32::try_from((frame.data.len() + OVERHEAD).min(WINDOW)).unwrap_or(u32::MAX);
                 let room = tokio::time::timeout(PATIENCE, stream.window.clone().acquire_many_owned(share));
                 let delivered = match room.await {
                     Ok(Ok(permit)) => stream.chunks.send(Ok((frame.data, permit))).is_ok(),

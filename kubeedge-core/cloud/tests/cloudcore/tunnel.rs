@@ -254,3 +254,17 @@ async fn a_quiet_log_lasts_while_its_edge_answers_pings() {
     assert_eq!(log.frame().await.unwrap().unwrap().into_data().unwrap(), "at last");
     tunnel.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_does_not_read_is_cut_though_its_frames_are_empty() {
+    let tunnel = Tunnel::start().await;
+    let mut edge = tunnel.dial().await;
+    let log = tunnel.logs().await;
+    let id = next(&mut edge).await.id;
+    for _ in 0..64 << 10 {
+        send(&mut edge, TunnelFrame::data(id, "")).await;
+    }
+    assert_eq!(next(&mut edge).await, TunnelFrame::remove(id));
+    assert!(log.collect().await.is_err());
+    tunnel.stop().await;
+}
