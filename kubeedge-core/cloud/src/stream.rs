@@ -14,7 +14,7 @@
 mod ports;
 mod session;
 
-use std::{collections::HashMap, fmt, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt, future, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use http::{HeaderMap, Method};
@@ -338,10 +338,13 @@ impl CloudStream {
             tunnels.enter(&node, handle.clone());
             let end = handle.end.clone();
             drop(handle);
-            let serve =
-                async { tokio::join!(session::serve(link, receiver), announce(&clients, &node, port)).0 };
+            let announced = async {
+                announce(&clients, &node, port).await;
+                future::pending().await
+            };
             let why = tokio::select! {
-                why = serve => why,
+                why = session::serve(link, receiver) => why,
+                why = announced => why,
                 () = end.cancelled() => "the node has dialled a newer tunnel".to_owned(),
                 why = guest.denied(&denied) => {
                     tracing::warn!(%node, serial = guest.serial(), why, "cut a tunnel off");

@@ -268,3 +268,18 @@ async fn a_reader_that_does_not_read_is_cut_though_its_frames_are_empty() {
     assert!(log.collect().await.is_err());
     tunnel.stop().await;
 }
+
+#[tokio::test]
+async fn a_tunnel_that_ended_is_gone_though_its_port_is_still_to_be_written() {
+    let tunnel = Tunnel::start().await;
+    // There is no Node of this name to write it to.
+    let edge = tunnel.dial().await;
+    drop(edge);
+    let gone = async {
+        while tunnel.tunnels.has(&NODE) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(WAIT, gone).await.expect("the tunnel is still listed");
+    tunnel.stop().await;
+}
