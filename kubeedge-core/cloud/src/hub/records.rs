@@ -123,6 +123,8 @@ pub(super) enum Known {
     /// There, but with no version: it is being made, or its maker died over it.
     Unversioned,
     At(ResourceVersion),
+    /// On its way out: the edge has just confirmed that the object is gone.
+    Gone,
 }
 
 /// Reads records from informers, writes them through the API.
@@ -182,6 +184,11 @@ impl Records {
             }
             _ => Known::Unversioned,
         }
+    }
+
+    /// The same for who wants to delete the object.
+    pub(super) fn known_to_go(&self, record: &Record) -> Known {
+        if self.confirmed.is_gone(record) { Known::Gone } else { self.known(record) }
     }
 
     /// Whether there is no record, as far as is known.

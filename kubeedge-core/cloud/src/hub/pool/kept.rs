@@ -86,6 +86,7 @@ pub(super) fn needs_record(
         Some(kept) if !forced && (kept.gone || version <= kept.version) => None,
         Some(kept) => Some(kept.needs_record),
         None => match known(&offer.record) {
+            Known::Gone => None,
             Known::At(confirmed) if !forced && version <= confirmed.number() => None,
             // An object that is being deleted gets its record like any other, or its edge might never hear of it.
             Known::Missing => Some(true),

@@ -49,6 +49,7 @@ fn only_versions_newer_than_the_record_are_taken() {
     assert_eq!(pool.put(update("a", "6"), at("5")), Put::Taken);
     assert_eq!(pool.put(update("b", "1"), |_| Known::Missing), Put::Taken);
     assert_eq!(pool.put(update("c", "1"), |_| Known::Unversioned), Put::Taken);
+    assert_eq!(pool.put(offer("d", Operation::DELETE, ""), |_| Known::Gone), Put::Stale);
     assert!(!pool.next_ready().unwrap().needs_record);
     assert!(pool.next_ready().unwrap().needs_record);
     assert!(!pool.next_ready().unwrap().needs_record);
