@@ -22,13 +22,16 @@
 //! Like Go: MQTT 3.1.1, one connection for reading and one for publishing, clean sessions without a client id, QoS 1 outward, every
 //! subscription made anew at each connect. Other than Go: the module never waits for a broker. What is published while the
 //! broker is away waits in a bounded queue, and what finds no room is dropped and counted in the log (Go blocks the
-//! module, and with it everybody who sends to it). Payloads that are not UTF-8 lose those bytes, as with Go: a message's content
+//! module, and with it everybody who sends to it). What the broker had not confirmed when a connection broke is published again
+//! on the next one. Payloads that are not UTF-8 lose those bytes, as with Go: a message's content
 //! is text.
 
 #[cfg(feature = "mqtt-broker")]
 mod broker;
 mod confirm;
 mod link;
+mod reader;
+mod writer;
 
 use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
 
@@ -101,7 +104,7 @@ pub struct EventBusSettings {
     pub internal_retain: bool,
     /// How many messages the internal broker keeps for one client that does not read.
     pub session_queue: usize,
-    /// How many messages wait for a broker that is away.
+    /// How many messages wait for a broker that is away; as many again that waited when its connection broke.
     pub queue: usize,
     /// Makes the jitter of the pauses between connects repeatable.
     pub seed: u64,

@@ -6,18 +6,15 @@ use std::sync::Arc;
 
 use kubeedge_core::{
     backoff::Backoff,
-    bus::{Bus, Envelope, SendError},
+    bus::Bus,
     failure::BoxError,
     log::Seldom,
-    name::{MessageId, ModuleName, NodeName},
+    name::{MessageId, NodeName},
 };
-use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Packet, Publish, QoS, SubscribeFilter};
-use tokio::{
-    task::JoinSet,
-    time::{Duration, Instant},
-};
+use rumqttc::{AsyncClient, MqttOptions, QoS};
+use tokio::{task::JoinSet, time::Duration};
 
-use super::{EventBusError, Topics, confirm::Confirmations, dispatched};
+use super::{EventBusError, Topics, confirm::Confirmations, reader::Reader, writer::Writer};
 use crate::refusals::{self, Refusals};
 
 /// The largest MQTT packet taken or sent, in bytes.
@@ -26,10 +23,6 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// Go tries every five seconds.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// How many subscriptions go in one packet.
-const FILTERS: usize = 32;
-/// How long a message that was read waits for a module that is busy, before it is dropped.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where a broker is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,12 +127,9 @@ impl Link {
             told: None,
             drops: Seldom::default(),
         };
-        tasks.spawn(read.run(incoming, Backoff::new(FIRST_PAUSE, LONGEST_PAUSE, *seed)));
-        tasks.spawn(write(
-            outgoing,
-            Backoff::new(FIRST_PAUSE, LONGEST_PAUSE, seed.wrapping_add(1)),
-            broker.clone(),
-        ));
+        let backoff = |seed| Backoff::new(FIRST_PAUSE, LONGEST_PAUSE, seed);
+        tasks.spawn(read.run(incoming, backoff(*seed)));
+        tasks.spawn(Writer::new(broker.clone(), *queue).run(outgoing, backoff(seed.wrapping_add(1))));
         let qos = match settings.qos {
             0 => QoS::AtMostOnce,
             1 => QoS::AtLeastOnce,
@@ -197,10 +187,10 @@ fn options(settings: &LinkSettings, role: &str, id: &str) -> MqttOptions {
 
 /// Says once that a broker is there or away.
 #[derive(Debug, Default)]
-struct Presence(Option<bool>);
+pub(super) struct Presence(Option<bool>);
 
 impl Presence {
-    fn is(&mut self, there: bool, broker: &str, why: &dyn std::fmt::Display) {
+    pub(super) fn is(&mut self, there: bool, broker: &str, why: &dyn std::fmt::Display) {
         if self.0 == Some(there) {
             return;
         }
@@ -209,133 +199,6 @@ impl Presence {
             tracing::info!(broker, "connected to the MQTT broker");
         } else {
             tracing::warn!(broker, error = %why, "MQTT broker is away, trying again");
-        }
-    }
-}
-
-struct Reader {
-    client: AsyncClient,
-    /// Where the broker remembers us.
-    confirmations: Option<Confirmations>,
-    topics: Topics,
-    bus: Bus,
-    broker: String,
-    /// Where programs are told of what was dropped, what there is to tell, and when they were told last.
-    refused_at: String,
-    refusals: Refusals,
-    told: Option<Instant>,
-    drops: Seldom,
-}
-
-impl Reader {
-    async fn run(mut self, mut events: EventLoop, mut backoff: Backoff) -> Result<(), BoxError> {
-        let mut presence = Presence::default();
-        loop {
-            match events.poll().await {
-                Ok(Event::Incoming(Packet::ConnAck(_))) => {
-                    backoff.reset();
-                    presence.is(true, &self.broker, &"");
-                    self.subscribe_all();
-                }
-                Ok(Event::Incoming(Packet::Publish(publish))) => self.read(publish).await,
-                Ok(_) => {}
-                Err(error) => {
-                    self.confirmations.iter().for_each(Confirmations::cut);
-                    presence.is(false, &self.broker, &error);
-                    tokio::time::sleep(backoff.next_pause()).await;
-                }
-            }
-            if self.confirmations.as_ref().is_some_and(Confirmations::is_broken) {
-                self.confirmations.iter().for_each(Confirmations::cut);
-                events.clean();
-            }
-            self.tell_refusals();
-        }
-    }
-
-    async fn read(&mut self, publish: Publish) {
-        let (to, message) = dispatched(&publish.topic, &publish.payload);
-        let lasts = self.confirmations.is_some();
-        // A broker that remembers us may not know what is no longer subscribed to.
-        let wanted = !lasts || self.is_subscribed_to(&publish.topic);
-        let waits = wanted && lasts && to == ModuleName::EDGE_HUB && publish.qos != QoS::AtMostOnce;
-        let (envelope, safe) = if waits {
-            let (envelope, safe) = Envelope::with_reply(message);
-            (envelope, Some(safe))
-        } else {
-            (Envelope::new(message), None)
-        };
-        let passed = wanted && self.pass_on(&to, &publish.topic, envelope).await;
-        if let Some(confirmations) = &self.confirmations {
-            confirmations.follow(publish, safe.filter(|_| passed));
-        }
-    }
-
-    /// Tells whoever published what was dropped since, once a second at most. What is left is told with the next packet, which
-    /// is a keepalive's at the latest.
-    fn tell_refusals(&mut self) {
-        if self.told.is_some_and(|told| told.elapsed() < refusals::TELL) {
-            return;
-        }
-        let Some(said) = self.refusals.take("a module is busy") else { return };
-        self.told = Some(Instant::now());
-        if let Err(error) = self.client.try_publish(&*self.refused_at, QoS::AtLeastOnce, false, &*said) {
-            tracing::warn!(broker = self.broker, %error, said, "nobody was told that messages were dropped");
-        }
-    }
-
-    fn subscribe_all(&self) {
-        let topics: Vec<String> = self.topics.read().iter().cloned().collect();
-        for some in topics.chunks(FILTERS) {
-            let filters = some.iter().map(|topic| SubscribeFilter::new(topic.clone(), QoS::AtLeastOnce));
-            if let Err(error) = self.client.try_subscribe_many(filters) {
-                tracing::error!(broker = self.broker, %error, "topics not subscribed to");
-            }
-        }
-    }
-
-    fn is_subscribed_to(&self, topic: &str) -> bool {
-        // Below a first level of our own: the function knows no topics that begin with `$`, nor with a letter of several bytes.
-        let below = |path: &str| format!("t/{path}");
-        let topic = below(topic);
-        self.topics.read().iter().any(|filter| rumqttc::matches(&topic, &below(filter)))
-    }
-
-    /// Says whether the module has it.
-    async fn pass_on(&mut self, to: &ModuleName, topic: &str, envelope: Envelope) -> bool {
-        // While this waits nothing more is read: the broker holds back whoever publishes.
-        match tokio::time::timeout(PATIENCE, self.bus.forward(to, envelope)).await {
-            Ok(Ok(())) => return true,
-            Ok(Err(SendError::Unknown(module))) => {
-                tracing::debug!(topic, %module, "message is for a module that is not here");
-            }
-            Ok(Err(error)) => self.dropped(topic, &error),
-            Err(_) => self.dropped(topic, &format_args!("module {to} is busy")),
-        }
-        false
-    }
-
-    fn dropped(&mut self, topic: &str, why: &dyn std::fmt::Display) {
-        self.refusals.note(topic);
-        if let Some(unsaid) = self.drops.line("") {
-            tracing::warn!(topic, error = %why, unsaid, "message from MQTT dropped");
-        }
-    }
-}
-
-async fn write(mut events: EventLoop, mut backoff: Backoff, broker: String) -> Result<(), BoxError> {
-    let mut presence = Presence::default();
-    loop {
-        match events.poll().await {
-            Ok(Event::Incoming(Packet::ConnAck(_))) => {
-                backoff.reset();
-                presence.is(true, &broker, &"");
-            }
-            Ok(_) => {}
-            Err(error) => {
-                presence.is(false, &broker, &error);
-                tokio::time::sleep(backoff.next_pause()).await;
-            }
         }
     }
 }

@@ -13,6 +13,9 @@ use tokio::task::JoinHandle;
 
 use super::*;
 
+mod breaks;
+mod fake;
+
 const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Bench {
