@@ -9,7 +9,7 @@
 //! `unsubscribe` change the list of topics, which is kept in the store; `message` publishes the JSON of its member
 //! `message` on that member's `topic`.
 //!
-//! What was read and finds no room, here or at EdgeHub, is gone, and whoever published it is told on
+//! What was read and finds no room, here or at EdgeHub, or is larger than 4 MiB, is gone, and whoever published it is told on
 //! `$hw/events/node/<node>/upload/refused`: JSON with `count`, `topics` and `reason`, once a second at most. A publisher's
 //! confirmation comes from its broker and cannot be withheld from here.
 //!
@@ -23,8 +23,8 @@
 //! subscription made anew at each connect. Other than Go: the module never waits for a broker. What is published while the
 //! broker is away waits in a bounded queue, and what finds no room is dropped and counted in the log (Go blocks the
 //! module, and with it everybody who sends to it). What the broker had not confirmed when a connection broke is published again
-//! on the next one. Payloads that are not UTF-8 lose those bytes, as with Go: a message's content
-//! is text.
+//! on the next one. More than 4 MiB in one message is refused in either direction. Payloads that are not UTF-8 lose those
+//! bytes, as with Go: a message's content is text.
 
 #[cfg(feature = "mqtt-broker")]
 mod broker;
@@ -41,6 +41,7 @@ use kubeedge_core::{
     bus::Envelope,
     failure::{BoxError, chain},
     kernel::{Module, ModuleContext},
+    log::shown,
     message::{Content, Message},
     name::{Group, ModuleName, NodeName, Operation},
     store::{Bucket, Key, MetaStore, MetaStoreExt, Scan},
@@ -48,7 +49,7 @@ use kubeedge_core::{
 use parking_lot::RwLock;
 use tokio::{sync::watch, task::JoinSet};
 
-use self::link::{Address, Link, LinkSettings};
+use self::link::{Address, Link, LinkSettings, MAX_PAYLOAD, MAX_TOPIC};
 
 /// Topics other modules asked for.
 const TOPICS: Bucket = Bucket("sub_topics");
@@ -276,15 +277,15 @@ impl EventBus {
         match done {
             Ok(()) => envelope.answer(Content::ok()),
             Err(error) => {
-                tracing::warn!(resource, error = %chain(&*error), "message not carried out");
+                tracing::warn!(resource = %shown(resource), error = %chain(&*error), "message not carried out");
                 envelope.fail(error);
             }
         }
     }
 
     async fn subscribe(&self, topic: &str, topics: &Topics, links: &[Link]) -> Result<(), BoxError> {
-        if !rumqttc::valid_filter(topic) {
-            return Err(format!("{topic:?} is no MQTT topic filter").into());
+        if !rumqttc::valid_filter(topic) || !fits(topic) {
+            return Err(format!("\"{}\" is no MQTT topic filter", shown(topic)).into());
         }
         if topics.read().len() >= MAX_TOPICS + BUILT_IN.len() {
             return Err(format!("more than {MAX_TOPICS} topics").into());
@@ -316,9 +317,21 @@ fn publish_member(links: &mut [Link], content: &Content) -> Result<(), BoxError>
     send(links, topic.ok_or("message has no topic")?, message.to_string().as_bytes())
 }
 
+/// Whether MQTT can carry a topic: a broker would break off at one that is longer or has a zero.
+fn fits(topic: &str) -> bool {
+    topic.len() <= MAX_TOPIC && !topic.contains('\0')
+}
+
 fn send(links: &mut [Link], topic: &str, payload: &[u8]) -> Result<(), BoxError> {
-    if !rumqttc::valid_topic(topic) || topic.is_empty() {
-        return Err(format!("{topic:?} is no MQTT topic").into());
+    if !rumqttc::valid_topic(topic) || topic.is_empty() || !fits(topic) {
+        return Err(format!("\"{}\" is no MQTT topic", shown(topic)).into());
+    }
+    let bytes = payload.len();
+    if bytes > MAX_PAYLOAD {
+        let topic = shown(topic);
+        return Err(
+            format!("{bytes} bytes for the topic \"{topic}\", at most {MAX_PAYLOAD} are published").into()
+        );
     }
     links.iter_mut().for_each(|link| link.publish(topic, payload));
     Ok(())

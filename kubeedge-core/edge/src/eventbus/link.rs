@@ -17,8 +17,15 @@ use tokio::{task::JoinSet, time::Duration};
 use super::{EventBusError, Topics, confirm::Confirmations, reader::Reader, writer::Writer};
 use crate::refusals::{self, Refusals};
 
-/// The largest MQTT packet taken or sent, in bytes.
-const MAX_PACKET: usize = 4 << 20;
+/// The largest payload that is passed on or published, in bytes.
+pub(super) const MAX_PAYLOAD: usize = 4 << 20;
+/// The longest text that MQTT can name a topic by, in bytes.
+pub(super) const MAX_TOPIC: usize = 0xffff;
+/// Room for a packet's header besides payload and topic.
+const HEADER: usize = 16;
+/// The largest packet of MQTT. All are read, also those that are refused then: a broker that remembers us would send one that
+/// is not read again and again, before everything else.
+const MAX_READ: usize = 268_435_455;
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// Go tries every five seconds.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -124,6 +131,7 @@ impl Link {
             broker: broker.clone(),
             refused_at: refusals::topic(&settings.node),
             refusals: Refusals::default(),
+            too_large: Refusals::default(),
             told: None,
             drops: Seldom::default(),
         };
@@ -178,7 +186,8 @@ fn options(settings: &LinkSettings, role: &str, id: &str) -> MqttOptions {
     };
     let id = if id.is_empty() { made_up() } else { id.to_owned() };
     let mut options = MqttOptions::new(id, settings.address.host.clone(), settings.address.port);
-    options.set_keep_alive(KEEP_ALIVE).set_clean_session(true).set_max_packet_size(MAX_PACKET, MAX_PACKET);
+    let max_written = HEADER + MAX_TOPIC + MAX_PAYLOAD;
+    options.set_keep_alive(KEEP_ALIVE).set_clean_session(true).set_max_packet_size(MAX_READ, max_written);
     if !settings.username.is_empty() {
         options.set_credentials(settings.username.clone(), settings.password.clone());
     }

@@ -5,12 +5,21 @@ use kubeedge_core::{
     bus::{Bus, Envelope, SendError},
     failure::BoxError,
     log::Seldom,
+    message::Message,
     name::ModuleName,
 };
 use rumqttc::{AsyncClient, Event, EventLoop, Packet, Publish, QoS, SubscribeFilter};
-use tokio::time::{Duration, Instant};
+use tokio::{
+    sync::oneshot,
+    time::{Duration, Instant},
+};
 
-use super::{Topics, confirm::Confirmations, dispatched, link::Presence};
+use super::{
+    Topics,
+    confirm::Confirmations,
+    dispatched,
+    link::{MAX_PAYLOAD, Presence},
+};
 use crate::refusals::{self, Refusals};
 
 /// How many subscriptions go in one packet.
@@ -28,6 +37,7 @@ pub(super) struct Reader {
     /// Where programs are told of what was dropped, what there is to tell, and when they were told last.
     pub(super) refused_at: String,
     pub(super) refusals: Refusals,
+    pub(super) too_large: Refusals,
     pub(super) told: Option<Instant>,
     pub(super) drops: Seldom,
 }
@@ -60,21 +70,35 @@ impl Reader {
     }
 
     async fn read(&mut self, publish: Publish) {
+        // A broker that remembers us may not know what is no longer subscribed to.
+        let wanted = self.confirmations.is_none() || self.is_subscribed_to(&publish.topic);
+        let bytes = publish.payload.len();
+        let safe = if wanted && bytes > MAX_PAYLOAD {
+            self.too_large.note(&publish.topic);
+            self.log_drop(&publish.topic, &format_args!("its {bytes} bytes are more than {MAX_PAYLOAD}"));
+            None
+        } else if wanted {
+            self.hand_over(&publish).await
+        } else {
+            None
+        };
+        if let Some(confirmations) = &self.confirmations {
+            confirmations.follow(publish, safe);
+        }
+    }
+
+    /// Passes a publish on; gives the word that it is safe, if there is one to wait for.
+    async fn hand_over(&mut self, publish: &Publish) -> Option<oneshot::Receiver<Message>> {
         let (to, message) = dispatched(&publish.topic, &publish.payload);
         let lasts = self.confirmations.is_some();
-        // A broker that remembers us may not know what is no longer subscribed to.
-        let wanted = !lasts || self.is_subscribed_to(&publish.topic);
-        let waits = wanted && lasts && to == ModuleName::EDGE_HUB && publish.qos != QoS::AtMostOnce;
-        let (envelope, safe) = if waits {
+        let (envelope, safe) = if lasts && to == ModuleName::EDGE_HUB && publish.qos != QoS::AtMostOnce {
             let (envelope, safe) = Envelope::with_reply(message);
             (envelope, Some(safe))
         } else {
             (Envelope::new(message), None)
         };
-        let passed = wanted && self.pass_on(&to, &publish.topic, envelope).await;
-        if let Some(confirmations) = &self.confirmations {
-            confirmations.follow(publish, safe.filter(|_| passed));
-        }
+        let passed = self.pass_on(&to, &publish.topic, envelope).await;
+        safe.filter(|_| passed)
     }
 
     /// Tells whoever published what was dropped since, once a second at most. What is left is told with the next packet, which
@@ -83,10 +107,12 @@ impl Reader {
         if self.told.is_some_and(|told| told.elapsed() < refusals::TELL) {
             return;
         }
-        let Some(said) = self.refusals.take("a module is busy") else { return };
-        self.told = Some(Instant::now());
-        if let Err(error) = self.client.try_publish(&*self.refused_at, QoS::AtLeastOnce, false, &*said) {
-            tracing::warn!(broker = self.broker, %error, said, "nobody was told that messages were dropped");
+        let said = [self.refusals.take("a module is busy"), self.too_large.take("larger than 4 MiB")];
+        for said in said.into_iter().flatten() {
+            self.told = Some(Instant::now());
+            if let Err(error) = self.client.try_publish(&*self.refused_at, QoS::AtLeastOnce, false, &*said) {
+                tracing::warn!(broker = self.broker, %error, said, "nobody was told that messages were dropped");
+            }
         }
     }
 
@@ -123,6 +149,10 @@ impl Reader {
 
     fn dropped(&mut self, topic: &str, why: &dyn std::fmt::Display) {
         self.refusals.note(topic);
+        self.log_drop(topic, why);
+    }
+
+    fn log_drop(&self, topic: &str, why: &dyn std::fmt::Display) {
         if let Some(unsaid) = self.drops.line("") {
             tracing::warn!(topic, error = %why, unsaid, "message from MQTT dropped");
         }

@@ -77,3 +77,60 @@ async fn a_message_at_which_the_broker_always_breaks_off_is_given_up_and_the_res
     assert!(broken > 1, "the message was tried once");
     bench.stop().await;
 }
+
+/// More than is published or passed on.
+const LARGE: usize = 5 << 20;
+
+#[tokio::test]
+async fn what_is_too_large_to_publish_is_refused_and_the_connection_lives() {
+    let (mut broker, port) = FakeBroker::listen().await;
+    let bench = Bench::start(external(port), MemoryStore::new());
+    let mut client = broker.accept("pub").await;
+    for (topic, payload, why) in [
+        ("a/large".to_owned(), "x".repeat(LARGE), r#"5242880 bytes for the topic "a/large""#),
+        ("a".repeat(70_000), "x".to_owned(), "no MQTT topic"),
+        ("a\0b".to_owned(), "x".to_owned(), "no MQTT topic"),
+    ] {
+        let answer = bench.ask(Operation::PUBLISH, &topic, Content::text(&payload)).await;
+        assert_eq!(answer.route.operation, Operation::ERROR);
+        assert!(answer.content.as_text().unwrap().contains(why), "{:?}", answer.content);
+    }
+    // As large as may be.
+    let most = "x".repeat(4 << 20);
+    bench.publishes([most.clone(), "small".to_owned()]).await;
+    assert!(client.taken().await == most);
+    assert_eq!(client.taken().await, "small");
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn an_upload_that_is_too_large_is_refused_and_what_is_behind_it_arrives() {
+    if !has("mosquitto_pub") || !(has("/usr/sbin/mosquitto") || has("mosquitto")) {
+        return;
+    }
+    let port = free_port();
+    let _broker = mosquitto(port);
+    let mut bench = Bench::start(lasting(port), MemoryStore::new());
+    bench.until_passed_on(port, "x/user/there", "").await;
+    bench.uploads_until("").await;
+    let mut told = listener(port, "$hw/events/node/+/upload/refused");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "x".repeat(LARGE)).unwrap();
+    let port_text = port.to_string();
+    let args = ["-p", &port_text, "-q", "1", "-t", "x/user/large", "-f", file.path().to_str().unwrap()];
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    // The listener may still be subscribing.
+    while told.try_wait().unwrap().is_none() {
+        assert!(tokio::time::Instant::now() < deadline, "nobody was told");
+        assert!(Command::new("mosquitto_pub").args(args).status().unwrap().success());
+        publish_by_hand(port, "x/user/small", "behind it");
+        assert_eq!(bench.uploads_until("behind it").await, ["behind it"]);
+    }
+    let line = String::from_utf8(told.wait_with_output().unwrap().stdout).unwrap();
+    assert!(line.contains(r#""topics":["x/user/large"]"#) && line.contains("larger than 4 MiB"), "{line:?}");
+    // The broker has been told that it need not be kept.
+    bench.stop().await;
+    let mut bench = Bench::start(lasting(port), MemoryStore::new());
+    bench.until_passed_on(port, "x/user/again", "again").await;
+    bench.stop().await;
+}
