@@ -18,6 +18,7 @@ mod intake;
 mod mappers;
 mod members;
 mod objects;
+mod publisher;
 mod rows;
 mod rules;
 mod topics;

@@ -298,6 +298,8 @@ fn every_rule_of_edgecore_is_kept() {
         ("modules.eventBus.mqttQOS", "3", "must be 0, 1 or 2"),
         ("modules.eventBus.mqttServerExternal", "127.0.0.1:1883", "must be a URL such as tcp://"),
         ("modules.eventBus.mqttServerExternal", "tcp://127.0.0.1", "must be host:port"),
+        ("modules.eventBus.mqttServerExternal", "ssl://127.0.0.1:8883", "MQTT over TLS is not spoken yet"),
+        ("modules.eventBus.mqttServerExternal", "wss://127.0.0.1:8883", "MQTT over TLS is not spoken yet"),
         ("modules.metaManager.remoteQueryTimeout", "0", "must be 1 or more"),
         ("modules.deviceTwin.dmiSockPath", "dmi.sock", "must be a full path"),
     ] {

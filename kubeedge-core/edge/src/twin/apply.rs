@@ -15,8 +15,8 @@ use kubeedge_core::{
     device::{DeviceManager, DeviceMapper, Reading, ValueType},
     failure::{BoxError, chain},
     kernel::ModuleContext,
-    message::{Content, Message},
-    name::{Group, ModuleName, NodeName, Operation},
+    message::Message,
+    name::{NodeName, Operation},
     store::{Bucket, MetaStore, Scan, StoreError},
 };
 use tokio::time::Duration;
@@ -25,6 +25,7 @@ use super::{
     intake::Intake,
     mappers::Mappers,
     objects::{DeviceObject, ModelObject},
+    publisher::Publisher,
     rows::Rows,
     rules::Origin,
     uplink::Uplink,
@@ -67,6 +68,7 @@ pub(super) struct Twin {
     pub(super) rows: Rows,
     mappers: Mappers,
     uplink: Uplink,
+    publisher: Publisher,
     intake: Arc<Intake>,
     /// Whether the cloud is there; known beyond a restart of the module.
     link: Arc<AtomicBool>,
@@ -90,8 +92,8 @@ impl Twin {
         let mut uplink = Uplink::new(node.clone());
         uplink.everything_changed(&rows);
         uplink.link(link.load(Ordering::Relaxed));
-        let said = Said::default();
-        let mut twin = Self { node, store, rows, mappers, uplink, intake, link, said, clock };
+        let (said, publisher) = (Said::default(), Publisher::default());
+        let mut twin = Self { node, store, rows, mappers, uplink, publisher, intake, link, said, clock };
         twin.load_objects().await?;
         Ok(twin)
     }
@@ -174,18 +176,9 @@ impl Twin {
         for id in said.states {
             self.uplink.state_changed(&id);
         }
-        if bus.has(&ModuleName::EVENT_BUS) {
-            for (topic, payload) in said.publish {
-                let message = Message::new(ModuleName::TWIN, Operation::PUBLISH, topic)
-                    .in_group(Group::BUS)
-                    .with(Content::text(&payload));
-                if let Err(error) = bus.send(&ModuleName::EVENT_BUS, message).await {
-                    tracing::debug!(%error, "nothing is published on MQTT");
-                    break;
-                }
-            }
-        }
+        // The cloud first: it waits for no other module.
         self.uplink.flush(&self.rows, bus);
+        self.publisher.publish(bus, said.publish).await;
         Ok(())
     }
 

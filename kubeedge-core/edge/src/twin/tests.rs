@@ -495,3 +495,24 @@ async fn a_clone_started_after_a_failure_knows_that_the_cloud_is_there() {
     assert_eq!(bench.told().await.1["t"]["actual"]["value"], "1");
     bench.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_event_bus_that_takes_nothing_keeps_no_reading_from_the_cloud() {
+    let mut bench = Bench::start(Arc::new(MemoryStore::new()), vec![]);
+    bench.settled_member("default/thermo-1").await;
+    bench.link(true).await;
+    // More answers than its mailbox holds, and more requests than ours would hold if we waited for it.
+    let flood = async {
+        for _ in 0..4000 {
+            bench.mqtt_in(&format!("{D}/twin/get"), r#"{"event_id":"y"}"#).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, flood).await.expect("DeviceTwin takes nothing any more");
+    bench.manager.report(vec![reading("t", Value::Int(7))]).await.unwrap();
+    assert_eq!(bench.told().await.1["t"]["actual"]["value"], "7");
+    // Whenever EventBus comes, it gets what had found room, and then what is new.
+    while bench.mqtt.try_next().is_some() {}
+    bench.manager.report(vec![reading("t", Value::Int(8))]).await.unwrap();
+    while !bench.mqtt_out().await.contains(r#""current":{"actual":{"value":"8""#) {}
+    bench.stop().await;
+}

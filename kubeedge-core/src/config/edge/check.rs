@@ -73,6 +73,14 @@ fn bus(bus: &EventBus, checks: &mut Checks) {
     });
     checks.must(bus.mqtt_qos <= 2, &key("mqttQOS"), || format!("is {}, must be 0, 1 or 2", bus.mqtt_qos));
     let mut url = |name: &str, url: &str, schemes: &[&str]| {
+        let is_tls = ["ssl", "tls", "mqtts", "wss"].iter().any(|&tls| url.split("://").next() == Some(tls));
+        if is_tls {
+            return checks.must(false, &key(name), || {
+                format!(
+                    "is {url:?}, and MQTT over TLS is not spoken yet: name a broker on this host by tcp://"
+                )
+            });
+        }
         let rest = schemes.iter().find_map(|scheme| url.strip_prefix(scheme)?.strip_prefix("://"));
         match rest {
             Some(rest) => checks.endpoint(&key(name), rest.trim_end_matches('/')),
@@ -82,7 +90,7 @@ fn bus(bus: &EventBus, checks: &mut Checks) {
         }
     };
     if bus.mqtt_mode >= 1 {
-        url("mqttServerExternal", &bus.mqtt_server_external, &["tcp", "mqtt", "ssl", "tls", "mqtts"]);
+        url("mqttServerExternal", &bus.mqtt_server_external, &["tcp", "mqtt"]);
     }
     if bus.mqtt_mode <= 1 {
         url("mqttServerInternal", &bus.mqtt_server_internal, &["tcp"]);
