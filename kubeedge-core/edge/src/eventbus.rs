@@ -31,6 +31,7 @@ mod broker;
 mod confirm;
 mod link;
 mod reader;
+mod subscriptions;
 mod writer;
 
 use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
@@ -185,7 +186,10 @@ impl EventBus {
         let mut topics: BTreeSet<String> = BUILT_IN.iter().map(|topic| (*topic).to_owned()).collect();
         let mut kept = self.store.scan(Scan::new(TOPICS, ""));
         while let Some(entry) = kept.try_next().await? {
-            topics.insert(entry.key.name);
+            // One that is none would keep those beside it from being subscribed to.
+            if is_filter(&entry.key.name) {
+                topics.insert(entry.key.name);
+            }
         }
         Ok(Arc::new(RwLock::new(topics)))
     }
@@ -284,7 +288,7 @@ impl EventBus {
     }
 
     async fn subscribe(&self, topic: &str, topics: &Topics, links: &[Link]) -> Result<(), BoxError> {
-        if !rumqttc::valid_filter(topic) || !fits(topic) {
+        if !is_filter(topic) {
             return Err(format!("\"{}\" is no MQTT topic filter", shown(topic)).into());
         }
         if topics.read().len() >= MAX_TOPICS + BUILT_IN.len() {
@@ -292,14 +296,14 @@ impl EventBus {
         }
         self.store.put(Key::new(TOPICS, topic), &serde_json::Value::Null).await?;
         topics.write().insert(topic.to_owned());
-        links.iter().for_each(|link| link.subscribe(topic));
+        links.iter().for_each(|link| link.changed(topic));
         Ok(())
     }
 
     async fn unsubscribe(&self, topic: &str, topics: &Topics, links: &[Link]) -> Result<(), BoxError> {
         self.store.remove(Key::new(TOPICS, topic)).await?;
         if !BUILT_IN.contains(&topic) && topics.write().remove(topic) {
-            links.iter().for_each(|link| link.unsubscribe(topic));
+            links.iter().for_each(|link| link.changed(topic));
         }
         Ok(())
     }
@@ -320,6 +324,10 @@ fn publish_member(links: &mut [Link], content: &Content) -> Result<(), BoxError>
 /// Whether MQTT can carry a topic: a broker would break off at one that is longer or has a zero.
 fn fits(topic: &str) -> bool {
     topic.len() <= MAX_TOPIC && !topic.contains('\0')
+}
+
+fn is_filter(topic: &str) -> bool {
+    rumqttc::valid_filter(topic) && fits(topic)
 }
 
 fn send(links: &mut [Link], topic: &str, payload: &[u8]) -> Result<(), BoxError> {

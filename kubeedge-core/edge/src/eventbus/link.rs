@@ -14,7 +14,10 @@ use kubeedge_core::{
 use rumqttc::{AsyncClient, MqttOptions, QoS};
 use tokio::{task::JoinSet, time::Duration};
 
-use super::{EventBusError, Topics, confirm::Confirmations, reader::Reader, writer::Writer};
+use super::{
+    EventBusError, Topics, confirm::Confirmations, reader::Reader, subscriptions::Subscriptions,
+    writer::Writer,
+};
 use crate::refusals::{self, Refusals};
 
 /// The largest payload that is passed on or published, in bytes.
@@ -95,7 +98,7 @@ pub(super) struct LinkSettings {
 /// One broker.
 #[derive(Debug)]
 pub(super) struct Link {
-    reader: AsyncClient,
+    subscriptions: Subscriptions,
     writer: AsyncClient,
     qos: QoS,
     retain: bool,
@@ -113,7 +116,6 @@ impl Link {
     ) -> Self {
         let LinkSettings { address, queue, seed, .. } = &settings;
         let broker = format!("{}:{}", address.host, address.port);
-        // Room for all topics to be subscribed to at once.
         let mut reads = options(&settings, "sub", &settings.sub_client_id);
         reads.set_clean_session(!settings.lasts).set_manual_acks(settings.lasts);
         let (reader, incoming) = AsyncClient::new(reads, 256);
@@ -123,10 +125,12 @@ impl Link {
             tasks.spawn(task);
             confirmations
         });
+        let subscriptions = Subscriptions::new(reader.clone(), Arc::clone(topics));
         let read = Reader {
-            client: reader.clone(),
+            client: reader,
             confirmations,
             topics: Arc::clone(topics),
+            subscriptions: subscriptions.clone(),
             bus: bus.clone(),
             broker: broker.clone(),
             refused_at: refusals::topic(&settings.node),
@@ -143,7 +147,7 @@ impl Link {
             1 => QoS::AtLeastOnce,
             _ => QoS::ExactlyOnce,
         };
-        Self { reader, writer, qos, retain: settings.retain, broker, dropped: 0 }
+        Self { subscriptions, writer, qos, retain: settings.retain, broker, dropped: 0 }
     }
 
     /// Publishes as soon as the broker takes it; dropped when too much waits already.
@@ -164,18 +168,9 @@ impl Link {
         }
     }
 
-    /// Subscribes now if connected; at the next connect in any case.
-    pub(super) fn subscribe(&self, topic: &str) {
-        if self.reader.try_subscribe(topic, QoS::AtLeastOnce).is_err() {
-            tracing::debug!(broker = self.broker, topic, "subscribed to at the next connect");
-        }
-    }
-
-    /// Unsubscribes now if connected.
-    pub(super) fn unsubscribe(&self, topic: &str) {
-        if self.reader.try_unsubscribe(topic).is_err() {
-            tracing::debug!(broker = self.broker, topic, "not subscribed to from the next connect on");
-        }
+    /// This topic is read from now on, or no longer: the broker is told now if connected, at the next connect in any case.
+    pub(super) fn changed(&self, topic: &str) {
+        self.subscriptions.changed(topic);
     }
 }
 

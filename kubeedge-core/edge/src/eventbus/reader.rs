@@ -8,7 +8,7 @@ use kubeedge_core::{
     message::Message,
     name::ModuleName,
 };
-use rumqttc::{AsyncClient, Event, EventLoop, Packet, Publish, QoS, SubscribeFilter};
+use rumqttc::{AsyncClient, Event, EventLoop, Packet, Publish, QoS};
 use tokio::{
     sync::oneshot,
     time::{Duration, Instant},
@@ -19,11 +19,10 @@ use super::{
     confirm::Confirmations,
     dispatched,
     link::{MAX_PAYLOAD, Presence},
+    subscriptions::Subscriptions,
 };
 use crate::refusals::{self, Refusals};
 
-/// How many subscriptions go in one packet.
-const FILTERS: usize = 32;
 /// How long a message that was read waits for a module that is busy, before it is dropped.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -32,6 +31,7 @@ pub(super) struct Reader {
     /// Where the broker remembers us.
     pub(super) confirmations: Option<Confirmations>,
     pub(super) topics: Topics,
+    pub(super) subscriptions: Subscriptions,
     pub(super) bus: Bus,
     pub(super) broker: String,
     /// Where programs are told of what was dropped, what there is to tell, and when they were told last.
@@ -51,7 +51,7 @@ impl Reader {
                 Ok(Event::Incoming(Packet::ConnAck(_))) => {
                     backoff.reset();
                     presence.is(true, &self.broker, &"");
-                    self.subscribe_all();
+                    self.subscriptions.renew();
                 }
                 Ok(Event::Incoming(Packet::Publish(publish))) => self.read(publish).await,
                 Ok(_) => {}
@@ -65,6 +65,7 @@ impl Reader {
                 self.confirmations.iter().for_each(Confirmations::cut);
                 events.clean();
             }
+            self.subscriptions.tell();
             self.tell_refusals();
         }
     }
@@ -112,16 +113,6 @@ impl Reader {
             self.told = Some(Instant::now());
             if let Err(error) = self.client.try_publish(&*self.refused_at, QoS::AtLeastOnce, false, &*said) {
                 tracing::warn!(broker = self.broker, %error, said, "nobody was told that messages were dropped");
-            }
-        }
-    }
-
-    fn subscribe_all(&self) {
-        let topics: Vec<String> = self.topics.read().iter().cloned().collect();
-        for some in topics.chunks(FILTERS) {
-            let filters = some.iter().map(|topic| SubscribeFilter::new(topic.clone(), QoS::AtLeastOnce));
-            if let Err(error) = self.client.try_subscribe_many(filters) {
-                tracing::error!(broker = self.broker, %error, "topics not subscribed to");
             }
         }
     }

@@ -1,5 +1,7 @@
 //! Connections that break.
 
+use rumqttc::Packet;
+
 use super::{fake::FakeBroker, *};
 
 impl Bench {
@@ -132,5 +134,41 @@ async fn an_upload_that_is_too_large_is_refused_and_what_is_behind_it_arrives() 
     bench.stop().await;
     let mut bench = Bench::start(lasting(port), MemoryStore::new());
     bench.until_passed_on(port, "x/user/again", "again").await;
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn all_topics_are_read_however_many_changed_while_the_broker_was_away() {
+    let (mut broker, port) = FakeBroker::listen().await;
+    let bench = Bench::start(external(port), MemoryStore::new());
+    let mut wanted: BTreeSet<String> = BUILT_IN.iter().map(|topic| (*topic).to_owned()).collect();
+    // More than may wait to be told to the broker.
+    for n in 0..300 {
+        let topic = format!("default/t{n}");
+        assert!(bench.ask(Operation::SUBSCRIBE, &topic, Content::Empty).await.content.is_ok_text());
+        if n >= 10 {
+            wanted.insert(topic);
+        }
+    }
+    for n in 0..10 {
+        bench.ask(Operation::UNSUBSCRIBE, &format!("default/t{n}"), Content::Empty).await;
+    }
+    let mut client = broker.accept("sub").await;
+    let told = tokio::time::timeout(PATIENCE, async {
+        let mut read = BTreeSet::new();
+        while read != wanted {
+            match client.next().await.expect("EventBus has gone") {
+                Packet::Subscribe(subscribe) => {
+                    read.extend(subscribe.filters.into_iter().map(|filter| filter.path));
+                }
+                Packet::Unsubscribe(unsubscribe) => {
+                    read.retain(|topic| !unsubscribe.topics.contains(topic));
+                }
+                Packet::PingReq => client.send(Packet::PingResp).await,
+                _ => {}
+            }
+        }
+    });
+    told.await.expect("not all topics are subscribed to");
     bench.stop().await;
 }
