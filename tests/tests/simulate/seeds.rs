@@ -24,6 +24,10 @@ pub(crate) const FOUND: &[(u64, &str)] = &[
     (10_024, "objects of a node that was away stayed unsent for ever when their records were removed"),
     (10_039, "a record that was removed was made again at the next connect only"),
     (
+        10_072,
+        "a pod that an earlier session had confirmed to be gone was not taken from an edge that had got it back with its disk",
+    ),
+    (
         10_281,
         "a container that had just been started was removed and started again: the runtime had not answered the next question",
     ),

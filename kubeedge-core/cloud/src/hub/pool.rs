@@ -27,7 +27,7 @@ use tokio::{sync::Notify, time::Instant};
 pub(super) use self::offer::{Flight, Next, Offer, Put, for_the_wire};
 use self::{
     flights::Flights,
-    kept::{Entry, Lanes, needs_record},
+    kept::{Entry, Gone, Lanes, needs_record},
 };
 use super::{
     id::Id,
@@ -58,6 +58,7 @@ struct Inner {
     flights: Flights,
     /// Deletions not confirmed yet: the name, the object that is to go, and the objects of that name that wait for it.
     leaving: HashMap<Resource, (Key, VecDeque<Key>)>,
+    gone: Gone,
 }
 
 /// The pool of one session.
@@ -116,6 +117,10 @@ impl Pool {
         let mut inner = self.inner.lock();
         let inner = &mut *inner;
         let kept = inner.kept.get_mut(&offer.key);
+        let is_unknown = kept.is_none();
+        if is_unknown && offer.is_deletion() && inner.gone.has(&offer.key) {
+            return Put::Stale;
+        }
         let needs_record = match needs_record(kept.as_deref(), &offer, version, known) {
             Some(needs_record) => needs_record && !offer.is_deletion(),
             None => return Put::Stale,
@@ -133,6 +138,9 @@ impl Pool {
         };
         let name = || offer.message.route.resource.clone();
         let left = (entry.is_leaving() && !offer.is_deletion()).then(name);
+        if is_unknown {
+            inner.gone.forget(&key);
+        }
         if offer.is_deletion() {
             inner.leaving.entry(name()).or_insert_with(|| (key.clone(), VecDeque::new()));
         }
@@ -237,6 +245,9 @@ impl Pool {
             inner.kept.remove(&flight.key);
         }
         inner.kept_bytes = inner.kept_bytes.saturating_sub(freed);
+        if gone && !flight.record.is_of_any() {
+            inner.gone.add(flight.key.clone());
+        }
         if gone {
             inner.left(&flight.message.route.resource, &flight.key, &self.wake);
         }

@@ -64,6 +64,11 @@ impl Record {
         }
     }
 
+    /// Whether it is of an object whose unique id nobody knows: there is no such record.
+    pub(super) fn is_of_any(&self) -> bool {
+        self.name.ends_with('.')
+    }
+
     fn path(&self, rest: &[&str]) -> String {
         let (_, plural) = self.kind_of_record();
         if self.namespace.is_empty() {
@@ -123,8 +128,6 @@ pub(super) enum Known {
     /// There, but with no version: it is being made, or its maker died over it.
     Unversioned,
     At(ResourceVersion),
-    /// On its way out: the edge has just confirmed that the object is gone.
-    Gone,
 }
 
 /// Reads records from informers, writes them through the API.
@@ -184,11 +187,6 @@ impl Records {
             }
             _ => Known::Unversioned,
         }
-    }
-
-    /// The same for who wants to delete the object.
-    pub(super) fn known_to_go(&self, record: &Record) -> Known {
-        if self.confirmed.is_gone(record) { Known::Gone } else { self.known(record) }
     }
 
     /// Whether there is no record, as far as is known.
@@ -310,8 +308,7 @@ impl Records {
 
     /// The edge has confirmed that the object is gone.
     pub(crate) async fn remove(&self, record: &Record) -> Result<(), Box<Status>> {
-        // The deletion of a pod whose unique id nobody knows has no record.
-        if record.name.ends_with('.') {
+        if record.is_of_any() {
             return Ok(());
         }
         let body = br#"{"kind":"DeleteOptions","apiVersion":"v1","gracePeriodSeconds":0}"#.to_vec();

@@ -24,7 +24,7 @@ use super::{
     HubTimes,
     delivery::Delivery,
     pool::{Pool, Put},
-    records::{Record, Records},
+    records::Records,
     shares::{InWork, NodeLimits, Shares},
     upstream::{self, Upstream},
 };
@@ -266,10 +266,7 @@ pub(super) fn put(node: &NodeName, handle: &Handle, delivery: Delivery) -> Resul
         Delivery::Plain(message) => handle.pool.put_plain(*message),
         Delivery::Acked(offer) => {
             let (record, wants_record) = (offer.record.clone(), !offer.is_deletion());
-            let known = |record: &Record| {
-                if wants_record { records.known(record) } else { records.known_to_go(record) }
-            };
-            let put = handle.pool.put(offer, known);
+            let put = handle.pool.put(offer, |record| records.known(record));
             if put == Put::Full {
                 tracing::warn!(%node, record = %record.name, "too much waits for the edge, left to reconciliation");
                 if wants_record && records.is_missing(&record) {

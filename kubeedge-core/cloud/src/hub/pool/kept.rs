@@ -1,8 +1,10 @@
 //! What a pool keeps of an object.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use kubeedge_core::{message::Message, name::Operation};
+
+use tokio::time::Instant;
 
 use super::offer::Offer;
 use crate::hub::{
@@ -70,6 +72,34 @@ impl Entry {
     }
 }
 
+/// How many deletions a session remembers, and for how long.
+const MOST_GONE: usize = 1024;
+const GONE: Duration = Duration::from_secs(60);
+
+/// Deletions that the edge has confirmed in this session. Until the cluster's cache has heard that its record has gone, an object
+/// is taken for being there; to an edge of Go, which deletes by name, saying it again could cost the next object of the name.
+#[derive(Debug, Default)]
+pub(super) struct Gone(VecDeque<(Instant, Id)>);
+
+impl Gone {
+    pub(super) fn add(&mut self, key: Id) {
+        let now = Instant::now();
+        while self.0.front().is_some_and(|(at, _)| *at + GONE <= now) || self.0.len() >= MOST_GONE {
+            self.0.pop_front();
+        }
+        self.0.push_back((now, key));
+    }
+
+    pub(super) fn has(&self, key: &Id) -> bool {
+        self.0.iter().any(|(at, gone)| gone == key && at.elapsed() < GONE)
+    }
+
+    /// The object is back.
+    pub(super) fn forget(&mut self, key: &Id) {
+        self.0.retain(|(_, gone)| gone != key);
+    }
+}
+
 /// Whether an object needs a record before it is sent; `None` when it is no news to the edge.
 pub(super) fn needs_record(
     kept: Option<&Entry>,
@@ -86,7 +116,6 @@ pub(super) fn needs_record(
         Some(kept) if !forced && (kept.gone || version <= kept.version) => None,
         Some(kept) => Some(kept.needs_record),
         None => match known(&offer.record) {
-            Known::Gone => None,
             Known::At(confirmed) if !forced && version <= confirmed.number() => None,
             // An object that is being deleted gets its record like any other, or its edge might never hear of it.
             Known::Missing => Some(true),

@@ -49,7 +49,6 @@ fn only_versions_newer_than_the_record_are_taken() {
     assert_eq!(pool.put(update("a", "6"), at("5")), Put::Taken);
     assert_eq!(pool.put(update("b", "1"), |_| Known::Missing), Put::Taken);
     assert_eq!(pool.put(update("c", "1"), |_| Known::Unversioned), Put::Taken);
-    assert_eq!(pool.put(offer("d", Operation::DELETE, ""), |_| Known::Gone), Put::Stale);
     assert!(!pool.next_ready().unwrap().needs_record);
     assert!(pool.next_ready().unwrap().needs_record);
     assert!(!pool.next_ready().unwrap().needs_record);
@@ -285,6 +284,20 @@ fn an_object_made_anew_under_an_old_name_follows_the_confirmed_deletion_of_the_o
     pool.requeue(&first.key);
     pool.landed(&pool.next_ready().unwrap());
     assert_eq!(pool.next_ready().unwrap().key, "new".into());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_that_the_edge_has_confirmed_to_be_gone_is_not_taken_from_it_again_soon() {
+    let pool = Pool::default();
+    let gone = || pool.put(offer("a", Operation::DELETE, ""), at("1"));
+    assert_eq!(gone(), Put::Taken);
+    pool.landed(&written(&pool));
+    assert_eq!(gone(), Put::Stale, "its record may be there still");
+    pool.put(update("a", "2"), |_| Known::Missing);
+    assert_eq!(gone(), Put::Taken, "it has come back");
+    pool.landed(&written(&pool));
+    tokio::time::advance(Duration::from_secs(60)).await;
+    assert_eq!(gone(), Put::Taken, "its record is still there");
 }
 
 #[test]

@@ -89,8 +89,6 @@ impl Rest {
 struct Entry {
     newest: Option<Confirmed>,
     doing: Option<Doing>,
-    /// Whether the object is gone, as far as the edge has confirmed.
-    gone: bool,
 }
 
 impl Entry {
@@ -120,21 +118,21 @@ impl Inner {
     /// Takes what is to be saved in the place of what was, and gives the record a place in line if nothing is being done
     /// about it; false when there is no room.
     fn put(&mut self, record: &Arc<Record>, newest: Confirmed, now: Instant) -> bool {
-        let (full, gone) = (self.waiting >= MOST, newest == Confirmed::Gone);
+        let full = self.waiting >= MOST;
         match self.entries.get_mut(&record.name) {
             // Said once more, it is no change.
             Some(entry) if entry.newest.as_ref() == Some(&newest) => {}
             Some(entry) if entry.newest.is_some() => {
-                (entry.newest, entry.gone) = (Some(newest), gone);
+                entry.newest = Some(newest);
                 entry.changed(now);
             }
             _ if full => return false,
             Some(entry) => {
-                (entry.newest, entry.gone) = (Some(newest), gone);
+                entry.newest = Some(newest);
                 self.waiting += 1;
             }
             None => {
-                let entry = Entry { newest: Some(newest), doing: None, gone };
+                let entry = Entry { newest: Some(newest), doing: None };
                 self.entries.insert(record.name.clone(), entry);
                 self.waiting += 1;
                 self.line.push_back((record.clone(), REST));
@@ -227,11 +225,6 @@ impl Saves {
             self.wake.notify_one();
         }
         true
-    }
-
-    /// Whether it was just confirmed that the object is gone: its record goes, or the cluster's cache is about to hear of that.
-    pub(super) fn is_gone(&self, record: &Record) -> bool {
-        self.inner.lock().entries.get(&record.name).is_some_and(|entry| entry.gone)
     }
 
     /// Takes a correction, to be saved without a rest; false when there is no room, or when a confirmation waits or is being
