@@ -23,8 +23,9 @@
 //! subscription made anew at each connect. Other than Go: the module never waits for a broker. What is published while the
 //! broker is away waits in a bounded queue, and what finds no room is dropped and counted in the log (Go blocks the
 //! module, and with it everybody who sends to it). What the broker had not confirmed when a connection broke is published again
-//! on the next one. More than 4 MiB in one message is refused in either direction. Payloads that are not UTF-8 lose those
-//! bytes, as with Go: a message's content is text.
+//! on the next one. More than 4 MiB in one message is refused in either direction; more than 16 MiB breaks the connection. A
+//! broker that remembers the node would send such a message again before all others: it must not take any (mosquitto:
+//! `message_size_limit 16000000`). Payloads that are not UTF-8 lose those bytes, as with Go: a message's content is text.
 
 #[cfg(feature = "mqtt-broker")]
 mod broker;

@@ -26,9 +26,9 @@ pub(super) const MAX_PAYLOAD: usize = 4 << 20;
 pub(super) const MAX_TOPIC: usize = 0xffff;
 /// Room for a packet's header besides payload and topic.
 const HEADER: usize = 16;
-/// The largest packet of MQTT. All are read, also those that are refused then: a broker that remembers us would send one that
-/// is not read again and again, before everything else.
-const MAX_READ: usize = 268_435_455;
+/// The largest packet that is read, if only to be refused: whoever published it is told, and a broker that remembers us sends
+/// what is behind it. A larger one breaks the connection before any memory is taken for it.
+const MAX_READ: usize = 16 << 20;
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// Go tries every five seconds.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
