@@ -58,8 +58,8 @@ impl Report {
 /// Whether reports were written, and the reports.
 type Written = (Result<(), Box<Status>>, Vec<Envelope>);
 
-/// A device whose reports are being written, and how many they are.
-type Busy = (ObjectKey, usize);
+/// What writes the reports of a device, and how many they are.
+type Busy = (Id, usize);
 
 /// Writes reports: in order for each device, many devices at a time.
 pub(super) struct Reports {
@@ -70,7 +70,7 @@ pub(super) struct Reports {
     line: VecDeque<ObjectKey>,
     /// Reports that are pending or being written.
     waiting: usize,
-    busy: HashMap<Id, Busy>,
+    busy: HashMap<ObjectKey, Busy>,
     writing: JoinSet<Written>,
     complaints: Seldom,
 }
@@ -110,7 +110,7 @@ impl Reports {
     }
 
     fn put(&mut self, key: ObjectKey, report: Report, envelope: Envelope) {
-        let is_busy = self.busy.values().any(|(busy, _)| *busy == key);
+        let is_busy = self.busy.contains_key(&key);
         let pending = self.pending.entry(key.clone()).or_default();
         if pending.confirm.is_empty() && !is_busy {
             self.line.push_back(key);
@@ -145,7 +145,7 @@ impl Reports {
             let (clients, reports) = (self.clients.clone(), confirm.len());
             let writing =
                 self.writing.spawn(async move { (write(&clients, &device, pending).await, confirm) });
-            self.busy.insert(writing.id(), (key, reports));
+            self.busy.insert(key, (writing.id(), reports));
         }
     }
 
@@ -153,7 +153,8 @@ impl Reports {
     pub(super) async fn confirmed(&mut self) -> Vec<Message> {
         let Some(done) = self.writing.join_next_with_id().await else { return std::future::pending().await };
         let id = done.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
-        let Some((key, reports)) = self.busy.remove(&id) else { return Vec::new() };
+        let ended = self.busy.extract_if(|_, (writing, _)| *writing == id).next();
+        let Some((key, (_, reports))) = ended else { return Vec::new() };
         self.waiting -= reports;
         // Whoever came later has its turn later.
         if self.pending.contains_key(&key) {

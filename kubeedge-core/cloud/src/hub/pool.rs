@@ -245,10 +245,10 @@ impl Pool {
             inner.kept.remove(&flight.key);
         }
         inner.kept_bytes = inner.kept_bytes.saturating_sub(freed);
-        if gone && !flight.record.is_of_any() {
-            inner.gone.add(flight.key.clone());
-        }
         if gone {
+            if !flight.record.is_of_any() {
+                inner.gone.add(flight.key.clone());
+            }
             inner.left(&flight.message.route.resource, &flight.key, &self.wake);
         }
     }
