@@ -21,7 +21,8 @@ pub use overheard::Overheard;
 pub use parts::{Cloud, Edge};
 pub use peers::{Pymodbus, free_port, mosquitto, old_kubectl, publish, publish_all, subscribe};
 pub use process::{
-    Background, binary, kill_below, repository, run, run_with_input, sh, skipped, text, tool, until,
+    Background, binary, kill_below, reads_what_it_prints, repository, run, run_with_input, sh, skipped, text,
+    tool, until,
 };
 pub use site::Site;
 

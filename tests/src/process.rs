@@ -83,6 +83,18 @@ pub fn sh(line: &str, folder: &Path, env: &[(&str, &Path)]) -> String {
     text
 }
 
+/// A program that prints a configuration takes what it has printed.
+pub fn reads_what_it_prints(program: &str) {
+    for flag in ["--defaultconfig", "--minconfig"] {
+        let printed = run(Command::new(program).arg(flag));
+        assert!(printed.status.success() && printed.stderr.is_empty(), "{flag}");
+        let checked =
+            run_with_input(Command::new(program).args(["--check", "--config", "-"]), &printed.stdout);
+        assert_eq!(text(&checked.stdout), "the configuration can be used\n", "{flag}");
+        assert!(checked.status.success() && checked.stderr.is_empty(), "{flag}");
+    }
+}
+
 /// A program in the background, its output collected; killed when dropped.
 #[derive(Debug)]
 pub struct Background {

@@ -27,13 +27,7 @@ fn with_input(args: &[&str], input: &[u8]) -> Output {
 
 #[test]
 fn what_is_printed_can_be_read_again() {
-    for flag in ["--defaultconfig", "--minconfig"] {
-        let printed = run(&[flag]);
-        assert!(printed.status.success() && printed.stderr.is_empty(), "{flag}");
-        let checked = with_input(&["--check", "--config", "-"], &printed.stdout);
-        assert_eq!(text(&checked.stdout), "the configuration can be used\n", "{flag}");
-        assert!(checked.status.success() && checked.stderr.is_empty(), "{flag}");
-    }
+    kubeedge_tests::reads_what_it_prints(env!("CARGO_BIN_EXE_cloudcore"));
 }
 
 #[test]
