@@ -6,7 +6,7 @@ mod watchdog;
 use std::{path::Path, sync::Arc};
 
 use kubeedge_edge::core::{EdgeCore, EdgeCoreSettings};
-use kubeedge_edge::runtime::process::{ProcessRuntime, ProcessSettings};
+use kubeedge_runtime::process::{ProcessRuntime, ProcessSettings};
 use kubeedge_transport::WebSocket;
 
 fn main() -> std::process::ExitCode {

@@ -4,8 +4,6 @@
 
 #[cfg(feature = "cluster")]
 pub mod cluster;
-#[cfg(feature = "config")]
-pub mod config;
 pub mod mapper;
 pub mod runtime;
 pub mod store;

@@ -18,19 +18,13 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod backoff;
-pub mod blocking;
 pub mod bus;
 pub mod clock;
 pub mod device;
-pub mod digest;
 pub mod failure;
 pub mod kernel;
-pub mod lobby;
-pub mod log;
 pub mod message;
 pub mod name;
-pub mod quantity;
-pub mod rate;
 pub mod runtime;
 pub mod store;
 pub mod transport;
@@ -41,9 +35,9 @@ pub mod wire;
 pub mod api;
 #[cfg(feature = "cluster")]
 pub mod cluster;
-#[cfg(feature = "config")]
-pub mod config;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+#[cfg(feature = "cluster")]
+pub mod node_streams;
 #[cfg(feature = "pki")]
 pub mod pki;

@@ -7,10 +7,12 @@ use std::{
 };
 
 use async_trait::async_trait;
-use kubeedge_core::{
-    failure::{BoxError, Failure},
+use kubeedge_common::{
     lobby::{Lobby, LobbyLimits},
     log::{Seldom, shown},
+};
+use kubeedge_core::{
+    failure::{BoxError, Failure},
     transport::{Endpoint, Incoming, Listener, TransportError, TransportKind},
 };
 use tokio::{

@@ -121,7 +121,7 @@ pub fn resource(bytes: &[u8]) {
 
 /// A protobuf body of kubectl: what is read is an object.
 pub fn protobuf(bytes: &[u8]) {
-    if let Some(object) = kubeedge_cloud::fuzz::protobuf(bytes) {
+    if let Some(object) = kubeedge_apiserver::fuzz::object(bytes) {
         assert!(object.is_object());
     }
 }

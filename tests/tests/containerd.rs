@@ -7,7 +7,7 @@
     clippy::print_stderr
 )]
 
-#[path = "../../kubeedge-core/edge/tests/common/containerd.rs"]
+#[path = "../../kubeedge-core/runtime/tests/common/containerd.rs"]
 mod harness;
 
 use std::{

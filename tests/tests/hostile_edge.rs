@@ -27,10 +27,8 @@ use kubeedge_core::{
     wire::{Codec, GoJson},
 };
 use kubeedge_device::{Mapper, simulated::Simulated};
-use kubeedge_edge::{
-    core::{EdgeCore, EdgeCoreSettings},
-    runtime::memory::{MemoryRuntime, MemorySettings},
-};
+use kubeedge_edge::core::{EdgeCore, EdgeCoreSettings};
+use kubeedge_runtime::memory::{MemoryRuntime, MemorySettings};
 use kubeedge_store::MemoryStore;
 use kubeedge_tests::fuzz::{HOSTILE, edited};
 use kubeedge_transport::Memory;

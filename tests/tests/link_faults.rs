@@ -11,8 +11,8 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use kubeedge_apiserver::{EmbeddedCluster, LocalCluster, LocalSettings};
 use kubeedge_cloud::{
-    apiserver::{EmbeddedCluster, LocalCluster, LocalSettings},
     core::{CloudCore, CloudCoreSettings},
     hub::NodeIdentity,
 };
@@ -29,10 +29,8 @@ use kubeedge_core::{
     wire::{Codec, GoJson},
 };
 use kubeedge_device::{Mapper, simulated::Simulated};
-use kubeedge_edge::{
-    core::{EdgeCore, EdgeCoreSettings},
-    runtime::memory::{MemoryRuntime, MemorySettings},
-};
+use kubeedge_edge::core::{EdgeCore, EdgeCoreSettings};
+use kubeedge_runtime::memory::{MemoryRuntime, MemorySettings};
 use kubeedge_store::MemoryStore;
 use kubeedge_tests::Overheard;
 use kubeedge_transport::{Adaptive, Faults, Faulty, Memory, Way, Wire};

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 
-use kubeedge_cloud::apiserver::{EmbeddedCluster, EmbeddedSettings, Signer};
+use kubeedge_apiserver::{EmbeddedCluster, EmbeddedSettings, Signer};
 use kubeedge_core::{
     api::{
         self,

@@ -5,8 +5,8 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::TryStreamExt;
+use kubeedge_apiserver::{EmbeddedCluster, EmbeddedSettings, Signer};
 use kubeedge_cloud::{
-    apiserver::{EmbeddedCluster, EmbeddedSettings, Signer},
     core::{CloudCore, CloudCoreSettings},
     hub::NodeIdentity,
 };
@@ -20,10 +20,8 @@ use kubeedge_core::{
     transport::Endpoint,
     wire::{Codec, GoJson},
 };
-use kubeedge_edge::{
-    core::{EdgeCore, EdgeCoreSettings},
-    runtime::memory::{MemoryRuntime, MemorySettings},
-};
+use kubeedge_edge::core::{EdgeCore, EdgeCoreSettings};
+use kubeedge_runtime::memory::{MemoryRuntime, MemorySettings};
 use kubeedge_store::MemoryStore;
 use kubeedge_tests::Overheard;
 use kubeedge_transport::{Adaptive, Way, Wire};

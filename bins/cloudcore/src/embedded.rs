@@ -4,10 +4,8 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use anyhow::Context;
 use clap::Args;
-use kubeedge_cloud::{
-    apiserver::{EmbeddedCluster, LocalCluster, LocalSettings},
-    config::ConfiguredCluster,
-};
+use kubeedge_apiserver::{EmbeddedCluster, LocalCluster, LocalSettings};
+use kubeedge_cloud::config::ConfiguredCluster;
 use kubeedge_core::{kernel::Shutdown, store::MetaStore};
 use kubeedge_store::{SqliteOptions, SqliteStore};
 use tokio::task::JoinHandle;
@@ -44,7 +42,8 @@ impl Embedded {
         let settings = LocalSettings { address: self.api_address, ..LocalSettings::default() };
         let local = LocalCluster::open(store.clone(), settings).await.context("--api-address")?;
         let kubeconfig = folder.join("kubeconfig");
-        kubeedge_bin::write_secret(&kubeconfig, local.kubeconfig())?;
+        kubeedge_common::file::replace(&kubeconfig, local.kubeconfig().as_bytes(), 0o600)
+            .with_context(|| format!("writing {}", kubeconfig.display()))?;
         tracing::info!(address = %local.address(), kubeconfig = %kubeconfig.display(), "the Kubernetes API listens");
         let cluster = local.cluster().clone();
         let configured = ConfiguredCluster { api: Arc::new(cluster.clone()), ca: local.ca_pem().into() };

@@ -16,7 +16,7 @@ use kubeedge_cloud::{
     config::{self, CloudPlan, ConfiguredCluster},
     core::CloudCoreBuilder,
 };
-use kubeedge_core::config::{Host, PlanError, cloud::CloudCoreConfig};
+use kubeedge_config::{Host, PlanError, cloud::CloudCoreConfig};
 use kubeedge_transport::{Adaptive, Quic, QuicSettings, WebSocket};
 
 #[global_allocator]

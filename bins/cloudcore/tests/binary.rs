@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use kubeedge_cloud::apiserver::{LocalCluster, LocalSettings};
+use kubeedge_apiserver::{LocalCluster, LocalSettings};
 use kubeedge_core::kernel::Shutdown;
 use kubeedge_store::MemoryStore;
 use kubeedge_tests::{Background, PATIENCE, free_port, text};

@@ -9,8 +9,6 @@ mod table;
 
 use std::{
     io::{self, IsTerminal, Write},
-    os::unix::fs::OpenOptionsExt,
-    path::Path,
     process::ExitCode,
 };
 
@@ -139,17 +137,4 @@ fn print(text: &str) -> io::Result<()> {
 pub fn complete(shell: clap_complete::Shell, mut command: clap::Command) {
     let name = command.get_name().to_owned();
     clap_complete::generate(shell, &mut command, name, &mut io::stdout());
-}
-
-/// Writes a file that only its owner may read, whole or not at all.
-pub fn write_secret(path: &Path, text: &str) -> anyhow::Result<()> {
-    let beside = path.with_extension("new");
-    let _ = std::fs::remove_file(&beside);
-    let write = || {
-        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&beside, path)
-    };
-    write().with_context(|| format!("writing {}", path.display()))
 }

@@ -9,7 +9,9 @@ use std::{
 
 use clap::Parser;
 use clap_complete::Shell;
-use kubeedge_core::config::{self, ConfigFile, Host, Loaded, PlanError, Warning, default_yaml, minimal_yaml};
+use kubeedge_config::{
+    self as config, ConfigFile, Host, Loaded, PlanError, Warning, default_yaml, minimal_yaml,
+};
 
 use crate::{LogOptions, Unusable, complete, exit, print};
 

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Context;
-use kubeedge_edge::runtime::process::{Shim, shim_main};
+use kubeedge_runtime::process::{Shim, shim_main};
 
 /// The word that makes a binary the shim.
 const SHIM: &str = "process-shim";

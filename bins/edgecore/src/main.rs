@@ -13,10 +13,8 @@ use std::{
 use anyhow::Context;
 use clap::Parser;
 use kubeedge_bin::{EXIT_CODES, Flags, Program, VERSION, shutdown_signal};
-use kubeedge_core::{
-    config::{Host, PlanError, edge::EdgeCoreConfig},
-    store::MetaStore,
-};
+use kubeedge_config::{Host, PlanError, edge::EdgeCoreConfig};
+use kubeedge_core::store::MetaStore;
 use kubeedge_device::{Mapper, modbus::Modbus, simulated::Simulated};
 use kubeedge_edge::{
     config::{self, BOOTSTRAP_FILE, EdgePlan},

@@ -5,12 +5,10 @@ use std::sync::Arc;
 use clap::ValueEnum;
 use kubeedge_bin::Unusable;
 use kubeedge_core::runtime::ContainerRuntime;
-use kubeedge_edge::{
-    config::EdgePlan,
-    runtime::{
-        cri::{CriRuntime, CriSettings},
-        process::{ProcessRuntime, ProcessSettings},
-    },
+use kubeedge_edge::config::EdgePlan;
+use kubeedge_runtime::{
+    cri::{CriRuntime, CriSettings},
+    process::{ProcessRuntime, ProcessSettings},
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -3,7 +3,8 @@
 use std::{fs, path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
-use kubeedge_core::{config::GoDuration, name::NodeName};
+use kubeedge_config::GoDuration;
+use kubeedge_core::name::NodeName;
 
 /// CloudHub's usual port for QUIC.
 const QUIC_PORT: u16 = 10_001;

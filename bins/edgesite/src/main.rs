@@ -6,13 +6,13 @@ use std::{net::IpAddr, path::PathBuf, pin::pin, process::ExitCode, sync::Arc, ti
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
-use edgesite::{Site, SiteError, SiteSettings};
 use kubeedge_core::runtime::ContainerRuntime;
 use kubeedge_device::{Mapper, modbus::Modbus, simulated::Simulated};
-use kubeedge_edge::runtime::{
+use kubeedge_runtime::{
     cri::{CriRuntime, CriSettings},
     process::{ProcessRuntime, ProcessSettings},
 };
+use kubeedge_site::{Site, SiteError, SiteSettings};
 
 /// How long processes of pods have to end, with the site.
 const GRACE: Duration = Duration::from_secs(5);

@@ -5,8 +5,8 @@ use std::{
     time::Duration,
 };
 
-use edgesite::Running;
 use kubeedge_bin::Table;
+use kubeedge_site::Running;
 
 use crate::Runtime;
 

@@ -16,8 +16,8 @@ use std::{
 use async_trait::async_trait;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use futures::{FutureExt, StreamExt, future::join_all};
+use kubeedge_apiserver::{EmbeddedCluster, EmbeddedSettings, Signer};
 use kubeedge_cloud::{
-    apiserver::{EmbeddedCluster, EmbeddedSettings, Signer},
     core::{CloudCore, CloudCoreSettings},
     hub::NodeIdentity,
 };

@@ -224,17 +224,6 @@ pub(crate) fn failure(code: u16, reason: &str, message: impl Into<String>) -> Bo
     Status::failure(&message.into(), reason).with_code(code).boxed()
 }
 
-/// The present moment, to the second.
-pub(crate) fn moment(clock: &Clock) -> time::OffsetDateTime {
-    let moment = time::OffsetDateTime::from_unix_timestamp(clock.now().0 / 1000);
-    moment.unwrap_or(time::OffsetDateTime::UNIX_EPOCH)
-}
-
-/// The present moment as Kubernetes writes it.
-pub(crate) fn stamp(clock: &Clock) -> String {
-    moment(clock).format(&time::format_description::well_known::Rfc3339).unwrap_or_default()
-}
-
 #[cfg(test)]
 /// `<resource> "<name>" not found`, as an API server says it.
 pub(crate) fn not_found(plural: &str, name: &str) -> Box<Status> {

@@ -2,7 +2,8 @@
 //!
 //! ```no_run
 //! # use std::sync::Arc;
-//! # use kubeedge_core::{config::{self, Host, cloud::CloudCoreConfig}, transport::Transport};
+//! # use kubeedge_core::transport::Transport;
+//! # use kubeedge_config::{self as config, Host, cloud::CloudCoreConfig};
 //! # async fn doc(transport: Arc<dyn Transport>) -> Result<(), Box<dyn std::error::Error>> {
 //! use kubeedge_cloud::config::{CloudPlan, cluster};
 //!
@@ -17,12 +18,12 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use kubeedge_config::{
+    Host, PlanError,
+    cloud::{CloudCoreConfig, CloudHub, KubeApiConfig},
+};
 use kubeedge_core::{
     cluster::ClusterApi,
-    config::{
-        Host, PlanError,
-        cloud::{CloudCoreConfig, CloudHub, KubeApiConfig},
-    },
     name::ModuleName,
     pki,
     transport::{Endpoint, Transport},
@@ -68,7 +69,7 @@ pub const ACTED_ON: &[&str] = &[
 
 /// The keys that are set to something else than their default and that nothing makes use of yet.
 pub fn not_acted_on(config: &CloudCoreConfig, host: &Host) -> Vec<String> {
-    kubeedge_core::config::not_acted_on(config, host, ACTED_ON)
+    kubeedge_config::not_acted_on(config, host, ACTED_ON)
 }
 
 /// The door for links over QUIC that a configuration asks for.

@@ -14,12 +14,6 @@ use crate::{
     hub, objects,
 };
 
-/// The object in a protobuf body of a Kubernetes client, if it is read.
-#[cfg(feature = "embedded-apiserver")]
-pub fn protobuf(body: &[u8]) -> Option<serde_json::Value> {
-    crate::apiserver::protobuf::decode(body).ok()
-}
-
 /// The module and the resource a message of this node's edge goes to, if it goes to one.
 pub fn upstream(node: &NodeName, message: Message) -> Option<(String, Message)> {
     let _ = objects::upstream::event_patch(&message);

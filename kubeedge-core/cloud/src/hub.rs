@@ -37,11 +37,11 @@ use std::{
 };
 
 use async_trait::async_trait;
+use kubeedge_common::log::{Seldom, shown};
 use kubeedge_core::{
     bus::SendError,
     failure::BoxError,
     kernel::{Module, ModuleContext, Shutdown},
-    log::{Seldom, shown},
     message::{Content, Message},
     name::{Group, ModuleName, NodeName, Operation},
     transport::{Credentials, Endpoint, Link, Listener, Transport},

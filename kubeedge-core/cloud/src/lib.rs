@@ -1,10 +1,8 @@
 //! The cloud side of KubeEdge as a library.
 //!
-//! A cloudcore is put together from a transport and a cluster: a real Kubernetes API server, or the embedded one
-//! over any store (feature `embedded-apiserver`).
+//! A cloudcore is put together from a transport and a cluster: a real Kubernetes API server, or
+//! the embedded one of `kubeedge-apiserver`.
 
-#[cfg(feature = "embedded-apiserver")]
-pub mod apiserver;
 pub mod certs;
 pub mod cluster;
 pub mod config;

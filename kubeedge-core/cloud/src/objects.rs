@@ -21,11 +21,11 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret};
 use kube::core::ApiResource;
+use kubeedge_common::log::Seldom;
 use kubeedge_core::{
     bus::{Bus, Envelope, Inbox},
     failure::BoxError,
     kernel::{Module, ModuleContext},
-    log::Seldom,
     message::Message,
     name::{Group, ModuleName},
 };

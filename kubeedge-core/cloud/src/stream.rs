@@ -14,17 +14,17 @@
 mod ports;
 mod session;
 
-use std::{collections::HashMap, fmt, future, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{collections::HashMap, future, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use http::{HeaderMap, Method};
+use kubeedge_common::log::{Seldom, shown};
 use kubeedge_core::{
     cluster::Body,
     failure::{BoxError, Failure},
     kernel::{Module, ModuleContext, Shutdown},
-    kinds,
-    log::{Seldom, shown},
     name::{Group, ModuleName, NodeName},
+    node_streams::{NodeStreams, StreamError, StreamKind},
     transport::{Credentials, Endpoint, Incoming, Link, Listener, Peer, Transport},
     tunnel::{CLAIM_NODE, CONNECT_PATH, Connector, Duplex, FrameKind, GoUrl},
 };
@@ -41,42 +41,6 @@ use crate::{
     denylist::Denylist,
     hub::{Guest, NodeIdentity, certified, is_node_name},
 };
-
-kinds! {
-    /// Why a node's kubelet API cannot be reached.
-    StreamKind {
-        NotConnected => "the node's tunnel is not connected", Retry;
-        Closed => "the stream was closed", Retry;
-        Busy => "too many streams of this node", Retry;
-        Refused => "the request cannot be sent to the node", GiveUp;
-    }
-}
-
-/// A stream to a node could not be opened.
-pub type StreamError = Failure<StreamKind>;
-
-/// The way to the kubelet API of nodes.
-#[async_trait]
-pub trait NodeStreams: fmt::Debug + Send + Sync + 'static {
-    /// The body of a GET, such as `/containerLogs/default/web/web?follow=true`; ends when the node ends it. Dropping
-    /// the body ends the stream.
-    async fn logs(
-        &self,
-        node: &NodeName,
-        path_and_query: String,
-        headers: HeaderMap,
-    ) -> Result<Body, StreamError>;
-
-    /// An upgraded connection, such as for `/exec/default/web/web?command=sh`: the bytes that come back begin with
-    /// the kubelet's own HTTP response.
-    async fn upgrade(
-        &self,
-        node: &NodeName,
-        method: Method,
-        path_and_query: String,
-        headers: HeaderMap,
-    ) -> Result<Box<dyn Duplex>, StreamError>;
-}
 
 /// The tunnels there are; the [`NodeStreams`] of the nodes connected to this cloudcore. Cheap to clone.
 #[derive(Clone, Debug, Default)]

@@ -9,7 +9,7 @@
 //! records are read when they change, so that a pass over objects that agree costs a look-up each; deletions go first,
 //! so that none hits an object made anew under the same name; passes of several cloudcores do not fall together; records that
 //! somebody else removes are made again (`sync/lost.rs`). An edge of
-//! ours is asked at each connect what it really has, and its records are corrected; see [`kubeedge_core::digest`].
+//! ours is asked at each connect what it really has, and its records are corrected; see [`kubeedge_common::digest`].
 
 mod index;
 mod lost;

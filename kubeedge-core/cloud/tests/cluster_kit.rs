@@ -1,11 +1,10 @@
 //! The embedded cluster is a cluster: in process, and as a real API server is reached, over TLS with impersonation.
-#![cfg(feature = "embedded-apiserver")]
 #![allow(clippy::unwrap_used, reason = "helpers of a test")]
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use kubeedge_cloud::apiserver::{EmbeddedCluster, EmbeddedSettings, Signer};
+use kubeedge_apiserver::{EmbeddedCluster, EmbeddedSettings, Signer};
 use kubeedge_core::{clock::Clock, cluster::ClusterApi, conformance::cluster::ClusterHarness};
 use kubeedge_store::MemoryStore;
 use parking_lot::Mutex;
@@ -55,10 +54,8 @@ mod in_process {
 
 mod over_tls {
     use kube::config::{KubeConfigOptions, Kubeconfig};
-    use kubeedge_cloud::{
-        apiserver::{ServeSettings, kubeconfig},
-        kubernetes::KubeCluster,
-    };
+    use kubeedge_apiserver::{ServeSettings, kubeconfig};
+    use kubeedge_cloud::kubernetes::KubeCluster;
     use kubeedge_core::{
         kernel::Shutdown,
         message::Millis,

@@ -2,7 +2,8 @@
 //!
 //! ```no_run
 //! # use std::sync::Arc;
-//! # use kubeedge_core::{config::{self, Host, edge::EdgeCoreConfig}, runtime::ContainerRuntime, store::MetaStore, transport::Transport};
+//! # use kubeedge_core::{runtime::ContainerRuntime, store::MetaStore, transport::Transport};
+//! # use kubeedge_config::{self as config, Host, edge::EdgeCoreConfig};
 //! # async fn doc(transport: Arc<dyn Transport>, store: Arc<dyn MetaStore>, runtime: Arc<dyn ContainerRuntime>)
 //! # -> Result<(), Box<dyn std::error::Error>> {
 //! use kubeedge_edge::config::EdgePlan;
@@ -24,11 +25,11 @@ use std::{
 };
 
 use k8s_openapi::api::core::v1::Taint;
+use kubeedge_config::{
+    Host, PlanError,
+    edge::{self, EdgeCoreConfig},
+};
 use kubeedge_core::{
-    config::{
-        Host, PlanError,
-        edge::{self, EdgeCoreConfig},
-    },
     kernel::Restart,
     name::{ModuleName, NodeName},
     runtime::ContainerRuntime,
@@ -116,7 +117,7 @@ pub const ACTED_ON: &[&str] = &[
 
 /// The keys that are set to something else than their default and that nothing makes use of yet.
 pub fn not_acted_on(config: &EdgeCoreConfig, host: &Host) -> Vec<String> {
-    kubeedge_core::config::not_acted_on(config, host, ACTED_ON)
+    kubeedge_config::not_acted_on(config, host, ACTED_ON)
 }
 
 /// The container runtime that a configuration names: one that speaks CRI.

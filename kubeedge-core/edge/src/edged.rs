@@ -33,8 +33,8 @@ use std::{
 
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{Pod, Taint};
+use kubeedge_common::blocking::Blocking;
 use kubeedge_core::{
-    blocking::Blocking,
     bus::{Envelope, Inbox},
     clock::Clock,
     failure::{BoxError, chain},

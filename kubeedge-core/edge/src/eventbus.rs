@@ -39,11 +39,11 @@ use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
 
 use async_trait::async_trait;
 use futures::TryStreamExt;
+use kubeedge_common::log::shown;
 use kubeedge_core::{
     bus::Envelope,
     failure::{BoxError, chain},
     kernel::{Module, ModuleContext},
-    log::shown,
     message::{Content, Message},
     name::{Group, ModuleName, NodeName, Operation},
     store::{Bucket, Key, MetaStore, MetaStoreExt, Scan},

@@ -3,7 +3,6 @@
 //! An edgecore is put together from a transport, a store and a container runtime; modules talk over the bus of
 //! [`kubeedge_core`]. Each module takes a plain `…Settings` struct, so that any of them can be used alone.
 
-mod channel;
 pub mod config;
 pub mod core;
 pub mod edged;
@@ -13,6 +12,5 @@ pub mod fuzz;
 pub mod hub;
 pub mod meta;
 mod refusals;
-pub mod runtime;
 pub mod stream;
 pub mod twin;

@@ -11,7 +11,7 @@
 //! successor is there.
 //!
 //! Beside each object the copy says which version of it the cloud was told is here, in the same commit. A cloud of ours
-//! compares that with its records at each connect ([`kubeedge_core::digest`]), so that neither a lost store nor lost
+//! compares that with its records at each connect ([`kubeedge_common::digest`]), so that neither a lost store nor lost
 //! records leave the two apart; a Go cloud never asks.
 
 mod client;
@@ -24,9 +24,9 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 pub use client::{ApiStatus, Client, ClientError};
+use kubeedge_common::digest;
 use kubeedge_core::{
     bus::{Bus, Envelope, SendError},
-    digest,
     failure::BoxError,
     kernel::{Module, ModuleContext},
     message::{Content, Message, resource::ObjectPath},

@@ -15,10 +15,8 @@ use kubeedge_core::{
     name::{Group, ModuleName, Operation},
     runtime::{Container, ContainerRuntime, ContainerSpec, SandboxSpec},
 };
-use kubeedge_edge::{
-    edged::{Edged, EdgedSettings},
-    runtime::memory::{MemoryRuntime, MemorySettings},
-};
+use kubeedge_edge::edged::{Edged, EdgedSettings};
+use kubeedge_runtime::memory::{MemoryRuntime, MemorySettings};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tempfile::TempDir;

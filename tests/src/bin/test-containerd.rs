@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout, clippy::print_stderr)]
 #![allow(dead_code, reason = "a harness shared with tests, which need more of it")]
 
-#[path = "../../../kubeedge-core/edge/tests/common/containerd.rs"]
+#[path = "../../../kubeedge-core/runtime/tests/common/containerd.rs"]
 mod harness;
 
 use std::{

@@ -5,7 +5,7 @@ use std::{cell::RefCell, sync::Arc};
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
-use kubeedge_cloud::apiserver::{EmbeddedCluster, EmbeddedSettings, Signer};
+use kubeedge_apiserver::{EmbeddedCluster, EmbeddedSettings, Signer};
 use kubeedge_core::{
     clock::Clock,
     cluster::{Actor, ClusterApi},

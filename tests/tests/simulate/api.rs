@@ -6,7 +6,7 @@ use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, server, service::service_fn};
 use hyper_util::rt::TokioIo;
-use kubeedge_cloud::apiserver::EmbeddedCluster;
+use kubeedge_apiserver::EmbeddedCluster;
 use kubeedge_core::{
     cluster::{Actor, Body, ClusterApi, KubeService},
     failure::BoxError,

@@ -10,14 +10,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use kubeedge_apiserver::{EmbeddedCluster, EmbeddedSettings, Signer, controllers};
 use kubeedge_cloud::{
-    apiserver::{EmbeddedCluster, EmbeddedSettings, Signer, controllers},
     core::{CloudCore, CloudCoreSettings, HTTPS},
     hub::{HubTimes, NodeIdentity},
 };
-use kubeedge_core::{
-    api, blocking::Blocking, failure::BoxError, kernel::Shutdown, name::ModuleName, transport::Endpoint,
-};
+use kubeedge_common::blocking::Blocking;
+use kubeedge_core::{api, failure::BoxError, kernel::Shutdown, name::ModuleName, transport::Endpoint};
 use kubeedge_device::{Mapper, MapperSettings, simulated::Simulated};
 use kubeedge_edge::{
     core::{EdgeCore, EdgeCoreSettings},

@@ -8,8 +8,8 @@ use std::{
 
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
+use kubeedge_apiserver::{EmbeddedCluster, LocalCluster, LocalSettings};
 use kubeedge_cloud::{
-    apiserver::{EmbeddedCluster, LocalCluster, LocalSettings},
     cluster::client,
     core::{CloudCore, CloudCoreBuilder, CloudCoreSettings, CloudStatus},
 };

@@ -6,7 +6,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
 };
-use kubeedge_core::lobby::{Lobby, LobbyLimits};
+use kubeedge_common::lobby::{Lobby, LobbyLimits};
 use rustls::{
     DigitallySignedStruct, DistinguishedName, SignatureScheme,
     client::danger::HandshakeSignatureValid,

@@ -5,10 +5,10 @@ use std::{net::SocketAddr, sync::Arc};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
+use kubeedge_common::log::{Seldom, shown};
 use kubeedge_core::{
     bus::Bus,
     failure::BoxError,
-    log::{Seldom, shown},
     message::{Content, Message},
     name::{Group, ModuleName, Operation},
     pki::{Authority, Names},

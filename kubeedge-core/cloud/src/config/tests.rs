@@ -1,7 +1,5 @@
-use kubeedge_core::{
-    config::{self, ConfigFile},
-    conformance::config::variations,
-};
+use kubeedge_config::conformance::variations;
+use kubeedge_config::{self as config, ConfigFile};
 
 use super::*;
 

@@ -194,7 +194,7 @@ impl Downstream {
         tracing::warn!(device = %device.key.name, namespace = %device.key.namespace, reason, why, "a Device is not as it should be");
         let mut hasher = DefaultHasher::new();
         (&device.uid, reason, why).hash(&mut hasher);
-        let now = cluster::stamp(self.clients.clock());
+        let now = kubeedge_common::stamp::stamp(self.clients.clock());
         let event = json!({
             "apiVersion": "v1", "kind": "Event",
             "metadata": {"name": format!("{}.{:016x}", device.key.name, hasher.finish()), "namespace": device.key.namespace},

@@ -6,9 +6,9 @@ use std::{
 };
 
 use kube::core::Status;
+use kubeedge_common::log::{Seldom, shown};
 use kubeedge_core::{
     bus::Envelope,
-    log::{Seldom, shown},
     message::{Content, ContentError, Message},
     name::{Group, ModuleName, NodeName, Operation},
 };

@@ -8,9 +8,9 @@ use std::{
     time::Duration,
 };
 
+use kubeedge_common::log::{Seldom, shown};
 use kubeedge_core::{
     failure::BoxError,
-    log::{Seldom, shown},
     transport::{Incoming, Link, Listener},
 };
 use tokio::{sync::mpsc, task::JoinSet};

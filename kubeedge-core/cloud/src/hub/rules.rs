@@ -1,7 +1,7 @@
 //! Which messages to a node want an acknowledgement, and what a session must know of their content.
 
+use kubeedge_common::digest;
 use kubeedge_core::{
-    digest,
     message::{Message, resource},
     name::{Group, ModuleName, Operation},
 };

@@ -8,9 +8,9 @@ use std::{
 };
 
 use futures::{FutureExt, StreamExt, stream::BoxStream};
+use kubeedge_common::log::{Seldom, shown};
 use kubeedge_core::{
     bus::Bus,
-    log::{Seldom, shown},
     message::{Content, Message},
     name::{Group, ModuleName, NodeName, Operation},
     transport::{Frame, Link, TransportError},

@@ -3,11 +3,11 @@
 use std::{collections::HashMap, sync::Arc};
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use kubeedge_common::rate::Rate;
 use kubeedge_core::{
     bus::{Bus, Envelope, SendError},
     message::Message,
     name::ModuleName,
-    rate::Rate,
 };
 use tokio::{sync::Semaphore, time::Instant};
 

@@ -1,7 +1,7 @@
 //! Where a message from an edge goes.
 
+use kubeedge_common::digest;
 use kubeedge_core::{
-    digest,
     message::{Message, resource},
     name::{Group, MessageId, ModuleName, NodeName, Operation},
 };

@@ -4,10 +4,8 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::PodSpec;
 use kube::core::Status;
-use kubeedge_core::{
-    log::{Seldom, shown},
-    name::NodeName,
-};
+use kubeedge_common::log::{Seldom, shown};
+use kubeedge_core::name::NodeName;
 use parking_lot::Mutex;
 use serde::Deserialize;
 

@@ -154,7 +154,7 @@ fn described(extended: &Map<String, Value>) -> Map<String, Value> {
 
 /// A status that was long on its way says nothing of how long ago the node was heard of.
 fn refresh_heartbeats(status: &mut Map<String, Value>, clock: &Clock) {
-    let (now, moment) = (cluster::moment(clock), cluster::stamp(clock));
+    let (now, moment) = (kubeedge_common::stamp::moment(clock), kubeedge_common::stamp::stamp(clock));
     let conditions = status.get_mut("conditions").and_then(Value::as_array_mut);
     for condition in conditions.into_iter().flatten().filter_map(Value::as_object_mut) {
         let at = condition.get("lastHeartbeatTime").and_then(Value::as_str).unwrap_or_default();

@@ -15,7 +15,7 @@ use super::{
     upstream::{Ask, CORE, Upstream, not_yours},
 };
 use crate::{
-    cluster::{self, Media, failure, namespaced},
+    cluster::{Media, failure, namespaced},
     informer::ObjectKey,
 };
 
@@ -151,7 +151,7 @@ async fn put_status(
 /// Fits a reported status to what was known of the pod: when it started, since when its conditions hold, and the
 /// containers in the order users know.
 fn settle(status: &mut Map<String, Value>, pod: &Value, clock: &Clock) {
-    let now = || Value::String(cluster::stamp(clock));
+    let now = || Value::String(kubeedge_common::stamp::stamp(clock));
     let started = pod.pointer("/status/startTime").filter(|time| !time.is_null());
     match (started, status.get("startTime")) {
         (Some(started), _) => drop(status.insert("startTime".to_owned(), started.clone())),

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use base64::Engine as _;
 use http::Method;
 use kube::core::Status;
+use kubeedge_common::log::{Seldom, shown};
 use kubeedge_core::{
-    log::{Seldom, shown},
     message::{Message, resource},
     name::NodeName,
 };

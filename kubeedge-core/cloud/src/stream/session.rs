@@ -28,7 +28,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::writer::{Outgoing, Place};
-use super::{StreamError, StreamKind};
+use kubeedge_core::node_streams::{StreamError, StreamKind};
 
 /// Bytes read from a client at a time.
 pub(super) const CHUNK: usize = 16 * 1024;

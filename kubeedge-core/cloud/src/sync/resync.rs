@@ -1,4 +1,4 @@
-//! Asking edges of ours what they have, and believing them; see [`kubeedge_core::digest`].
+//! Asking edges of ours what they have, and believing them; see [`kubeedge_common::digest`].
 //!
 //! What an edge says is the truth about the edge, and only about it:
 //!
@@ -22,9 +22,11 @@ mod strays;
 
 use std::collections::HashSet;
 
+use kubeedge_common::digest::{
+    Asker, Asks, Difference, Entry, KINDS, MAX_REPLY, Nonsense, RESOURCE, Reply, Step, Tree,
+};
 use kubeedge_core::{
     bus::{Bus, Envelope, SendError},
-    digest::{Asker, Asks, Difference, Entry, KINDS, MAX_REPLY, Nonsense, RESOURCE, Reply, Step, Tree},
     message::{
         Content, Message,
         resource::{self, ObjectPath},

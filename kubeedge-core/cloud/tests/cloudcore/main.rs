@@ -12,7 +12,6 @@ mod network;
 mod recorded;
 #[path = "../../../tests/data/recorded.rs"]
 mod recording;
-#[cfg(feature = "embedded-apiserver")]
 mod records;
 mod replay;
 

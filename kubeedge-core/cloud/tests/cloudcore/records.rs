@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use kubeedge_cloud::apiserver::{EmbeddedCluster, EmbeddedSettings, Signer};
+use kubeedge_apiserver::{EmbeddedCluster, EmbeddedSettings, Signer};
 use kubeedge_core::{
     api,
     clock::Clock,

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use kubeedge_common::digest::{Asks, Entry, Opening, Reply, Tree};
 use kubeedge_core::{
-    digest::{Asks, Entry, Opening, Reply, Tree},
     message::{Content, Message},
     name::Operation,
     transport::Credentials,

@@ -8,12 +8,13 @@ use http_body_util::BodyExt;
 use kubeedge_cloud::{
     cluster::Clients,
     hub::NodeIdentity,
-    stream::{CloudStream, CloudStreamSettings, NodeStreams, StreamKind, Tunnels},
+    stream::{CloudStream, CloudStreamSettings, Tunnels},
 };
 use kubeedge_core::{
     cluster::Body,
     kernel::{Kernel, Shutdown},
     name::NodeName,
+    node_streams::{NodeStreams, StreamKind},
     transport::{Credentials, Endpoint, Frame, Link, Transport, TransportError, TransportKind},
     tunnel::{CLAIM_NODE, Connector, Duplex, FrameKind, TunnelFrame},
 };

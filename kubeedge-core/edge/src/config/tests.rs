@@ -1,9 +1,6 @@
-use kubeedge_core::{
-    clock::Clock,
-    config::{self, ConfigFile},
-    conformance::config::variations,
-    message::Millis,
-};
+use kubeedge_config::conformance::variations;
+use kubeedge_config::{self as config, ConfigFile};
+use kubeedge_core::{clock::Clock, message::Millis};
 
 use super::*;
 

@@ -6,7 +6,7 @@ use k8s_openapi::{
     api::core::v1::{ConfigMap, Container, EnvVarSource, Pod, Secret},
     apimachinery::pkg::api::resource::Quantity,
 };
-use kubeedge_core::quantity;
+use kubeedge_common::quantity;
 
 /// Why a container's environment or volumes cannot be made yet. Kubernetes shows it as
 /// `CreateContainerConfigError`.

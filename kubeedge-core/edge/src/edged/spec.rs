@@ -6,12 +6,10 @@ use std::{
 };
 
 use k8s_openapi::api::core::v1::{Container as ContainerSpec, Pod, SecurityContext};
-use kubeedge_core::{
-    quantity,
-    runtime::{
-        ContainerSpec as RuntimeContainer, Dns, ImageRef, Labels, Mount, PortMapping, Resources, SandboxSpec,
-        Security,
-    },
+use kubeedge_common::quantity;
+use kubeedge_core::runtime::{
+    ContainerSpec as RuntimeContainer, Dns, ImageRef, Labels, Mount, PortMapping, Resources, SandboxSpec,
+    Security,
 };
 
 use super::{

@@ -4,11 +4,11 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use kubeedge_common::log::Seldom;
 use kubeedge_core::{
     backoff::Backoff,
     bus::Bus,
     failure::BoxError,
-    log::Seldom,
     name::{MessageId, NodeName},
 };
 use rumqttc::{AsyncClient, MqttOptions, QoS};

@@ -1,10 +1,10 @@
 //! The connection that reads.
 
+use kubeedge_common::log::Seldom;
 use kubeedge_core::{
     backoff::Backoff,
     bus::{Bus, Envelope, SendError},
     failure::BoxError,
-    log::Seldom,
     message::Message,
     name::ModuleName,
 };

@@ -3,9 +3,9 @@
 use std::{collections::HashMap, sync::Arc};
 
 use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
+use kubeedge_common::digest;
 use kubeedge_core::{
     bus::{Bus, Envelope},
-    digest,
     message::{Content, Message, resource::ObjectPath},
     name::{Group, ModuleName, Operation},
 };

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use futures::{StreamExt, stream::BoxStream};
+use kubeedge_common::{
+    log::{Seldom, shown},
+    rate::Rate,
+};
 use kubeedge_core::{
     bus::Envelope,
     failure::{Failure, chain},
-    log::{Seldom, shown},
     message::{Content, Message},
     name::{Group, ModuleName, Operation},
-    rate::Rate,
     transport::{Frame, FrameSink, Lane, Link, TransportError, TransportKind},
     wire::Codec,
 };

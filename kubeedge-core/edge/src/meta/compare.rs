@@ -1,10 +1,10 @@
-//! Answering a cloud of ours that compares what is here with what it believes is here; see [`kubeedge_core::digest`].
+//! Answering a cloud of ours that compares what is here with what it believes is here; see [`kubeedge_common::digest`].
 
 use std::time::Duration;
 
+use kubeedge_common::digest::{Asks, MAX_REPLY, Opening, RESOURCE, Reply, Tree};
 use kubeedge_core::{
     bus::Bus,
-    digest::{Asks, MAX_REPLY, Opening, RESOURCE, Reply, Tree},
     failure::chain,
     message::{Content, Message},
     name::{Group, ModuleName, Operation},

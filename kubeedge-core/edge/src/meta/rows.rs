@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
+use kubeedge_common::digest;
 use kubeedge_core::{
-    digest,
     message::{Content, Message, resource::ObjectPath},
     name::ResourceVersion,
     store::{Batch, Bucket, Change, Entry, Expect, Key, MetaStore, Scan, StoreError, StoreKind},

@@ -1,8 +1,8 @@
 //! What DeviceTwin says over MQTT, by way of EventBus.
 
+use kubeedge_common::log::Seldom;
 use kubeedge_core::{
     bus::{Bus, SendError},
-    log::Seldom,
     message::{Content, Message},
     name::{Group, ModuleName, Operation},
 };

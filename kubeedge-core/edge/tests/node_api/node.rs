@@ -12,13 +12,11 @@ use kubeedge_core::{
     kernel::{Module, ModuleContext, Shutdown},
     runtime::{ContainerId, ContainerRuntime, ContainerSpec, ImageRef, SandboxId, SandboxSpec},
 };
-use kubeedge_edge::{
-    edged::{
-        PodBook,
-        server::{EdgedServer, EdgedServerSettings},
-    },
-    runtime::memory::{MemoryRuntime, MemorySettings},
+use kubeedge_edge::edged::{
+    PodBook,
+    server::{EdgedServer, EdgedServerSettings},
 };
+use kubeedge_runtime::memory::{MemoryRuntime, MemorySettings};
 use serde_json::json;
 use tokio::sync::watch;
 

@@ -16,8 +16,8 @@ use kubeedge_device::{Mapper, simulated::Simulated};
 use kubeedge_edge::{
     core::{EdgeCore, EdgeCoreSettings},
     edged::server::EDGED_SERVER,
-    runtime::memory::{MemoryRuntime, MemorySettings},
 };
+use kubeedge_runtime::memory::{MemoryRuntime, MemorySettings};
 use kubeedge_store::MemoryStore;
 use kubeedge_transport::Memory;
 use serde_json::{Value, json};

@@ -3,10 +3,10 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use kubeedge_common::rate::Rate;
 use kubeedge_core::{
     message::Message,
     name::{Group, Operation},
-    rate::Rate,
     transport::{FrameSink, TransportError, TransportKind},
 };
 use tokio::time::Instant;

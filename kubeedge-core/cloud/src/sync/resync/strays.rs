@@ -2,9 +2,8 @@
 
 use std::{collections::HashSet, sync::Arc};
 
+use kubeedge_common::{digest::Entry, log::shown};
 use kubeedge_core::{
-    digest::Entry,
-    log::shown,
     message::{Message, resource::ObjectPath},
     name::NodeName,
 };

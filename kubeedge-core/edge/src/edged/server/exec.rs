@@ -18,7 +18,7 @@ use tokio_tungstenite::{
 };
 
 use super::{Answer, Local, PLAIN, Refusal, logs, query::Query, remote, text};
-use crate::channel::{V4, V5};
+use kubeedge_common::channel::{V4, V5};
 
 /// The protocols spoken, best first.
 const PROTOCOLS: [&str; 2] = [V5, V4];

@@ -23,7 +23,7 @@ use tokio_tungstenite::{
 };
 
 use super::exec::Task;
-use crate::channel::{CLOSE, RESIZE, STATUS, STDERR, STDIN, STDOUT};
+use kubeedge_common::channel::{CLOSE, RESIZE, STATUS, STDERR, STDIN, STDOUT};
 
 /// How long a client may take to close its side; until then what it still sends is read, so that nothing said to it
 /// is lost.

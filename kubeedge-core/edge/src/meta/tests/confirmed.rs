@@ -1,10 +1,8 @@
 //! What the cloud was told is here, and what it hears when it asks.
 
 use futures::TryStreamExt;
-use kubeedge_core::{
-    digest::{Asks, Entry, Opening, RESOURCE, Reply, Tree},
-    store::{Batch, Scan},
-};
+use kubeedge_common::digest::{Asks, Entry, Opening, RESOURCE, Reply, Tree};
+use kubeedge_core::store::{Batch, Scan};
 
 use super::*;
 use crate::twin;

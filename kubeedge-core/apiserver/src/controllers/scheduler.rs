@@ -1,0 +1,257 @@
+//! The scheduler: a node for every pod that has none.
+
+use std::sync::Arc;
+
+use kubeedge_common::quantity;
+use serde_json::{Value, json};
+
+use crate::edit::At as _;
+use crate::edit::put;
+
+use super::{
+    super::{
+        bind,
+        kinds::built_in_kind,
+        registry::{Part, text},
+        status::Refusal,
+    },
+    Desk, condition_is, integer, is_active, place,
+};
+
+pub(super) async fn reconcile(desk: &Desk) -> Result<(), Refusal> {
+    let pods = desk.list("", "pods", "");
+    let waiting = pods.iter().filter(|pod| {
+        text(pod, "/spec/nodeName").is_empty()
+            && is_active(pod)
+            && text(pod, "/spec/schedulerName") == "default-scheduler"
+    });
+    let mut first = None;
+    for pod in waiting {
+        // One pod that cannot be placed for now must not keep the others waiting.
+        if let Err(refusal) = place_one(desk, pod).await {
+            first.get_or_insert(refusal);
+        }
+    }
+    first.map_or(Ok(()), Err)
+}
+
+async fn place_one(desk: &Desk, pod: &Arc<Value>) -> Result<(), Refusal> {
+    let nodes = desk.list("", "nodes", "");
+    let pods = desk.list("", "pods", "");
+    let mut reasons: Vec<(&'static str, usize)> = Vec::new();
+    let mut best: Option<(i64, String)> = None;
+    for node in &nodes {
+        let name = text(node, "/metadata/name");
+        let there: Vec<&Value> =
+            pods.iter().map(|p| &**p).filter(|p| text(p, "/spec/nodeName") == name && is_active(p)).collect();
+        match fits(pod, node, &there) {
+            Ok(spare) => {
+                if best.as_ref().is_none_or(|(most, _)| spare > *most) {
+                    best = Some((spare, name.to_owned()));
+                }
+            }
+            Err(reason) => match reasons.iter_mut().find(|(known, _)| *known == reason) {
+                Some((_, count)) => *count += 1,
+                None => reasons.push((reason, 1)),
+            },
+        }
+    }
+    let (namespace, name) = place(pod);
+    if let Some((_, node)) = best {
+        bind(&desk.server.storage, &namespace, &name, &node).await?;
+        let message = format!("Successfully assigned {namespace}/{name} to {node}");
+        desk.event(pod, "default-scheduler", "Normal", "Scheduled", &message).await;
+        return Ok(());
+    }
+    let why: Vec<_> = reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+    let why = if nodes.is_empty() {
+        "no nodes available to schedule pods".to_owned()
+    } else {
+        format!("0/{} nodes are available: {}.", nodes.len(), why.join(", "))
+    };
+    unschedulable(desk, pod, &why).await
+}
+
+async fn unschedulable(desk: &Desk, pod: &Value, why: &str) -> Result<(), Refusal> {
+    let list = pod.at("/status/conditions").and_then(Value::as_array).into_iter().flatten();
+    let known = list.into_iter().any(|c| text(c, "/type") == "PodScheduled" && text(c, "/message") == why);
+    if known {
+        return Ok(());
+    }
+    desk.event(pod, "default-scheduler", "Warning", "FailedScheduling", why).await;
+    let condition = json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": why, "lastTransitionTime": desk.now()});
+    desk.change(&built_in_kind("", "pods"), &place(pod), Part::Status, |before| {
+        let mut new = before.clone();
+        put(&mut new, &["status", "conditions"], json!([condition]));
+        new
+    })
+    .await
+    .map(drop)
+}
+
+/// Whether a pod may go to a node: what would be left, or why not, in the scheduler's words.
+fn fits(pod: &Value, node: &Value, there: &[&Value]) -> Result<i64, &'static str> {
+    if node.at("/spec/unschedulable") == Some(&Value::Bool(true)) {
+        return Err("node(s) were unschedulable");
+    }
+    if !condition_is(node, "Ready", "True") {
+        return Err("node(s) were not ready");
+    }
+    if !selected(pod, node) {
+        return Err("node(s) didn't match Pod's node affinity/selector");
+    }
+    let taints = node.at("/spec/taints").and_then(Value::as_array).cloned().unwrap_or_default();
+    let repels = |taint: &&Value| text(taint, "/effect") != "PreferNoSchedule" && !tolerates(pod, taint);
+    if taints.iter().any(|taint| repels(&taint)) {
+        return Err("node(s) had untolerated taint(s)");
+    }
+    let wanted_ports = host_ports(pod);
+    if there.iter().any(|other| host_ports(other).iter().any(|port| wanted_ports.contains(port))) {
+        return Err("node(s) didn't have free ports for the requested pod ports");
+    }
+    room(pod, node, there)
+}
+
+fn room(pod: &Value, node: &Value, there: &[&Value]) -> Result<i64, &'static str> {
+    let offers = |name: &str| {
+        node.at("/status/allocatable").and_then(|a| a.get(name)?.as_str()).map_or(i64::MAX, milli)
+    };
+    if there.len() as i64 >= offers("pods") / 1000 {
+        return Err("Too many pods");
+    }
+    let mut spare = i64::MAX;
+    for (name, why) in [("cpu", "Insufficient cpu"), ("memory", "Insufficient memory")] {
+        let used = sum(there.iter().map(|other| requests(other, name)));
+        let left = offers(name).saturating_sub(used).saturating_sub(requests(pod, name));
+        if left < 0 && requests(pod, name) > 0 {
+            return Err(why);
+        }
+        if name == "cpu" {
+            spare = left;
+        }
+    }
+    // Among equals the emptier node is better.
+    Ok(spare.saturating_sub(there.len() as i64))
+}
+
+fn requests(pod: &Value, name: &str) -> i64 {
+    let of = |list: &str| -> Vec<i64> {
+        let containers = pod.at(list).and_then(Value::as_array).into_iter().flatten();
+        containers.filter_map(|c| c.at("/resources/requests")?.get(name)?.as_str()).map(milli).collect()
+    };
+    let mains = sum(of("/spec/containers").into_iter());
+    mains.max(of("/spec/initContainers").into_iter().max().unwrap_or(0))
+}
+
+/// A quantity in thousandths.
+fn milli(text: &str) -> i64 {
+    i64::try_from(quantity::milli(text)).unwrap_or(i64::MAX)
+}
+
+fn sum(amounts: impl Iterator<Item = i64>) -> i64 {
+    amounts.fold(0, i64::saturating_add)
+}
+
+fn host_ports(pod: &Value) -> Vec<(i64, String)> {
+    let containers = pod.at("/spec/containers").and_then(Value::as_array).into_iter().flatten();
+    let ports = containers.filter_map(|c| c.get("ports")?.as_array()).flatten();
+    ports
+        .filter(|port| integer(port, "/hostPort") > 0)
+        .map(|port| (integer(port, "/hostPort"), text(port, "/protocol").to_owned()))
+        .collect()
+}
+
+fn selected(pod: &Value, node: &Value) -> bool {
+    let label = |key: &str| node.at("/metadata/labels").and_then(|labels| labels.get(key)?.as_str());
+    let selector = pod.at("/spec/nodeSelector").and_then(Value::as_object);
+    let simple = selector.into_iter().flatten().all(|(key, value)| label(key) == value.as_str());
+    let terms = pod
+        .at("/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms");
+    let terms = terms.and_then(Value::as_array);
+    let term = |term: &Value| {
+        let list = |name: &str| term.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
+        let fields = list("matchFields");
+        let name = node.at("/metadata/name").and_then(Value::as_str);
+        list("matchExpressions").iter().all(|e| expression(e, label(text(e, "/key"))))
+            && fields.iter().all(|e| expression(e, name))
+    };
+    simple && terms.is_none_or(|terms| terms.iter().any(term))
+}
+
+fn expression(expression: &Value, value: Option<&str>) -> bool {
+    let values: Vec<_> = expression
+        .get("values")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
+    let number = |text: Option<&str>| text.and_then(|text| text.parse::<i64>().ok());
+    let bound = number(values.first().copied());
+    match text(expression, "/operator") {
+        "In" => value.is_some_and(|value| values.contains(&value)),
+        "NotIn" => value.is_none_or(|value| !values.contains(&value)),
+        "Exists" => value.is_some(),
+        "DoesNotExist" => value.is_none(),
+        "Gt" => number(value).zip(bound).is_some_and(|(value, bound)| value > bound),
+        "Lt" => number(value).zip(bound).is_some_and(|(value, bound)| value < bound),
+        _ => false,
+    }
+}
+
+/// Whether a pod tolerates a taint.
+pub(super) fn tolerates(pod: &Value, taint: &Value) -> bool {
+    toleration(pod, taint).is_some()
+}
+
+/// The toleration of a pod that answers a taint.
+pub(super) fn toleration<'a>(pod: &'a Value, taint: &Value) -> Option<&'a Value> {
+    let list = pod.at("/spec/tolerations").and_then(Value::as_array).into_iter().flatten();
+    list.into_iter().find(|toleration| {
+        let (key, effect) = (text(toleration, "/key"), text(toleration, "/effect"));
+        let exists = text(toleration, "/operator") == "Exists";
+        let same_key = if key.is_empty() { exists } else { key == text(taint, "/key") };
+        let same_effect = effect.is_empty() || effect == text(taint, "/effect");
+        same_key && same_effect && (exists || text(toleration, "/value") == text(taint, "/value"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(extra: Value) -> Value {
+        let mut node = json!({"metadata": {"name": "n", "labels": {"zone": "a"}}, "status": {
+            "allocatable": {"cpu": "2", "memory": "1Gi", "pods": "3"}, "conditions": [{"type": "Ready", "status": "True"}]}});
+        json_patch::merge(&mut node, &extra);
+        node
+    }
+
+    fn pod(spec: Value) -> Value {
+        json!({"spec": spec})
+    }
+
+    #[test]
+    fn a_pod_goes_only_where_it_may_and_fits() {
+        let cpu = |cpu: &str| pod(json!({"containers": [{"resources": {"requests": {"cpu": cpu}}}]}));
+        let plain = pod(json!({}));
+        assert!(fits(&plain, &node(json!({})), &[]).is_ok());
+        assert_eq!(
+            fits(&plain, &node(json!({"spec": {"unschedulable": true}})), &[]),
+            Err("node(s) were unschedulable")
+        );
+        let tainted = node(json!({"spec": {"taints": [{"key": "k", "effect": "NoSchedule"}]}}));
+        assert!(fits(&plain, &tainted, &[]).is_err());
+        assert!(
+            fits(&pod(json!({"tolerations": [{"key": "k", "operator": "Exists"}]})), &tainted, &[]).is_ok()
+        );
+        assert!(fits(&pod(json!({"nodeSelector": {"zone": "b"}})), &node(json!({})), &[]).is_err());
+        assert_eq!(fits(&cpu("3"), &node(json!({})), &[]), Err("Insufficient cpu"));
+        assert!(fits(&cpu("500m"), &node(json!({})), &[&cpu("1500m")]).is_ok());
+        assert_eq!(fits(&cpu("501m"), &node(json!({})), &[&cpu("1500m")]), Err("Insufficient cpu"));
+        let endless = cpu("9e30");
+        assert_eq!(fits(&plain, &node(json!({})), &[&endless, &endless]).map(|_| ()), Ok(()));
+        assert_eq!(fits(&cpu("1e3"), &node(json!({})), &[]), Err("Insufficient cpu"));
+        assert_eq!(fits(&plain, &node(json!({})), &[&plain, &plain, &plain]), Err("Too many pods"));
+    }
+}

@@ -1,0 +1,151 @@
+//! A request, taken apart.
+
+use std::collections::HashMap;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Method, header};
+use http_body_util::BodyExt;
+use kubeedge_core::cluster::Body;
+use serde_json::{Value, json};
+
+use crate::edit::At as _;
+use crate::{
+    User, protobuf,
+    registry::{Deletion, Validation},
+    status::Refusal,
+};
+
+/// The largest body; Kubernetes' own limit.
+pub(crate) const MAX_BODY: usize = 3 << 20;
+
+/// A request, taken apart.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub method: Method,
+    pub query: HashMap<String, String>,
+    pub headers: HeaderMap,
+    pub user: User,
+    pub body: Bytes,
+}
+
+impl Call {
+    pub(crate) fn flag(&self, name: &str) -> bool {
+        self.query.get(name).is_some_and(|value| matches!(value.as_str(), "true" | "1"))
+    }
+
+    pub(crate) fn param(&self, name: &str) -> &str {
+        self.query.get(name).map_or("", String::as_str)
+    }
+
+    pub(super) fn header(&self, name: header::HeaderName) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
+    pub(super) fn wants_table(&self) -> bool {
+        self.header(header::ACCEPT).contains("as=Table")
+    }
+
+    pub(super) fn wants_metadata(&self) -> bool {
+        self.header(header::ACCEPT).contains("as=PartialObjectMetadata")
+    }
+
+    pub(super) fn include(&self) -> &str {
+        self.param("includeObject")
+    }
+
+    pub(super) fn dry_run(&self) -> bool {
+        let of_deletion = || self.object().ok()?.get("dryRun")?.as_array().cloned();
+        self.param("dryRun") == "All"
+            || self.method == Method::DELETE
+                && of_deletion().is_some_and(|list| list.iter().any(|stage| stage == "All"))
+    }
+
+    pub(super) fn validation(&self) -> Validation {
+        match self.param("fieldValidation") {
+            "Strict" => Validation::Strict,
+            "Ignore" => Validation::Ignore,
+            _ => Validation::Warn,
+        }
+    }
+
+    pub(super) fn manager(&self) -> String {
+        let named = self.param("fieldManager");
+        let agent = self.header(header::USER_AGENT).split('/').next().unwrap_or_default();
+        if named.is_empty() { agent.to_owned() } else { named.to_owned() }
+    }
+
+    /// The body as one object: JSON, or YAML or protobuf where Kubernetes takes it.
+    pub(crate) fn object(&self) -> Result<Value, Refusal> {
+        let kind = self.header(header::CONTENT_TYPE);
+        if kind.starts_with("application/vnd.kubernetes.protobuf") {
+            return protobuf::decode(&self.body);
+        }
+        if kind.contains("yaml") && !self.body.trim_ascii_start().starts_with(b"{") {
+            let text =
+                std::str::from_utf8(&self.body).map_err(|_| Refusal::bad_request("the body is not UTF-8"))?;
+            return serde_saphyr::from_str(text)
+                .map_err(|error| Refusal::bad_request(format!("error parsing YAML: {error}")));
+        }
+        serde_json::from_slice(&self.body)
+            .map_err(|error| Refusal::bad_request(format!("error parsing the body: {error}")))
+    }
+}
+
+pub(super) fn deletion(call: &Call) -> Result<Deletion, Refusal> {
+    let options = if call.body.is_empty() { json!({}) } else { call.object()? };
+    Ok(deletion_by(call, &options))
+}
+
+/// The deletion that options in the body and the query ask for.
+pub(super) fn deletion_by(call: &Call, options: &Value) -> Deletion {
+    let own = |pointer: &str| options.at(pointer).and_then(Value::as_str).map(str::to_owned);
+    let grace = options.get("gracePeriodSeconds").and_then(Value::as_i64);
+    let policy = own("/propagationPolicy").or_else(|| {
+        let orphan = options.get("orphanDependents").and_then(Value::as_bool)?;
+        orphan.then(|| "Orphan".to_owned())
+    });
+    let param = |name: &str| Some(call.param(name).to_owned()).filter(|value| !value.is_empty());
+    Deletion {
+        grace: grace.or_else(|| call.param("gracePeriodSeconds").parse().ok()),
+        uid: own("/preconditions/uid"),
+        version: own("/preconditions/resourceVersion"),
+        policy: policy.or_else(|| param("propagationPolicy")),
+    }
+}
+
+/// The whole body, as long as it is within the limit.
+pub(super) async fn read(mut body: Body) -> Result<Bytes, Refusal> {
+    let mut whole = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| Refusal::bad_request(format!("cannot read the body: {error}")))?;
+        if let Ok(data) = frame.into_data() {
+            if whole.len() + data.len() > MAX_BODY {
+                return Err(Refusal::too_large(MAX_BODY));
+            }
+            whole.extend_from_slice(&data);
+        }
+    }
+    Ok(whole.freeze())
+}
+
+pub(super) fn continued(token: &str) -> Result<Option<(String, String)>, Refusal> {
+    if token.is_empty() {
+        return Ok(None);
+    }
+    let place = token.split_once('/').map(|(namespace, name)| (namespace.to_owned(), name.to_owned()));
+    place.map(Some).ok_or_else(|| Refusal::bad_request("continue key is not valid"))
+}
+
+pub(super) fn decode(text: &str) -> String {
+    percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned()
+}
+
+/// The query as a map; of repeated names the first counts.
+pub(super) fn parse_query(query: &str) -> HashMap<String, String> {
+    let mut out = HashMap::new();
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        out.entry(decode(&key.replace('+', " "))).or_insert_with(|| decode(&value.replace('+', " ")));
+    }
+    out
+}

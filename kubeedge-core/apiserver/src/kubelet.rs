@@ -1,0 +1,182 @@
+//! Logs, exec and attach: passed on to the node through whatever reaches it.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{HeaderMap, Request, Response, StatusCode, header};
+use kubeedge_core::{cluster::Body, tunnel::Duplex};
+use serde_json::Value;
+use tokio::io::AsyncReadExt;
+
+use super::{
+    Server,
+    http::Answer,
+    kinds::built_in_kind,
+    registry::text,
+    status::{Refusal, Subject},
+};
+use crate::edit::At as _;
+use kubeedge_core::node_streams::NodeStreams;
+
+/// Passes a request for `sub` (log, exec, attach) of a pod on to its node.
+pub(super) async fn proxy(
+    server: &Arc<Server>,
+    namespace: &str,
+    name: &str,
+    sub: &str,
+    request: Request<Body>,
+) -> Answer {
+    let subject = Subject { group: "", plural: "pods", name };
+    let found = server.storage.get(&built_in_kind("", "pods").key(namespace, name));
+    let pod = found.ok_or_else(|| Refusal::not_found(&subject))?;
+    let node = text(&pod, "/spec/nodeName").to_owned();
+    if node.is_empty() {
+        return Err(Refusal::bad_request(format!("pod {name} does not have a host assigned")));
+    }
+    let query = request.uri().query().unwrap_or_default().to_owned();
+    let asked =
+        query.split('&').find_map(|pair| pair.strip_prefix("container=")).unwrap_or_default().to_owned();
+    let container = container(&pod, &asked)?;
+    let streams = server.streams.read().clone();
+    let streams = streams.ok_or_else(|| {
+        Refusal::unavailable("logs and exec are not available: no stream server is running")
+    })?;
+    let rest: Vec<_> =
+        query.split('&').filter(|pair| !pair.is_empty() && !pair.starts_with("container=")).collect();
+    if sub == "log" {
+        waits(&pod, &container)?;
+        let path = with_query(format!("/containerLogs/{namespace}/{name}/{container}"), &rest.join("&"));
+        let logs = streams.logs(&node.as_str().into(), path, HeaderMap::new()).await;
+        let body = logs.map_err(|error| Refusal::unavailable(error.to_string()))?;
+        let mut response = Response::new(body);
+        response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain"));
+        return Ok(response);
+    }
+    let renamed: Vec<_> = rest
+        .iter()
+        .map(|pair| match *pair {
+            "stdin=true" => "input=1",
+            "stdout=true" => "output=1",
+            "stderr=true" => "error=1",
+            "tty=true" => "tty=1",
+            other => other,
+        })
+        .collect();
+    let path = with_query(format!("/{sub}/{namespace}/{name}/{container}"), &renamed.join("&"));
+    upgrade(streams, node, path, request).await
+}
+
+/// How long a node may take to answer a request for a command.
+const ANSWER: Duration = Duration::from_secs(30);
+/// The longest head of an answer.
+const MAX_HEAD: usize = 16 << 10;
+/// How much of a refusal's text is passed on.
+const MAX_REFUSAL: u64 = 4 << 10;
+
+/// The head of the kubelet's own HTTP response, byte by byte so that nothing behind it is swallowed.
+async fn read_head(from: &mut Box<dyn Duplex>) -> Option<(StatusCode, HeaderMap)> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        if head.len() == MAX_HEAD {
+            return None;
+        }
+        head.push(from.read_u8().await.ok()?);
+    }
+    let text = String::from_utf8(head).ok()?;
+    let mut lines = text.lines();
+    let status = lines.next()?.split(' ').nth(1)?.parse().ok()?;
+    let pairs = lines.filter_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        Some((header::HeaderName::try_from(name).ok()?, header::HeaderValue::try_from(value.trim()).ok()?))
+    });
+    Some((status, pairs.collect()))
+}
+
+async fn refused(status: StatusCode, from: &mut Box<dyn Duplex>) -> Refusal {
+    let mut text = Vec::new();
+    let mut limited = from.take(MAX_REFUSAL);
+    let _ = tokio::time::timeout(Duration::from_secs(1), limited.read_to_end(&mut text)).await;
+    let text = String::from_utf8_lossy(&text).trim().to_owned();
+    Refusal { code: status, ..Refusal::bad_request(format!("the node refused: {text}")) }
+}
+
+fn with_query(path: String, query: &str) -> String {
+    if query.is_empty() { path } else { format!("{path}?{query}") }
+}
+
+async fn upgrade(
+    streams: Arc<dyn NodeStreams>,
+    node: String,
+    path: String,
+    mut request: Request<Body>,
+) -> Answer {
+    if request.headers().get(header::UPGRADE).is_none() {
+        return Err(Refusal::bad_request("Upgrade request required"));
+    }
+    let method = request.method().clone();
+    let headers = request.headers().clone();
+    let ours = hyper::upgrade::on(&mut request);
+    let opened = streams.upgrade(&node.as_str().into(), method, path, headers).await;
+    let mut theirs = opened.map_err(|error| Refusal::unavailable(error.to_string()))?;
+    let head = tokio::time::timeout(ANSWER, read_head(&mut theirs)).await;
+    let (status, headers) =
+        head.ok().flatten().ok_or_else(|| Refusal::unavailable("the node did not answer"))?;
+    if status != StatusCode::SWITCHING_PROTOCOLS {
+        return Err(refused(status, &mut theirs).await);
+    }
+    let mut response = Response::new(super::http::full(""));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    // The copying ends with either side; the node's end is closed when it is dropped.
+    tokio::spawn(async move {
+        match ours.await {
+            Ok(upgraded) => {
+                let mut upgraded = hyper_util::rt::TokioIo::new(upgraded);
+                let _ = tokio::io::copy_bidirectional(&mut upgraded, &mut theirs).await;
+            }
+            Err(error) => tracing::debug!(error = %error, "client went away before the upgrade"),
+        }
+    });
+    Ok(response)
+}
+
+/// The container that is meant: the named one, else the annotated default, else the only or first one.
+fn container(pod: &Value, asked: &str) -> Result<String, Refusal> {
+    let name = text(pod, "/metadata/name");
+    let lists =
+        ["/spec/containers", "/spec/initContainers"].map(|list| pod.at(list).and_then(Value::as_array));
+    let names: Vec<_> = lists.into_iter().flatten().flatten().map(|c| text(c, "/name")).collect();
+    if asked.is_empty() {
+        let default = pod
+            .at("/metadata/annotations")
+            .and_then(|a| a.get("kubectl.kubernetes.io/default-container"))
+            .and_then(Value::as_str);
+        let first = default.or_else(|| names.first().copied());
+        return first
+            .map(str::to_owned)
+            .ok_or_else(|| Refusal::bad_request(format!("pod {name} has no containers")));
+    }
+    if names.contains(&asked) {
+        return Ok(asked.to_owned());
+    }
+    Err(Refusal::bad_request(format!("container {asked} is not valid for pod {name}")))
+}
+
+/// A container that has not started has no log yet; Kubernetes says so.
+fn waits(pod: &Value, container: &str) -> Result<(), Refusal> {
+    let lists = ["/status/containerStatuses", "/status/initContainerStatuses"]
+        .map(|list| pod.at(list).and_then(Value::as_array));
+    let status = lists.into_iter().flatten().flatten().find(|status| text(status, "/name") == container);
+    let Some(status) = status else { return Ok(()) };
+    let reason = text(status, "/state/waiting/reason");
+    let ran = status.get("restartCount").and_then(Value::as_i64).unwrap_or(0) > 0
+        || status.at("/lastState/terminated").is_some();
+    if reason.is_empty() || ran {
+        return Ok(());
+    }
+    let pod_name = text(pod, "/metadata/name");
+    let why = text(status, "/state/waiting/message");
+    let text = if why.is_empty() { reason.to_owned() } else { format!("{reason}: {why}") };
+    Err(Refusal::bad_request(format!(
+        "container {container:?} in pod {pod_name:?} is waiting to start: {text}"
+    )))
+}

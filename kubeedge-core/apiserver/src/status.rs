@@ -1,0 +1,158 @@
+//! Failures as Kubernetes tells them: `Status` objects.
+
+use http::StatusCode;
+use kubeedge_core::{failure::chain, store::StoreError};
+use serde_json::{Value, json};
+
+use crate::edit::put;
+
+/// A request that was not carried out.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Refusal {
+    pub code: StatusCode,
+    pub reason: &'static str,
+    pub message: String,
+    pub details: Value,
+}
+
+/// What a refusal is about.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Subject<'a> {
+    pub group: &'a str,
+    pub plural: &'a str,
+    pub name: &'a str,
+}
+
+impl Subject<'_> {
+    fn resource(&self) -> String {
+        if self.group.is_empty() { self.plural.to_owned() } else { format!("{}.{}", self.plural, self.group) }
+    }
+
+    fn details(&self) -> Value {
+        let mut details = json!({"name": self.name, "kind": self.plural});
+        if !self.group.is_empty() {
+            put(&mut details, &["group"], self.group);
+        }
+        details
+    }
+}
+
+impl Refusal {
+    fn new(code: StatusCode, reason: &'static str, message: impl Into<String>) -> Self {
+        Self { code, reason, message: message.into(), details: Value::Null }
+    }
+
+    pub(crate) fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "BadRequest", message)
+    }
+
+    pub(crate) fn unauthorized() -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "Unauthorized", "Unauthorized")
+    }
+
+    pub(crate) fn forbidden(user: &str, verb: &str, subject: &Subject<'_>) -> Self {
+        let message = format!(
+            "{} {:?} is forbidden: User {user:?} cannot {verb} resource {:?} in API group {:?}",
+            subject.resource(),
+            subject.name,
+            subject.plural,
+            subject.group
+        );
+        Self { details: subject.details(), ..Self::new(StatusCode::FORBIDDEN, "Forbidden", message) }
+    }
+
+    pub(crate) fn not_found(subject: &Subject<'_>) -> Self {
+        let message = format!("{} {:?} not found", subject.resource(), subject.name);
+        Self { details: subject.details(), ..Self::new(StatusCode::NOT_FOUND, "NotFound", message) }
+    }
+
+    pub(crate) fn no_such_path() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "NotFound", "the server could not find the requested resource")
+    }
+
+    pub(crate) fn exists(subject: &Subject<'_>) -> Self {
+        let message = format!("{} {:?} already exists", subject.resource(), subject.name);
+        Self { details: subject.details(), ..Self::new(StatusCode::CONFLICT, "AlreadyExists", message) }
+    }
+
+    pub(crate) fn conflict(subject: &Subject<'_>, why: &str) -> Self {
+        let message =
+            format!("Operation cannot be fulfilled on {} {:?}: {why}", subject.resource(), subject.name);
+        Self { details: subject.details(), ..Self::new(StatusCode::CONFLICT, "Conflict", message) }
+    }
+
+    /// The object changed since it was read.
+    pub(crate) fn stale(subject: &Subject<'_>) -> Self {
+        let why =
+            "the object has been modified; please apply your changes to the latest version and try again";
+        Self::conflict(subject, why)
+    }
+
+    /// Fields that are not as they must be: path and complaint each.
+    pub(crate) fn invalid(kind: &str, subject: &Subject<'_>, problems: &[(String, String)]) -> Self {
+        let list: Vec<_> = problems.iter().map(|(path, why)| format!("{path}: {why}")).collect();
+        let text = match list.as_slice() {
+            [one] => one.clone(),
+            many => format!("[{}]", many.join(", ")),
+        };
+        let kind_group =
+            if subject.group.is_empty() { kind.to_owned() } else { format!("{kind}.{}", subject.group) };
+        let causes: Vec<_> = problems
+            .iter()
+            .map(|(path, why)| json!({"reason": "FieldValueInvalid", "message": why, "field": path}))
+            .collect();
+        let mut details = subject.details();
+        put(&mut details, &["kind"], kind);
+        put(&mut details, &["causes"], causes);
+        let message = format!("{kind_group} {:?} is invalid: {text}", subject.name);
+        Self { details, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message) }
+    }
+
+    pub(crate) fn method_not_allowed() -> Self {
+        let message = "the server does not allow this method on the requested resource";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message)
+    }
+
+    /// A part of the API that is not there, though Kubernetes has it.
+    pub(crate) fn not_served(what: &str) -> Self {
+        let message = format!("{what} is not served by this API server");
+        Self::new(StatusCode::NOT_IMPLEMENTED, "NotImplemented", message)
+    }
+
+    pub(crate) fn media_type(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", message)
+    }
+
+    pub(crate) fn too_large(limit: usize) -> Self {
+        let message = format!("Request entity too large: limit is {limit}");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", message)
+    }
+
+    pub(crate) fn expired() -> Self {
+        let message = "The resourceVersion for the provided watch is too old.";
+        Self::new(StatusCode::GONE, "Expired", message)
+    }
+
+    pub(crate) fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", message)
+    }
+
+    /// The `Status` object.
+    pub(crate) fn to_json(&self) -> Value {
+        let mut status = json!({
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+            "message": self.message, "reason": self.reason, "code": self.code.as_u16(),
+        });
+        if !self.details.is_null() {
+            put(&mut status, &["details"], self.details.clone());
+        }
+        status
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        let message = format!("nothing was changed: {}", chain(&error));
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", message)
+    }
+}

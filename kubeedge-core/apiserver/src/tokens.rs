@@ -1,0 +1,91 @@
+//! Tokens for service accounts: JWTs signed by this server.
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use crate::edit::{At as _, field, put};
+
+use super::{
+    Server,
+    http::{Answer, Call, json_answer},
+    kinds::built_in_kind,
+    registry::{later, text},
+    status::{Refusal, Subject},
+};
+
+const ISSUER: &str = "https://kubernetes.default.svc";
+/// What Kubernetes allows at the least.
+const LEAST_SECONDS: i64 = 600;
+const MOST_SECONDS: i64 = 365 * 86_400;
+
+/// Answers a TokenRequest.
+pub(super) fn issue(server: &Server, call: &Call, namespace: &str, name: &str) -> Answer {
+    let kind = built_in_kind("", "serviceaccounts");
+    let missing = || Refusal::not_found(&Subject { group: "", plural: "serviceaccounts", name });
+    let account = server.storage.get(&kind.key(namespace, name)).ok_or_else(missing)?;
+    let mut request: Value = call.object()?;
+    let seconds = request.at("/spec/expirationSeconds").and_then(Value::as_i64).unwrap_or(3600);
+    let seconds = seconds.clamp(LEAST_SECONDS, MOST_SECONDS);
+    let mut audiences = field(&request, "/spec/audiences");
+    if audiences.as_array().is_none_or(Vec::is_empty) {
+        audiences = json!([ISSUER]);
+    }
+    let moment = server.storage.moment();
+    let now = moment.unix_timestamp();
+    let subject = format!("system:serviceaccount:{namespace}:{name}");
+    let mut kubernetes = json!({"namespace": namespace, "serviceaccount": {"name": name, "uid": text(&account, "/metadata/uid")}});
+    if let Some(bound) = request.at("/spec/boundObjectRef").filter(|bound| bound.is_object()) {
+        put(
+            &mut kubernetes,
+            &[&text(bound, "/kind").to_lowercase()],
+            json!({"name": field(bound, "/name"), "uid": field(bound, "/uid")}),
+        );
+    }
+    let claims = json!({"aud": audiences, "exp": now + seconds, "iat": now, "nbf": now, "iss": ISSUER, "sub": subject, "kubernetes.io": kubernetes});
+    let token = server.settings.signer.sign(&claims);
+    put(&mut request, &["status"], json!({"token": token, "expirationTimestamp": later(moment, seconds)}));
+    put(&mut request, &["kind"], "TokenRequest");
+    put(&mut request, &["apiVersion"], "authentication.k8s.io/v1");
+    put(&mut request, &["spec", "expirationSeconds"], seconds);
+    put(&mut request, &["spec", "audiences"], audiences);
+    Ok(json_answer(StatusCode::CREATED, &request))
+}
+
+/// The user a service account token stands for, if this server signed it and it is still good.
+pub(super) fn user_of(server: &Server, token: &str) -> Option<String> {
+    let claims = server.settings.signer.verify(token)?;
+    let now = server.storage.moment().unix_timestamp();
+    (claims.get("exp")?.as_i64()? > now).then(|| claims.get("sub")?.as_str().map(str::to_owned)).flatten()
+}
+
+/// Signs and checks JWTs with a secret that only this server knows (HS256).
+#[derive(Clone)]
+pub struct Signer(ring::hmac::Key);
+
+impl std::fmt::Debug for Signer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Signer(…)")
+    }
+}
+
+impl Signer {
+    /// A signer with this secret.
+    pub fn new(secret: &[u8]) -> Self {
+        Self(ring::hmac::Key::new(ring::hmac::HMAC_SHA256, secret))
+    }
+
+    fn sign(&self, claims: &Value) -> String {
+        let head = URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256","typ":"JWT"}"#);
+        let signed = format!("{head}.{}", URL_SAFE_NO_PAD.encode(claims.to_string()));
+        let signature = ring::hmac::sign(&self.0, signed.as_bytes());
+        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
+    }
+
+    fn verify(&self, token: &str) -> Option<Value> {
+        let (signed, signature) = token.rsplit_once('.')?;
+        let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
+        ring::hmac::verify(&self.0, signed.as_bytes(), &signature).ok()?;
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(signed.split_once('.')?.1).ok()?).ok()
+    }
+}

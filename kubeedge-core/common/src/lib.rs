@@ -1,0 +1,12 @@
+//! What several crates of KubeEdge in Rust share, each thing written once. No promise is made to anybody else: a
+//! vendor's crate stands on `kubeedge-core` and on the crates with the implementations.
+
+pub mod blocking;
+pub mod channel;
+pub mod digest;
+pub mod file;
+pub mod lobby;
+pub mod log;
+pub mod quantity;
+pub mod rate;
+pub mod stamp;
