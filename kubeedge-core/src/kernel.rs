@@ -22,17 +22,29 @@
 //! # });
 //! ```
 
-use std::{any::Any, collections::HashSet, fmt, future::Future, panic::AssertUnwindSafe, time::Duration};
+use std::{
+    any::Any,
+    collections::{HashMap, HashSet},
+    fmt,
+    future::Future,
+    hash::{DefaultHasher, Hash, Hasher},
+    panic::AssertUnwindSafe,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use futures::FutureExt;
-use tokio::task::JoinSet;
+use tokio::{
+    task::{Id, JoinSet},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    backoff::Backoff,
     bus::{Bus, Inbox},
     clock::Clock,
-    failure::BoxError,
+    failure::{BoxError, chain},
     name::{Group, ModuleName},
 };
 
@@ -101,22 +113,63 @@ pub trait Module: Send + 'static {
     async fn cleanup(&mut self) {}
 }
 
-/// How often and how soon a failed module is started anew.
+/// How often and how soon a failed module is started anew. A module that has run for longer than the longest pause
+/// starts over: its next failure counts as the first.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Restart {
-    /// The pause before the first restart.
+    /// The pause before the first restart, 1 s by default. It doubles with each failure. Every pause is shortened at
+    /// random by up to half of it, so that what failed together does not start together.
     pub first: Duration,
-    /// By how much the pause grows from one failure to the next.
-    pub factor: f64,
-    /// The longest pause.
+    /// The longest pause, 60 s by default.
     pub cap: Duration,
-    /// How many restarts before the whole gives up; `None` for no limit.
+    /// How many restarts in a row before the whole gives up; `None`, the default, for no limit.
     pub limit: Option<u32>,
 }
 
 impl Default for Restart {
     fn default() -> Self {
-        Self { first: Duration::from_secs(1), factor: 2.0, cap: Duration::from_secs(60), limit: None }
+        Self { first: Duration::from_secs(1), cap: Duration::from_secs(60), limit: None }
+    }
+}
+
+impl Restart {
+    /// Pauses from `first` up to `cap`, without a limit.
+    pub fn pausing(first: Duration, cap: Duration) -> Self {
+        Self { first, cap, limit: None }
+    }
+
+    /// Gives up after so many restarts in a row.
+    #[must_use]
+    pub fn at_most(mut self, restarts: u32) -> Self {
+        self.limit = Some(restarts);
+        self
+    }
+}
+
+/// The failures of one module in a row.
+struct Failures {
+    policy: Restart,
+    backoff: Backoff,
+    restarts: u32,
+}
+
+impl Failures {
+    fn new(policy: Restart, seed: u64) -> Self {
+        Self { policy, backoff: Backoff::new(policy.first, policy.cap, seed), restarts: 0 }
+    }
+
+    /// The pause after a failure that ended a run of this length; `None` when the policy allows no further restart.
+    fn pause_after(&mut self, run: Duration) -> Option<Duration> {
+        if run > self.policy.cap {
+            self.backoff.reset();
+            self.restarts = 0;
+        }
+        if self.policy.limit == Some(self.restarts) {
+            return None;
+        }
+        self.restarts = self.restarts.saturating_add(1);
+        Some(self.backoff.next_pause())
     }
 }
 
@@ -133,6 +186,16 @@ pub enum KernelError {
         /// The module.
         name: ModuleName,
         /// What it failed with; for a panic, its message.
+        #[source]
+        source: BoxError,
+    },
+    /// The task of a module ended without a result: it panicked where no panic is contained, such as while the module was
+    /// dropped or made anew.
+    #[error("module {name} was lost: {source}")]
+    Lost {
+        /// The module.
+        name: ModuleName,
+        /// How its task ended.
         #[source]
         source: BoxError,
     },
@@ -167,6 +230,7 @@ pub struct KernelBuilder {
     parts: Vec<Part>,
     grace: Option<Duration>,
     clock: Option<Clock>,
+    seed: u64,
 }
 
 impl fmt::Debug for KernelBuilder {
@@ -215,6 +279,13 @@ impl KernelBuilder {
         self
     }
 
+    /// Where the random part of the pauses before restarts starts (0 when not said). Each module has numbers of its own.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
     /// Freezes the bus; fails when two modules share a name.
     pub fn build(self) -> Result<Kernel, KernelError> {
         let mut seen = HashSet::new();
@@ -234,7 +305,8 @@ impl KernelBuilder {
             let inbox = inboxes.remove(&name)?;
             Some((name, part, inbox))
         });
-        Ok(Kernel { parts: parts.collect(), bus, grace: self.grace.unwrap_or(Duration::from_secs(30)) })
+        let grace = self.grace.unwrap_or(Duration::from_secs(30));
+        Ok(Kernel { parts: parts.collect(), bus, grace, seed: self.seed })
     }
 }
 
@@ -243,6 +315,7 @@ pub struct Kernel {
     bus: Bus,
     parts: Vec<(ModuleName, Part, Inbox)>,
     grace: Duration,
+    seed: u64,
 }
 
 impl fmt::Debug for Kernel {
@@ -266,83 +339,109 @@ impl Kernel {
     /// to end and waits for them as long as the grace allows.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), KernelError> {
         let root = Shutdown::new();
-        let mut running: HashSet<ModuleName> = self.parts.iter().map(|(name, ..)| name.clone()).collect();
-        let mut set = JoinSet::new();
+        let mut running = Running::default();
         for (name, part, inbox) in self.parts {
             let ctx = ModuleContext { bus: self.bus.clone(), inbox, shutdown: root.child() };
-            set.spawn(async move {
-                let ended = keep(&name, part, ctx).await;
-                (name, ended)
-            });
+            let (kept, seed) = (name.clone(), seed_of(self.seed, &name));
+            running.spawn(name, async move { keep(&kept, part, ctx, seed).await });
         }
         drop(self.bus);
         tokio::pin!(shutdown);
-        let mut outcome = Ok(());
-        loop {
+        let outcome = loop {
             tokio::select! {
-                () = &mut shutdown => break,
-                ended = set.join_next() => match ended {
+                () = &mut shutdown => break Ok(()),
+                ended = running.next() => match ended {
                     None => return Ok(()),
-                    Some(Ok((name, Ok(())))) => { running.remove(&name); }
-                    Some(Ok((name, Err(source)))) => {
-                        running.remove(&name);
-                        outcome = Err(KernelError::Module { name, source });
-                        break;
-                    }
-                    Some(Err(_)) => break,
+                    Some(Ok(())) => {}
+                    Some(Err(error)) => break Err(error),
                 },
             }
-        }
+        };
         root.request();
-        let drained = drain(set, running, self.grace).await;
+        let drained = running.drain(self.grace).await;
         outcome.and(drained)
     }
 }
 
-/// Waits for the rest; says which modules had to be aborted.
-async fn drain(
-    mut set: JoinSet<(ModuleName, Result<(), BoxError>)>,
-    mut running: HashSet<ModuleName>,
-    grace: Duration,
-) -> Result<(), KernelError> {
-    let all = async {
-        while let Some(ended) = set.join_next().await {
-            if let Ok((name, result)) = ended {
-                if let Err(error) = result {
-                    tracing::warn!(module = %name, error = %error, "module failed during shutdown");
-                }
-                running.remove(&name);
-            }
-        }
-    };
-    if tokio::time::timeout(grace, all).await.is_ok() {
-        return Ok(());
+/// Where the random numbers of one module start.
+fn seed_of(seed: u64, name: &ModuleName) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (seed, name).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// The tasks of the modules that have not ended yet.
+#[derive(Default)]
+struct Running {
+    tasks: JoinSet<Result<(), BoxError>>,
+    names: HashMap<Id, ModuleName>,
+}
+
+impl Running {
+    fn spawn(
+        &mut self,
+        name: ModuleName,
+        module: impl Future<Output = Result<(), BoxError>> + Send + 'static,
+    ) {
+        let task = self.tasks.spawn(module);
+        self.names.insert(task.id(), name);
     }
-    set.shutdown().await;
-    let mut modules: Vec<_> = running.into_iter().collect();
-    modules.sort();
-    Err(KernelError::Stuck { modules, grace })
+
+    /// How the next module ended; `None` when all have. Cancel-safe.
+    async fn next(&mut self) -> Option<Result<(), KernelError>> {
+        let (id, ended) = match self.tasks.join_next_with_id().await? {
+            Ok((id, ended)) => (id, Ok(ended)),
+            Err(error) => (error.id(), Err(error)),
+        };
+        // Every task has a name.
+        let name = self.names.remove(&id).unwrap_or_else(|| ModuleName::of("?"));
+        Some(match ended {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(source)) => Err(KernelError::Module { name, source }),
+            Err(error) => Err(KernelError::Lost { name, source: error.into() }),
+        })
+    }
+
+    /// Waits for the rest; says which module was lost, or which had to be aborted.
+    async fn drain(mut self, grace: Duration) -> Result<(), KernelError> {
+        let mut lost = Ok(());
+        let all = async {
+            while let Some(ended) = self.next().await {
+                match ended {
+                    Err(error @ KernelError::Lost { .. }) if lost.is_ok() => lost = Err(error),
+                    Err(error) => tracing::warn!(error = %chain(&error), "module failed during shutdown"),
+                    Ok(()) => {}
+                }
+            }
+        };
+        if tokio::time::timeout(grace, all).await.is_ok() {
+            return lost;
+        }
+        self.tasks.shutdown().await;
+        let mut modules: Vec<_> = self.names.into_values().collect();
+        modules.sort();
+        lost.and(Err(KernelError::Stuck { modules, grace }))
+    }
 }
 
 /// Runs one module, restarting it as its policy says.
-async fn keep(name: &ModuleName, part: Part, mut ctx: ModuleContext) -> Result<(), BoxError> {
+async fn keep(name: &ModuleName, part: Part, mut ctx: ModuleContext, seed: u64) -> Result<(), BoxError> {
     let (policy, mut module, mut make) = match part {
         Part::Once(mut module) => return once(&mut *module, &mut ctx).await,
         Part::Supervised(policy, module, make) => (policy, module, make),
     };
-    let (mut pause, mut restarts) = (policy.first, 0);
+    let mut failures = Failures::new(policy, seed);
     loop {
+        let started = Instant::now();
         let Err(error) = once(&mut *module, &mut ctx).await else { return Ok(()) };
-        if policy.limit == Some(restarts) || ctx.shutdown.is_requested() {
-            return Err(error);
-        }
-        restarts += 1;
-        tracing::error!(module = %name, error = %error, restarts, pause_ms = pause.as_millis() as u64, "module failed, restarting");
+        let pause = failures.pause_after(started.elapsed()).filter(|_| !ctx.shutdown.is_requested());
+        let Some(pause) = pause else { return Err(error) };
+        let (restarts, pause_ms) = (failures.restarts, pause.as_millis() as u64);
+        tracing::error!(module = %name, error = %error, restarts, pause_ms, "module failed, restarting");
         tokio::select! {
             () = ctx.shutdown.requested() => return Ok(()),
             () = tokio::time::sleep(pause) => {}
         }
-        pause = pause.mul_f64(policy.factor).min(policy.cap);
         module = make();
     }
 }
@@ -379,6 +478,8 @@ mod tests {
         starts: Arc<AtomicU32>,
         cleanups: Arc<AtomicU32>,
         act: Act,
+        /// How long it works before it acts.
+        works: Duration,
         deaf: bool,
     }
 
@@ -387,7 +488,14 @@ mod tests {
             name: &'static str,
             act: impl Fn(u32) -> Result<bool, BoxError> + Send + Sync + 'static,
         ) -> Self {
-            Self { name, starts: Arc::default(), cleanups: Arc::default(), act: Arc::new(act), deaf: false }
+            Self {
+                name,
+                starts: Arc::default(),
+                cleanups: Arc::default(),
+                act: Arc::new(act),
+                works: Duration::ZERO,
+                deaf: false,
+            }
         }
     }
 
@@ -400,6 +508,7 @@ mod tests {
             Group::USER
         }
         async fn start(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
+            tokio::time::sleep(self.works).await;
             if (self.act)(self.starts.fetch_add(1, Ordering::SeqCst))? {
                 if self.deaf {
                     std::future::pending::<()>().await;
@@ -433,7 +542,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_module_that_keeps_failing_ends_the_whole_and_is_named() {
-        let policy = Restart { limit: Some(2), ..Restart::default() };
+        let policy = Restart::default().at_most(2);
         let actor = Actor::new("bad", |_| Err("no disk".into()));
         let make = actor.clone();
         let bystander = Actor::new("good", |_| Ok(true));
@@ -446,6 +555,81 @@ mod tests {
         assert_eq!(error.to_string(), "module bad failed: no disk");
         assert_eq!(actor.starts.load(Ordering::SeqCst), 3);
         assert_eq!(bystander.cleanups.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn restarts_are_forgotten_after_a_long_good_run() {
+        let day = Duration::from_secs(24 * 60 * 60);
+        let actor = Actor {
+            works: day,
+            ..Actor::new("daily", |n| if n < 10 { Err("once a day".into()) } else { Ok(false) })
+        };
+        let make = actor.clone();
+        let policy = Restart::default().at_most(2);
+        let kernel = Kernel::builder().supervised(policy, move || make.clone()).build().unwrap();
+        let began = Instant::now();
+        kernel.run(std::future::pending()).await.unwrap();
+        assert_eq!(actor.starts.load(Ordering::SeqCst), 11);
+        let pauses = began.elapsed() - 11 * day;
+        assert!(pauses <= 10 * policy.first, "{pauses:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pauses_before_restarts_grow_with_jitter_of_the_seed() {
+        async fn outage(seed: u64) -> Duration {
+            let actor = Actor::new("a", |n| if n < 5 { Err("not yet".into()) } else { Ok(false) });
+            let kernel = Kernel::builder().seed(seed).supervised(Restart::default(), move || actor.clone());
+            let began = Instant::now();
+            kernel.build().unwrap().run(std::future::pending()).await.unwrap();
+            began.elapsed()
+        }
+        let (one, again, other) = (outage(1).await, outage(1).await, outage(2).await);
+        assert_eq!(one, again);
+        assert_ne!(one, other);
+        let whole = Duration::from_secs(1 + 2 + 4 + 8 + 16);
+        assert!(one >= whole / 2 && one <= whole + Duration::from_millis(10), "{one:?}");
+    }
+
+    /// Panics when it is dropped; `true` means work until shutdown.
+    struct Brittle(bool);
+
+    impl Drop for Brittle {
+        fn drop(&mut self) {
+            panic!("brittle");
+        }
+    }
+
+    #[async_trait]
+    impl Module for Brittle {
+        fn name(&self) -> ModuleName {
+            ModuleName::of("brittle")
+        }
+        fn group(&self) -> Group {
+            Group::USER
+        }
+        async fn start(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
+            if self.0 {
+                ctx.shutdown.requested().await;
+            }
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_lost_module_task_ends_the_whole_with_an_error() {
+        let bystander = Actor::new("good", |_| Ok(true));
+        let kernel = Kernel::builder().module(Brittle(false)).module(bystander.clone()).build().unwrap();
+        let error = kernel.run(std::future::pending()).await.unwrap_err();
+        assert!(matches!(&error, KernelError::Lost { name, .. } if *name == "brittle"), "{error}");
+        assert!(error.to_string().contains("brittle"), "{error}");
+        assert_eq!(bystander.cleanups.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn a_module_task_lost_at_shutdown_is_an_error() {
+        let kernel = Kernel::builder().module(Brittle(true)).build().unwrap();
+        let error = kernel.run(async {}).await.unwrap_err();
+        assert!(matches!(&error, KernelError::Lost { name, .. } if *name == "brittle"), "{error}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -198,6 +198,7 @@ impl EdgeCoreBuilder {
     pub fn build(self) -> Result<EdgeCore, KernelError> {
         let EdgeCoreSettings { hub, meta, edged, server, twin, eventbus, restart } = self.settings;
         let (node, address, clock) = (hub.node.clone(), edged.node_ip.clone(), edged.clock.clone());
+        let kernel = Kernel::builder().clock(clock.clone()).seed(hub.seed);
         let mut hub = EdgeHub::new(hub, self.transport).clock(clock.clone()).store(self.store.clone());
         if let Some(codec) = self.codec {
             hub = hub.codec(codec);
@@ -217,7 +218,7 @@ impl EdgeCoreBuilder {
             broker: bus.internal_address(),
         };
         let twin = DeviceTwin::new(twin, self.store.clone(), self.mappers);
-        let mut ours = Ours { kernel: Kernel::builder().clock(clock), restart, without: &self.without };
+        let mut ours = Ours { kernel, restart, without: &self.without };
         ours.add(hub);
         ours.add(MetaManager::new(meta, self.store));
         ours.add(edged);
