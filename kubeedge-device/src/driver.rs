@@ -42,9 +42,21 @@ pub trait Driver: fmt::Debug + Send + Sync + 'static {
 /// A connection to one device, used by one task: no locks needed.
 ///
 /// A call that fails with an error whose advice is [`Reconnect`](kubeedge_core::failure::Advice::Reconnect) ends the
-/// session. Any call may be dropped half-way when the device is removed or its time is over; nothing but
-/// [`Session::close`] is called then.
+/// session. Any call may be dropped half-way, when the device is removed or the call takes longer than
+/// [`MapperSettings::call_limit`](crate::MapperSettings::call_limit). Nothing but [`Session::close`] is called then,
+/// unless the session says that it is [`CANCEL_SAFE`](Session::CANCEL_SAFE). A session that gives up waiting by itself
+/// is used on after [`DriverKind::Timeout`]: where a late answer could be taken for the next one, it returns
+/// [`DriverKind::Disconnected`].
 pub trait Session: Send + 'static {
+    /// Whether the session may be used on after a call was dropped half-way.
+    ///
+    /// It may when the protocol is framed so that an answer names its request, or when the session itself gives up
+    /// what an unfinished request was sent on. It may not when the next answer that arrives is taken for the answer to
+    /// the last request: an answer that comes late would be the value of another point. The mapper closes such a session
+    /// and connects anew. The device stays in its state meanwhile: as ever,
+    /// [`MapperSettings::strikes`](crate::MapperSettings::strikes) timeouts in a row make it offline.
+    const CANCEL_SAFE: bool = false;
+
     /// Where a property is on the device: `visitors.configData`.
     type Visitor: DeserializeOwned + Send + Sync + 'static;
 

@@ -1,5 +1,6 @@
 //! Any driver as a mapper: one task per device.
 
+mod calls;
 mod plan;
 mod points;
 mod task;
@@ -37,7 +38,8 @@ use crate::driver::Driver;
 /// Limits and pauses of a [`Mapper`].
 #[derive(Clone, Debug)]
 pub struct MapperSettings {
-    /// How long one call of a driver may take: connecting, a write, a batch of at most 64 reads.
+    /// How long one call of a driver may take: connecting, a write, a batch of at most 64 reads. A call that takes
+    /// longer is dropped, and with it the session, unless its [`Session`](crate::Session) is cancel-safe.
     pub call_limit: Duration,
     /// How long [`DeviceMapper::read`] and [`DeviceMapper::write`] wait in all, queue included.
     pub answer_limit: Duration,

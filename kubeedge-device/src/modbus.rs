@@ -140,6 +140,8 @@ impl ModbusSession {
 }
 
 impl Session for ModbusSession {
+    /// A request that is dropped half-way takes the line's connection with it.
+    const CANCEL_SAFE: bool = true;
     type Visitor = Point;
 
     async fn read(&mut self, at: &Point) -> DriverResult<Value> {

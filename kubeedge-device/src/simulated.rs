@@ -18,7 +18,7 @@
 //! | `memory` | what was written last to `cell`, `value` before that; the only signal that can be written |
 //!
 //! Faults: `configData.failEvery: n` has every n-th read fail as a lost connection, `configData.hangEvery: n` never
-//! answer; [`Simulated::unplug`] takes a device away. Devices of the same `configData.device` share memory and plug.
+//! answer; [`Simulated::unplug`] takes a device away, [`Simulated::stall`] has it answer nothing. Devices of the same `configData.device` share memory and plug.
 
 use std::{collections::HashMap, f64::consts::TAU, sync::Arc, time::Duration};
 
@@ -52,6 +52,7 @@ struct World {
 #[derive(Debug)]
 struct Machine {
     plugged: watch::Sender<bool>,
+    answering: watch::Sender<bool>,
     cells: Mutex<HashMap<String, Value>>,
     changed: watch::Sender<u64>,
 }
@@ -157,6 +158,20 @@ impl Simulated {
         }
     }
 
+    /// Has a machine answer nothing: calls wait until [`Simulated::answer`].
+    pub fn stall(&self, device: &str) {
+        if let Some(machine) = self.machine(device) {
+            machine.answering.send_replace(false);
+        }
+    }
+
+    /// Has a stalled machine answer again, first what waits.
+    pub fn answer(&self, device: &str) {
+        if let Some(machine) = self.machine(device) {
+            machine.answering.send_replace(true);
+        }
+    }
+
     /// Sets a memory cell, as if by hand at the machine.
     pub fn set(&self, device: &str, cell: &str, value: Value) {
         if let Some(machine) = self.machine(device) {
@@ -175,8 +190,8 @@ impl Simulated {
             return None;
         }
         let machine = machines.entry(device.to_owned()).or_insert_with(|| {
-            let (plugged, changed) = (watch::Sender::new(true), watch::Sender::new(0));
-            Arc::new(Machine { plugged, cells: Mutex::default(), changed })
+            let (plugged, answering) = (watch::Sender::new(true), watch::Sender::new(true));
+            Arc::new(Machine { plugged, answering, cells: Mutex::default(), changed: watch::Sender::new(0) })
         });
         Some(Arc::clone(machine))
     }
@@ -251,6 +266,8 @@ pub struct SimulatedSession {
 impl SimulatedSession {
     /// Takes the time a call takes; fails when the machine is not plugged in.
     async fn reach(&self) -> DriverResult<()> {
+        // The machine holds the sender.
+        let _ = self.machine.answering.subscribe().wait_for(|answering| *answering).await;
         if self.config.latency_ms > 0 {
             tokio::time::sleep(Duration::from_millis(self.config.latency_ms)).await;
         }
@@ -284,6 +301,8 @@ impl SimulatedSession {
 }
 
 impl Session for SimulatedSession {
+    /// There is nothing on which an answer could come late.
+    const CANCEL_SAFE: bool = true;
     type Visitor = Signal;
 
     async fn read(&mut self, at: &Signal) -> DriverResult<Value> {

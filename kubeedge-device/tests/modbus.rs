@@ -13,6 +13,7 @@ use std::{
     future,
     io::{BufRead, BufReader},
     net::SocketAddr,
+    pin::Pin,
     process::{Child, Command, Stdio},
     sync::Arc,
     time::Duration,
@@ -33,7 +34,7 @@ use kubeedge_device::{
 };
 use parking_lot::Mutex;
 use serde_json::{Value as Json, json};
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tokio_modbus::{
     ExceptionCode, Request, Response, SlaveRequest,
     server::{Service, tcp::Server},
@@ -90,16 +91,17 @@ impl DeviceManager for Nobody {
 
 type Registers = Arc<Mutex<Vec<u16>>>;
 
-struct Machine(Registers);
+/// The registers, and whether requests are answered.
+struct Machine(Registers, watch::Sender<bool>);
 
 impl Service for Machine {
     type Request = Request<'static>;
     type Response = Response;
     type Exception = ExceptionCode;
-    type Future = future::Ready<Result<Response, ExceptionCode>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, ExceptionCode>> + Send>>;
     fn call(&self, request: Self::Request) -> Self::Future {
         let mut registers = self.0.lock();
-        future::ready(match request {
+        let answer = match request {
             Request::ReadHoldingRegisters(from, count) => {
                 let (from, count) = (usize::from(from), usize::from(count));
                 let words = registers.get(from..from + count).map(<[u16]>::to_vec);
@@ -110,6 +112,11 @@ impl Service for Machine {
                 Ok(Response::WriteSingleRegister(at, word))
             }
             _ => Err(ExceptionCode::IllegalFunction),
+        };
+        let mut answering = self.1.subscribe();
+        Box::pin(async move {
+            answering.wait_for(|answering| *answering).await.unwrap();
+            answer
         })
     }
 }
@@ -117,6 +124,7 @@ impl Service for Machine {
 /// One listening machine: what it remembers, where it is, and the task that is it while it is plugged in.
 struct Plugged {
     registers: Registers,
+    answering: watch::Sender<bool>,
     port: u16,
     task: Option<JoinHandle<()>>,
 }
@@ -127,14 +135,20 @@ struct Hall {
 }
 
 fn hall() -> Hall {
-    Hall { mapper: Arc::new(Mapper::with_settings(Modbus::new(), quick())), machines: Mutex::default() }
+    let settings = MapperSettings { call_limit: Duration::from_secs(1), ..quick() };
+    Hall { mapper: Arc::new(Mapper::with_settings(Modbus::new(), settings)), machines: Mutex::default() }
 }
 
-fn serve(listener: std::net::TcpListener, registers: Registers) -> JoinHandle<()> {
+fn serve(
+    listener: std::net::TcpListener,
+    registers: Registers,
+    answering: watch::Sender<bool>,
+) -> JoinHandle<()> {
     tokio::spawn(async move {
         let listener = TcpListener::from_std(listener).unwrap();
         let connected = |stream, _: SocketAddr| {
-            future::ready(Ok::<_, std::io::Error>(Some((Machine(Arc::clone(&registers)), stream))))
+            let machine = Machine(Arc::clone(&registers), answering.clone());
+            future::ready(Ok::<_, std::io::Error>(Some((machine, stream))))
         };
         let _ = Server::new(listener).serve(&connected, |_| {}).await;
     })
@@ -164,8 +178,9 @@ impl Hall {
             let registers = Arc::new(Mutex::new(words));
             let listener = listen(0);
             let port = listener.local_addr().unwrap().port();
-            let task = Some(serve(listener, Arc::clone(&registers)));
-            Plugged { registers, port, task }
+            let answering = watch::Sender::new(true);
+            let task = Some(serve(listener, Arc::clone(&registers), answering.clone()));
+            Plugged { registers, answering, port, task }
         });
         machine.port
     }
@@ -206,8 +221,15 @@ impl MapperHarness for Hall {
     }
     async fn plug(&self, device: &DeviceId) {
         if let Some(machine) = self.machines.lock().get_mut(&device.name) {
-            machine.task = Some(serve(listen(machine.port), Arc::clone(&machine.registers)));
+            let (registers, answering) = (Arc::clone(&machine.registers), machine.answering.clone());
+            machine.task = Some(serve(listen(machine.port), registers, answering));
         }
+    }
+    async fn stall(&self, device: &DeviceId) {
+        self.machines.lock()[&device.name].answering.send_replace(false);
+    }
+    async fn answer(&self, device: &DeviceId) {
+        self.machines.lock()[&device.name].answering.send_replace(true);
     }
 }
 

@@ -94,11 +94,21 @@ impl MapperHarness for World {
     async fn plug(&self, device: &DeviceId) {
         self.simulated.plug(&device.name);
     }
+    async fn stall(&self, device: &DeviceId) {
+        self.simulated.stall(&device.name);
+    }
+    async fn answer(&self, device: &DeviceId) {
+        self.simulated.answer(&device.name);
+    }
 }
 
 mod kit {
     use super::*;
-    kubeedge_core::mapper_conformance!(async { world() });
+    kubeedge_core::mapper_conformance!(async {
+        let settings = MapperSettings { call_limit: Duration::from_secs(1), ..quick() };
+        let simulated = Simulated::new();
+        World { mapper: Arc::new(Mapper::with_settings(simulated.clone(), settings)), simulated }
+    });
 }
 
 /// Passes on what a mapper reports.

@@ -6,7 +6,8 @@
 //!
 //! The harness brings a mapper and devices to serve. Every device it makes has three properties: [`NUMBER`], a whole
 //! number that may be written, from 0 to 1000; [`FIXED`], a whole number that may not; and [`LABEL`], a text or number that
-//! may not. All are collected and reported at least every 100 ms.
+//! may not. All are collected and reported at least every 100 ms. The mapper should give up a call of a driver after a
+//! second or less: one case waits for that three times.
 
 use std::{sync::Arc, time::Duration};
 
@@ -54,6 +55,12 @@ pub trait MapperHarness: Send + Sync + 'static {
 
     /// Brings it back.
     async fn plug(&self, device: &DeviceId);
+
+    /// Has a device take requests and answer none. Its connections stay.
+    async fn stall(&self, device: &DeviceId);
+
+    /// Has a stalled device give all the answers that it owes, and go on as before.
+    async fn answer(&self, device: &DeviceId);
 }
 
 /// Everything a mapper reported.
@@ -415,6 +422,34 @@ pub async fn a_device_that_is_away_delays_no_other(harness: impl MapperHarness) 
     assert_eq!(bench.read_soon(&near.id, FIXED).await, bench.read_soon(&near.id, FIXED).await);
 }
 
+/// An answer that comes when nobody waits for it any longer is the value of no other property.
+pub async fn a_late_answer_is_no_other_propertys_value(harness: impl MapperHarness) {
+    let (bench, device) = (Bench::of(&harness).await, harness.device("one"));
+    bench.serve(&device).await;
+    bench.write_soon(&device.id, NUMBER, 5).await;
+    bench.until_read(&device.id, NUMBER, 5).await;
+    let mut expected = Vec::new();
+    for property in &device.properties {
+        let name = property.model.name.as_str();
+        expected.push((name, bench.read_soon(&device.id, name).await));
+    }
+    bench.clear();
+    for _ in 0..3 {
+        harness.stall(&device.id).await;
+        while bench.mapper.read(&device.id, FIXED).await.is_ok() {}
+        harness.answer(&device.id).await;
+        for (name, value) in &expected {
+            assert_eq!(bench.read_soon(&device.id, name).await, *value, "{name} after a late answer");
+        }
+    }
+    let heard = bench.seen.heard.lock();
+    for (name, value) in &expected {
+        let wrong =
+            heard.readings.iter().find(|reading| reading.property == *name && reading.value != *value);
+        assert!(wrong.is_none(), "{value:?} reported as {wrong:?}");
+    }
+}
+
 /// Values of one property arrive in the order in which they were taken.
 pub async fn values_of_a_property_arrive_in_order(harness: impl MapperHarness) {
     let (bench, device) = (Bench::of(&harness).await, harness.device("one"));
@@ -474,6 +509,7 @@ macro_rules! mapper_conformance {
             a_removed_device_is_unknown_and_silent
             a_removed_device_can_come_back
             a_device_that_is_away_delays_no_other
+            a_late_answer_is_no_other_propertys_value
             values_of_a_property_arrive_in_order
             closing_lets_go_of_all_devices
         );

@@ -14,6 +14,8 @@ pub(super) struct Point {
     pub(super) due: Instant,
     /// Its values come by themselves.
     pub(super) subscribed: bool,
+    /// Subscribing to it failed: it is polled until the device was lost and found again.
+    pub(super) polled: bool,
     /// The desired value that is still to be written, and not before when.
     pub(super) pending: Option<(String, Instant)>,
     /// The desired value the device has taken.
@@ -32,6 +34,7 @@ impl Point {
         Self {
             due: now,
             subscribed: false,
+            polled: false,
             pending: None,
             written: None,
             reported: None,
@@ -162,7 +165,18 @@ pub(super) fn begin_session(points: &mut [Point], device: &Device, now: Instant)
     for (point, property) in points.iter_mut().zip(&device.properties) {
         point.due = now;
         point.subscribed = false;
+        point.polled = false;
         point.forget_reported();
         point.pending = property.desired.clone().map(|text| (text, now));
+    }
+}
+
+/// After a session took the place of one that was given up: the device was not lost and has forgotten nothing. What came
+/// by itself may have changed meanwhile, and is read once.
+pub(super) fn resume_session(points: &mut [Point], now: Instant) {
+    for point in points.iter_mut().filter(|point| point.subscribed) {
+        point.subscribed = false;
+        point.due = now;
+        point.forget_reported();
     }
 }

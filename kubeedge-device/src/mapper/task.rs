@@ -1,6 +1,6 @@
 //! The task of one device: connect, serve, reconnect.
 
-use std::{future::Future, panic::AssertUnwindSafe, sync::Arc};
+use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use futures::{
     FutureExt, StreamExt,
@@ -14,18 +14,16 @@ use kubeedge_core::{
 };
 use tokio::{
     sync::{mpsc, watch},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use super::{
     MapperSettings, Order, Up,
+    calls::{LimitedSession, limited},
     plan::{Plan, Visitor},
     points::{self, Point},
 };
-use crate::{
-    driver::{Driver, Session},
-    value,
-};
+use crate::{driver::Driver, value};
 
 /// How many points are asked for in one call of a driver.
 const BATCH: usize = 64;
@@ -41,7 +39,7 @@ pub(super) struct Task<D: Driver> {
     orders: mpsc::Receiver<Order>,
     plan: Arc<Plan<D>>,
     points: Vec<Point>,
-    session: Option<D::Session>,
+    session: Option<LimitedSession<D::Session>>,
     items: Items,
     readings: Vec<Reading>,
     state: DeviceState,
@@ -116,25 +114,40 @@ impl<D: Driver> Task<D> {
     }
 
     async fn live(&mut self) {
+        let mut resumes = false;
         loop {
-            let end = match self.connect().await {
+            let end = match self.connect(&mut resumes).await {
                 Ok(()) => self.serve().await,
                 Err(error) => Err(error),
             };
+            resumes |= self.is_interrupted();
             self.let_go().await;
             self.send_readings().await;
-            if let Err(error) = end {
-                tracing::warn!(device = %self.plan.device.id, error = %chain(&error), "device lost, reconnecting");
-                self.enter(DeviceState::Offline).await;
-                self.pause(&error).await;
+            let Err(error) = end else {
+                resumes = false;
+                continue;
+            };
+            resumes &= error.kind() == DriverKind::Timeout && !self.is_out_of_patience();
+            if resumes {
+                tracing::debug!(device = %self.plan.device.id, error = %chain(&error), "session given up, reconnecting");
+                continue;
             }
+            tracing::warn!(device = %self.plan.device.id, error = %chain(&error), "device lost, reconnecting");
+            self.enter(DeviceState::Offline).await;
+            self.pause(&error).await;
         }
     }
 
     /// One attempt to connect, begun anew when the device is described anew.
-    async fn connect(&mut self) -> DriverResult<()> {
+    ///
+    /// `resumes`: the last session was given up for a call that took too long, which alone says nothing of the device.
+    /// The new session goes on where the last one stopped: timeouts are counted on, and nothing is written again.
+    /// It ends with a description of other addresses.
+    async fn connect(&mut self, resumes: &mut bool) -> DriverResult<()> {
         loop {
-            self.adopt();
+            if self.plans.has_changed().unwrap_or(false) && !self.adopt() {
+                *resumes = false;
+            }
             let plan = Arc::clone(&self.plan);
             let driver = Arc::clone(&self.driver);
             let attempt =
@@ -145,13 +158,19 @@ impl<D: Driver> Task<D> {
                     self.plans.mark_changed();
                     continue;
                 }
-                session = attempt => session?,
+                session = attempt => session,
             };
-            self.session = Some(session);
+            let session = session.flatten().inspect_err(|error| self.count(error))?;
+            self.session = Some(LimitedSession::new(session, self.settings.call_limit));
+            let now = Instant::now();
+            if *resumes {
+                points::resume_session(&mut self.points, now);
+                return Ok(());
+            }
             self.strikes = 0;
             // With nothing to ask it, that it let us connect is all there is to know.
             self.answered = self.plan.visitors.is_empty();
-            points::begin_session(&mut self.points, &self.plan.device, Instant::now());
+            points::begin_session(&mut self.points, &self.plan.device, now);
             return Ok(());
         }
     }
@@ -208,9 +227,10 @@ impl<D: Driver> Task<D> {
     async fn subscribe(&mut self) -> DriverResult<()> {
         let plan = Arc::clone(&self.plan);
         for (at, visitor) in plan.visitors.iter().enumerate() {
-            let limit = self.settings.call_limit;
-            let values = limited(limit, "subscribing", self.session()?.subscribe(visitor)).await;
-            match values {
+            if self.points.get(at).is_some_and(|point| point.polled) {
+                continue;
+            }
+            match self.session()?.subscribe(visitor).await {
                 Ok(Some(values)) => {
                     let end = stream::once(async { None });
                     self.items.push(values.map(Some).chain(end).map(move |item| (at, item)).boxed());
@@ -222,7 +242,13 @@ impl<D: Driver> Task<D> {
                 Err(error) if error.advice() == Advice::Reconnect => return Err(error),
                 // Polled instead; a point that is wrong altogether says so when it is read.
                 Err(error) => {
-                    tracing::debug!(device = %plan.device.id, error = %chain(&error), "subscribing refused")
+                    tracing::debug!(device = %plan.device.id, error = %chain(&error), "subscribing refused");
+                    if let Some(point) = self.points.get_mut(at) {
+                        point.polled = true;
+                    }
+                    if self.is_interrupted() {
+                        return Err(error);
+                    }
                 }
             }
         }
@@ -285,21 +311,19 @@ impl<D: Driver> Task<D> {
         error: DriverError,
         tell: impl FnOnce(DriverError) -> DriverResult<()>,
     ) -> DriverResult<()> {
-        let lost = self.costs_session(&error).then(|| echo(&error));
+        let lost = self.ends_session(&error).then(|| echo(&error));
         tell(error)?;
         lost.map_or(Ok(()), Err)
     }
 
     async fn read_one(&mut self, plan: &Plan<D>, at: usize) -> DriverResult<Value> {
         let visitor = plan.visitors.get(at).ok_or_else(|| vanished("to read"))?;
-        let limit = self.settings.call_limit;
-        limited(limit, "reading a device", self.session()?.read(visitor)).await
+        self.session()?.read(visitor).await
     }
 
     async fn write_one(&mut self, plan: &Plan<D>, at: usize, value: Value) -> DriverResult<()> {
         let visitor = plan.visitors.get(at).ok_or_else(|| vanished("to write"))?;
-        let limit = self.settings.call_limit;
-        limited(limit, "writing to a device", self.session()?.write(visitor, value)).await?;
+        self.session()?.write(visitor, value).await?;
         (self.strikes, self.answered) = (0, true);
         Ok(())
     }
@@ -318,17 +342,21 @@ impl<D: Driver> Task<D> {
         let due: Vec<usize> = due.map(|(at, _)| at).collect();
         for batch in due.chunks(BATCH) {
             let visitors: Vec<&Visitor<D>> = batch.iter().filter_map(|at| plan.visitors.get(*at)).collect();
-            let limit = self.settings.call_limit;
-            let work = async { Ok(self.session.as_mut().ok_or_else(no_session)?.read_many(&visitors).await) };
-            let values = match limited(limit, "reading a device", work).await {
+            let values = match self.session()?.read_many(&visitors).await {
                 Ok(values) if values.len() == batch.len() => values,
                 Ok(values) => {
                     let what = format!("{} answers to {} reads", values.len(), batch.len());
                     return Err(Failure::new(DriverKind::Protocol, "reading a device").on(what));
                 }
-                // Nobody knows where in the batch it hung: all of it waits for its next turn.
                 Err(error) if self.costs_session(&error) => return Err(error),
-                Err(error) => batch.iter().map(|_| Err(waiting(&error))).collect(),
+                // Nobody knows where in the batch it hung: all of it waits for its next turn.
+                Err(error) => {
+                    batch.iter().for_each(|at| self.missed(*at, &waiting(&error)));
+                    if self.is_interrupted() {
+                        return Err(error);
+                    }
+                    continue;
+                }
             };
             for (at, value) in batch.iter().zip(values) {
                 self.took(*at, value).map(drop)?;
@@ -363,7 +391,7 @@ impl<D: Driver> Task<D> {
                 if point.write_failed(property, chain(&error), for_good, now) {
                     tracing::warn!(%device, property = %name, value = %text, error = %chain(&error), "desired value not written");
                 }
-                if self.costs_session(&error) { Err(error) } else { Ok(()) }
+                if self.ends_session(&error) { Err(error) } else { Ok(()) }
             }
         }
     }
@@ -385,22 +413,49 @@ impl<D: Driver> Task<D> {
                 Ok(Ok(value))
             }
             Err(error) => {
-                let for_good = error.advice() == Advice::GiveUp;
-                self.answered |= for_good;
-                if point.read_failed(property, chain(&error), for_good, now) {
-                    tracing::warn!(device = %plan.device.id, property = %property.model.name, error = %chain(&error), "property not read");
-                }
+                self.missed(at, &error);
                 if self.costs_session(&error) { Err(error) } else { Ok(Err(error)) }
             }
         }
     }
 
-    /// Whether an error ends the session: it says so, or it is one timeout too many.
+    /// Notes that a property could not be read.
+    fn missed(&mut self, at: usize, error: &DriverError) {
+        let device = &self.plan.device;
+        let (Some(property), Some(point)) = (device.properties.get(at), self.points.get_mut(at)) else {
+            return;
+        };
+        let for_good = error.advice() == Advice::GiveUp;
+        self.answered |= for_good;
+        if point.read_failed(property, chain(error), for_good, Instant::now()) {
+            tracing::warn!(device = %device.id, property = %property.model.name, error = %chain(error), "property not read");
+        }
+    }
+
+    /// Whether the device is lost with an error: the error says so, or it is one timeout too many.
     fn costs_session(&mut self, error: &DriverError) -> bool {
+        self.count(error);
+        error.advice() == Advice::Reconnect || self.is_out_of_patience()
+    }
+
+    /// Whether the session is of no more use: the device is lost, or the call that failed was dropped half-way.
+    fn ends_session(&mut self, error: &DriverError) -> bool {
+        self.costs_session(error) || self.is_interrupted()
+    }
+
+    fn count(&mut self, error: &DriverError) {
         if error.kind() == DriverKind::Timeout {
             self.strikes += 1;
         }
-        error.advice() == Advice::Reconnect || self.strikes >= self.settings.strikes.max(1)
+    }
+
+    /// Whether there were as many timeouts in a row as make a device offline.
+    fn is_out_of_patience(&self) -> bool {
+        self.strikes >= self.settings.strikes.max(1)
+    }
+
+    fn is_interrupted(&self) -> bool {
+        self.session.as_ref().is_some_and(LimitedSession::is_interrupted)
     }
 
     async fn send_readings(&mut self) {
@@ -454,13 +509,13 @@ impl<D: Driver> Task<D> {
     async fn let_go(&mut self) {
         self.items = Items::new();
         if let Some(session) = self.session.take()
-            && tokio::time::timeout(self.settings.close_limit, session.close()).await.is_err()
+            && !session.close(self.settings.close_limit).await
         {
             tracing::debug!(device = %self.plan.device.id, "session did not close in time");
         }
     }
 
-    fn session(&mut self) -> DriverResult<&mut D::Session> {
+    fn session(&mut self) -> DriverResult<&mut LimitedSession<D::Session>> {
         self.session.as_mut().ok_or_else(no_session)
     }
 }
@@ -487,13 +542,4 @@ fn answer<T>(reply: tokio::sync::oneshot::Sender<T>, with: T) -> DriverResult<()
     // An asker that no longer waits has no use for the answer.
     let _ = reply.send(with);
     Ok(())
-}
-
-async fn limited<T>(
-    limit: Duration,
-    doing: &'static str,
-    work: impl Future<Output = DriverResult<T>>,
-) -> DriverResult<T> {
-    let late = |_| Failure::new(DriverKind::Timeout, doing).on(format!("no answer within {limit:?}"));
-    tokio::time::timeout(limit, work).await.map_err(late)?
 }
