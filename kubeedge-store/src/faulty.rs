@@ -83,6 +83,7 @@ impl<S> FaultyStore<S> {
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl<S: MetaStore> MetaStore for FaultyStore<S> {
     async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
         self.pass(false, check::READING, || key.to_string())?;

@@ -44,6 +44,7 @@ impl std::fmt::Debug for Flawed {
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl MetaStore for Flawed {
     async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
         let found = self.inner.get(key).await?;

@@ -153,6 +153,7 @@ impl First {
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl Transport for Fallback {
     fn scheme(&self) -> &'static str {
         "fallback"
@@ -218,6 +219,7 @@ mod tests {
     }
 
     #[async_trait]
+    #[deny(clippy::missing_trait_methods)]
     impl Transport for Switch {
         fn scheme(&self) -> &'static str {
             "switch"

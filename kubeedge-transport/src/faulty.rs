@@ -86,11 +86,22 @@ impl FaultySink {
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl FrameSink for FaultySink {
     async fn send(&mut self, frame: Frame) -> Result<(), TransportError> {
         let dropped = self.pass().await?;
         self.sent += 1;
         if dropped { Ok(()) } else { self.inner.send(frame).await }
+    }
+
+    async fn feed(&mut self, frame: Frame) -> Result<(), TransportError> {
+        let dropped = self.pass().await?;
+        self.sent += 1;
+        if dropped { Ok(()) } else { self.inner.feed(frame).await }
+    }
+
+    async fn flush(&mut self) -> Result<(), TransportError> {
+        self.inner.flush().await
     }
 
     fn has_room(&self, lane: Lane) -> bool {
@@ -152,6 +163,7 @@ struct FaultyListener {
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl Listener for FaultyListener {
     fn local(&self) -> Endpoint {
         self.inner.local()
@@ -169,6 +181,7 @@ struct FaultyIncoming {
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl Incoming for FaultyIncoming {
     fn peer(&self) -> &Peer {
         self.inner.peer()

@@ -74,3 +74,24 @@ async fn faults_drop_cut_and_hide_as_told() {
     assert_eq!(near.tx.send(Frame::text("cut")).await.unwrap_err().kind(), TransportKind::Closed);
     assert_eq!(network.dial(&at, &who).await.unwrap_err().kind(), TransportKind::Unreachable);
 }
+
+#[tokio::test]
+async fn fed_frames_wait_for_the_flush_behind_faults() {
+    let wire = Wire::new();
+    let network = Faulty::new(wire.clone(), 7);
+    let (at, who) = (Endpoint::from("cloud"), Credentials::default());
+    let mut listener = network.listen(&at, &who).await.unwrap();
+    let accept = async { listener.next().await.unwrap().accept().await.unwrap() };
+    let (near, mut far) = tokio::join!(network.dial(&at, &who), accept);
+    let mut near = near.unwrap();
+    for _ in 0..10 {
+        near.tx.feed(Frame::text("fed")).await.unwrap();
+    }
+    assert_eq!(wire.carried(Way::Out), 0, "each frame was pushed out by itself");
+    near.tx.flush().await.unwrap();
+    for _ in 0..10 {
+        assert_eq!(far.rx.next().await.unwrap().unwrap(), Frame::text("fed"));
+    }
+    network.set(Faults { cut_after: Some(10), ..Faults::default() });
+    assert_eq!(near.tx.feed(Frame::text("cut")).await.unwrap_err().kind(), TransportKind::Closed);
+}

@@ -30,10 +30,18 @@ impl fmt::Debug for Overheard {
     }
 }
 
+#[deny(clippy::missing_trait_methods)]
 impl Codec for Overheard {
     fn encode(&self, message: &Message) -> Result<Frame, CodecError> {
         let frame = self.codec.encode(message)?;
         (self.tell)(message, &frame);
+        Ok(frame)
+    }
+    fn encode_as(&self, message: &Message, id: &str) -> Result<Frame, CodecError> {
+        let frame = self.codec.encode_as(message, id)?;
+        let mut told = message.clone();
+        told.header.id = id.into();
+        (self.tell)(&told, &frame);
         Ok(frame)
     }
     fn decode(&self, frame: Frame) -> Result<Message, CodecError> {

@@ -2,6 +2,9 @@
 //! crate, no globals, no shells.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of a test")]
 
+#[path = "house/wrappers.rs"]
+mod wrappers;
+
 use std::{
     fs,
     path::{Path, PathBuf},

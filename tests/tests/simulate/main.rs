@@ -84,8 +84,9 @@ fn many(from: u64, count: u64) -> bool {
 
 type Test = (&'static str, fn());
 
-const TESTS: [Test; 9] = [
+const TESTS: [Test; 10] = [
     ("the_same_seed_does_the_same_thing", the_same_seed_does_the_same_thing),
+    ("links_are_pinged_as_real_ones_are", links_are_pinged_as_real_ones_are),
     (
         "an_object_lost_after_its_confirmation_is_found_out",
         an_object_lost_after_its_confirmation_is_found_out,
@@ -135,6 +136,12 @@ fn the_same_seed_does_the_same_thing() {
         assert_eq!((first.digest, first.count), (second.digest, second.count), "seed {seed}");
         assert!(first.count > 100, "seed {seed}: {first}");
     }
+}
+
+/// A simulated link that hid its pings would take EdgeHub on a way that no real link takes.
+fn links_are_pinged_as_real_ones_are() {
+    let report = children::run(1, None, true);
+    assert!(report.trace.lines().any(|line| line.ends_with(network::PINGED)), "no link was pinged: {report}");
 }
 
 /// Whether the checks find a fault that is built in, by the promise it breaks, in one of some seeds.

@@ -10,8 +10,8 @@ use kubeedge_core::{
     message::{Content, Message},
     name::Operation,
     transport::{
-        Credentials, Endpoint, Frame, FrameSink, Incoming, Limits, Link, Listener, Peer, Transport,
-        TransportError, TransportKind,
+        Credentials, Endpoint, Frame, FrameSink, Incoming, Lane, Limits, Link, Listener, Peer, Pong,
+        Transport, TransportError, TransportKind,
     },
     wire::{Codec, CodecError, GoJson},
 };
@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_tungstenite::{WebSocketStream, tungstenite::protocol::Role};
 use turmoil::net::{TcpListener, TcpStream};
@@ -30,6 +30,8 @@ use crate::{plan::Planted, trace::Trace};
 const MAX_FRAME: usize = 16 << 20;
 const HANDSHAKE: Duration = Duration::from_secs(5);
 const MAX_HELLO: usize = 16 << 10;
+/// What the trace says of a ping.
+pub(crate) const PINGED: &str = "-> ping";
 
 /// Go's JSON, between peers that may know each other for ours: what is said can be read in the trace.
 #[derive(Clone, Copy, Debug)]
@@ -226,6 +228,7 @@ impl Noted {
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl FrameSink for Noted {
     async fn send(&mut self, frame: Frame) -> Result<(), TransportError> {
         self.forge().await?;
@@ -241,6 +244,24 @@ impl FrameSink for Noted {
 
     async fn flush(&mut self) -> Result<(), TransportError> {
         self.inner.flush().await
+    }
+
+    fn has_room(&self, lane: Lane) -> bool {
+        self.inner.has_room(lane)
+    }
+
+    async fn more_room(&mut self) {
+        self.inner.more_room().await;
+    }
+
+    async fn ping(&mut self) -> Result<Option<Pong>, TransportError> {
+        let pong = self.inner.ping().await?;
+        self.net.trace.note(&self.net.host, if pong.is_some() { PINGED } else { "the link has no pings" });
+        Ok(pong)
+    }
+
+    fn last_sign(&self) -> Option<Instant> {
+        self.inner.last_sign()
     }
 
     async fn close(&mut self) -> Result<(), TransportError> {

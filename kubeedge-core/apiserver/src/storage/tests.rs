@@ -18,6 +18,7 @@ struct Gate {
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl MetaStore for Gate {
     async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
         self.inner.get(key).await

@@ -122,6 +122,7 @@ async fn a_stolen_certificate_is_denied_by_serial_or_age_and_the_node_goes_on_wi
 #[derive(Clone, Debug)]
 struct Mute(FakeCluster);
 
+#[deny(clippy::missing_trait_methods)]
 impl ClusterApi for Mute {
     fn service(&self, _acting_as: &Actor) -> KubeService {
         let inner = self.0.clone();

@@ -23,6 +23,7 @@ struct Slow {
     held: Arc<watch::Sender<bool>>,
 }
 
+#[deny(clippy::missing_trait_methods)]
 impl ClusterApi for Slow {
     fn service(&self, _acting_as: &Actor) -> KubeService {
         let this = self.clone();

@@ -169,6 +169,7 @@ struct AtOnce {
     asked: Arc<AtomicBool>,
 }
 
+#[deny(clippy::missing_trait_methods)]
 impl ClusterApi for AtOnce {
     fn service(&self, _acting_as: &Actor) -> KubeService {
         let this = self.clone();

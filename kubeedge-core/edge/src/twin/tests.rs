@@ -418,6 +418,7 @@ async fn members_come_and_go_as_the_cloud_says() {
 struct Sick(MemoryStore, AtomicBool);
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl MetaStore for Sick {
     async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
         self.0.get(key).await
