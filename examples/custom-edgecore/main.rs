@@ -5,7 +5,7 @@ mod watchdog;
 
 use std::{path::Path, sync::Arc};
 
-use kubeedge_edge::core::{EdgeCore, EdgeCoreSettings};
+use kubeedge_edge::{EdgeCore, EdgeCoreSettings};
 use kubeedge_runtime::process::{ProcessRuntime, ProcessSettings};
 use kubeedge_transport::WebSocket;
 

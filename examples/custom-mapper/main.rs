@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use kubeedge_core::failure::Failure;
 use kubeedge_device::{Driver, DriverKind, DriverResult, Mapper, Session, Value};
-use kubeedge_edge::{core::EdgeCore, core::EdgeCoreSettings};
+use kubeedge_edge::{EdgeCore, EdgeCoreSettings};
 use kubeedge_runtime::memory::MemoryRuntime;
 use tokio::{io::*, net::TcpStream};
 #[derive(Debug)]

@@ -27,7 +27,7 @@ use kubeedge_core::{
     wire::{Codec, GoJson},
 };
 use kubeedge_device::{Mapper, simulated::Simulated};
-use kubeedge_edge::core::{EdgeCore, EdgeCoreSettings};
+use kubeedge_edge::{EdgeCore, EdgeCoreSettings};
 use kubeedge_runtime::memory::{MemoryRuntime, MemorySettings};
 use kubeedge_store::MemoryStore;
 use kubeedge_tests::fuzz::{HOSTILE, edited};

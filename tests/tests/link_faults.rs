@@ -12,10 +12,7 @@ use std::{
 };
 
 use kubeedge_apiserver::{EmbeddedCluster, LocalCluster, LocalSettings};
-use kubeedge_cloud::{
-    core::{CloudCore, CloudCoreSettings},
-    hub::NodeIdentity,
-};
+use kubeedge_cloud::{CloudCore, CloudCoreSettings, hub::NodeIdentity};
 use kubeedge_core::{
     clock::Clock,
     conformance::cluster::ask,
@@ -29,7 +26,7 @@ use kubeedge_core::{
     wire::{Codec, GoJson},
 };
 use kubeedge_device::{Mapper, simulated::Simulated};
-use kubeedge_edge::core::{EdgeCore, EdgeCoreSettings};
+use kubeedge_edge::{EdgeCore, EdgeCoreSettings};
 use kubeedge_runtime::memory::{MemoryRuntime, MemorySettings};
 use kubeedge_store::MemoryStore;
 use kubeedge_tests::Overheard;

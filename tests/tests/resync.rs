@@ -6,10 +6,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::TryStreamExt;
 use kubeedge_apiserver::{EmbeddedCluster, EmbeddedSettings, Signer};
-use kubeedge_cloud::{
-    core::{CloudCore, CloudCoreSettings},
-    hub::NodeIdentity,
-};
+use kubeedge_cloud::{CloudCore, CloudCoreSettings, hub::NodeIdentity};
 use kubeedge_core::{
     api,
     clock::Clock,
@@ -20,7 +17,7 @@ use kubeedge_core::{
     transport::Endpoint,
     wire::{Codec, GoJson},
 };
-use kubeedge_edge::core::{EdgeCore, EdgeCoreSettings};
+use kubeedge_edge::{EdgeCore, EdgeCoreSettings};
 use kubeedge_runtime::memory::{MemoryRuntime, MemorySettings};
 use kubeedge_store::MemoryStore;
 use kubeedge_tests::Overheard;

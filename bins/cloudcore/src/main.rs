@@ -13,8 +13,8 @@ use clap::Parser;
 use embedded::Embedded;
 use kubeedge_bin::{EXIT_CODES, Flags, Program, Unusable, VERSION, shutdown_signal};
 use kubeedge_cloud::{
+    CloudCoreBuilder,
     config::{self, CloudPlan, ConfiguredCluster},
-    core::CloudCoreBuilder,
 };
 use kubeedge_config::{Host, PlanError, cloud::CloudCoreConfig};
 use kubeedge_transport::{Adaptive, Quic, QuicSettings, WebSocket};

@@ -17,10 +17,7 @@ use async_trait::async_trait;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use futures::{FutureExt, StreamExt, future::join_all};
 use kubeedge_apiserver::{EmbeddedCluster, EmbeddedSettings, Signer};
-use kubeedge_cloud::{
-    core::{CloudCore, CloudCoreSettings},
-    hub::NodeIdentity,
-};
+use kubeedge_cloud::{CloudCore, CloudCoreSettings, hub::NodeIdentity};
 use kubeedge_core::{
     clock::Clock,
     failure::BoxError,

@@ -30,8 +30,8 @@ use kubeedge_core::{
 };
 
 use crate::{
-    certs::CertSettings,
-    core::{CloudCore, CloudCoreBuilder, CloudCoreSettings, HTTPS},
+    assembly::{CloudCore, CloudCoreBuilder, CloudCoreSettings},
+    certs::{CertSettings, HTTPS},
     hub::{CloudHubSettings, HubTimes},
     kubernetes::KubeCluster,
     objects::EdgeControllerSettings,

@@ -3,10 +3,10 @@
 //! A cloudcore is put together from a transport and a cluster: a real Kubernetes API server, or
 //! the embedded one of `kubeedge-apiserver`.
 
+mod assembly;
 pub mod certs;
 pub mod cluster;
 pub mod config;
-pub mod core;
 pub mod denylist;
 pub mod devices;
 #[cfg(feature = "fuzz")]
@@ -17,3 +17,5 @@ pub mod kubernetes;
 pub mod objects;
 pub mod stream;
 pub mod sync;
+
+pub use assembly::{CloudCore, CloudCoreBuilder, CloudCoreSettings, CloudParts, CloudStatus, CoreError};

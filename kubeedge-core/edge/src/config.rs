@@ -38,7 +38,7 @@ use kubeedge_core::{
 };
 
 use crate::{
-    core::{EdgeCore, EdgeCoreBuilder, EdgeCoreSettings},
+    assembly::{EdgeCore, EdgeCoreBuilder, EdgeCoreSettings},
     edged::{
         EdgedSettings,
         server::{EDGED_SERVER, EdgedServerSettings},

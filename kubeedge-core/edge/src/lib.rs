@@ -3,8 +3,8 @@
 //! An edgecore is put together from a transport, a store and a container runtime; modules talk over the bus of
 //! [`kubeedge_core`]. Each module takes a plain `…Settings` struct, so that any of them can be used alone.
 
+mod assembly;
 pub mod config;
-pub mod core;
 pub mod edged;
 pub mod eventbus;
 #[cfg(feature = "fuzz")]
@@ -14,3 +14,5 @@ pub mod meta;
 mod refusals;
 pub mod stream;
 pub mod twin;
+
+pub use assembly::{EdgeCore, EdgeCoreBuilder, EdgeCoreSettings, EdgeStatus};

@@ -12,9 +12,7 @@ use std::{
 use k8s_openapi::api::core::v1::Node;
 use kubeedge_apiserver::{LocalCluster, LocalSettings};
 use kubeedge_cloud::{
-    cluster::client,
-    core::{CloudCore, CloudCoreSettings, CloudStatus},
-    stream::CloudStreamSettings,
+    CloudCore, CloudCoreSettings, CloudStatus, cluster::client, stream::CloudStreamSettings,
 };
 use kubeedge_config::Host;
 use kubeedge_core::{
@@ -28,9 +26,7 @@ use kubeedge_core::{
 };
 use kubeedge_device::modbus::SimulatedPlc;
 use kubeedge_edge::{
-    core::{EdgeCore, EdgeCoreBuilder, EdgeCoreSettings, EdgeStatus},
-    eventbus::MqttMode,
-    stream::EdgeStreamSettings,
+    EdgeCore, EdgeCoreBuilder, EdgeCoreSettings, EdgeStatus, eventbus::MqttMode, stream::EdgeStreamSettings,
 };
 use kubeedge_store::{SqliteOptions, SqliteStore};
 use kubeedge_transport::{Adaptive, WebSocket};

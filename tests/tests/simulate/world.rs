@@ -12,16 +12,14 @@ use std::{
 
 use kubeedge_apiserver::{EmbeddedCluster, EmbeddedSettings, Signer, controllers};
 use kubeedge_cloud::{
-    core::{CloudCore, CloudCoreSettings, HTTPS},
+    CloudCore, CloudCoreSettings,
+    certs::HTTPS,
     hub::{HubTimes, NodeIdentity},
 };
 use kubeedge_common::blocking::Blocking;
 use kubeedge_core::{api, failure::BoxError, kernel::Shutdown, name::ModuleName, transport::Endpoint};
 use kubeedge_device::{Mapper, MapperSettings, simulated::Simulated};
-use kubeedge_edge::{
-    core::{EdgeCore, EdgeCoreSettings},
-    edged::server::EDGED_SERVER,
-};
+use kubeedge_edge::{EdgeCore, EdgeCoreSettings, edged::server::EDGED_SERVER};
 use parking_lot::Mutex;
 use tempfile::TempDir;
 use turmoil::Sim;

@@ -9,10 +9,7 @@ use std::{
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use kubeedge_apiserver::{EmbeddedCluster, LocalCluster, LocalSettings};
-use kubeedge_cloud::{
-    cluster::client,
-    core::{CloudCore, CloudCoreBuilder, CloudCoreSettings, CloudStatus},
-};
+use kubeedge_cloud::{CloudCore, CloudCoreBuilder, CloudCoreSettings, CloudStatus, cluster::client};
 use kubeedge_core::{cluster::Actor, kernel::Shutdown, transport::Endpoint};
 use kubeedge_store::MemoryStore;
 use kubeedge_tests::{Background, PATIENCE};

@@ -5,8 +5,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use futures::StreamExt;
 use kubeedge_cloud::{
-    core::{CloudCore, CloudCoreBuilder, CloudCoreSettings, CloudStatus},
-    hub::NodeIdentity,
+    CloudCore, CloudCoreBuilder, CloudCoreSettings, CloudStatus, hub::NodeIdentity,
     stream::CloudStreamSettings,
 };
 use kubeedge_core::{

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use http::{Request, Response};
-use kubeedge_cloud::{core::CloudCoreBuilder, hub::NodeLimits};
+use kubeedge_cloud::{CloudCoreBuilder, hub::NodeLimits};
 use kubeedge_core::{
     cluster::{Actor, Body, ClusterApi, KubeService},
     failure::BoxError,

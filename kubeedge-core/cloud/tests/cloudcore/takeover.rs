@@ -61,7 +61,7 @@ fn decoded(value: &Value) -> Vec<u8> {
 }
 
 /// So many hours after Go's cloudcore has made what it keeps.
-fn later(go: &Value, hours: i64) -> kubeedge_cloud::core::CloudCoreSettings {
+fn later(go: &Value, hours: i64) -> kubeedge_cloud::CloudCoreSettings {
     let mut settings = settings();
     settings.hub.identity = Default::default();
     let made = go["madeAt"].as_i64().unwrap();

@@ -13,10 +13,7 @@ use kubeedge_core::{
     wire::{Codec, GoJson},
 };
 use kubeedge_device::{Mapper, simulated::Simulated};
-use kubeedge_edge::{
-    core::{EdgeCore, EdgeCoreSettings},
-    edged::server::EDGED_SERVER,
-};
+use kubeedge_edge::{EdgeCore, EdgeCoreSettings, edged::server::EDGED_SERVER};
 use kubeedge_runtime::memory::{MemoryRuntime, MemorySettings};
 use kubeedge_store::MemoryStore;
 use kubeedge_transport::Memory;

@@ -5,7 +5,7 @@
 //! # use kubeedge_core::{runtime::ContainerRuntime, store::MetaStore, transport::Transport};
 //! # async fn doc(transport: Arc<dyn Transport>, store: Arc<dyn MetaStore>, runtime: Arc<dyn ContainerRuntime>)
 //! # -> Result<(), Box<dyn std::error::Error>> {
-//! use kubeedge_edge::core::{EdgeCore, EdgeCoreSettings};
+//! use kubeedge_edge::{EdgeCore, EdgeCoreSettings};
 //!
 //! let settings = EdgeCoreSettings::for_node("edge-1");
 //! let edge = EdgeCore::assemble(settings, transport, store, runtime).build()?;

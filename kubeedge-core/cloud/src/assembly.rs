@@ -4,7 +4,7 @@
 //! # use std::sync::Arc;
 //! # use kubeedge_core::{cluster::ClusterApi, transport::Transport};
 //! # async fn doc(transport: Arc<dyn Transport>, cluster: Arc<dyn ClusterApi>) -> Result<(), Box<dyn std::error::Error>> {
-//! use kubeedge_cloud::core::{CloudCore, CloudCoreSettings};
+//! use kubeedge_cloud::{CloudCore, CloudCoreSettings};
 //!
 //! let cloud = CloudCore::assemble(CloudCoreSettings::default(), transport, cluster).build().await?;
 //! let status = cloud.status();
@@ -27,7 +27,7 @@ use kubeedge_core::{
 use tokio::sync::watch;
 
 use crate::{
-    certs::{self, CertService, CertSettings, Identity, PrepareError},
+    certs::{CertService, CertSettings, Identity, PrepareError},
     cluster::Clients,
     denylist::DenylistKeeper,
     devices::DeviceController,
@@ -294,6 +294,3 @@ impl CloudCore {
         self.kernel.run(shutdown).await
     }
 }
-
-/// The name of the module that [`CloudCoreBuilder::without`] takes to leave out the HTTPS service.
-pub const HTTPS: ModuleName = certs::HTTPS;
