@@ -21,7 +21,7 @@ impl Module for Watchdog {
         Group::BUS
     }
 
-    async fn start(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
+    async fn run(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
         loop {
             tokio::select! {
                 () = ctx.shutdown.requested() => return Ok(()),

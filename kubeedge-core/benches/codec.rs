@@ -39,7 +39,7 @@ fn codec(c: &mut Criterion) {
 }
 
 fn route(c: &mut Criterion) {
-    let (bus, mut inboxes) = Bus::freeze([(ModuleName::TWIN, Group::TWIN, DEPTH)]);
+    let (bus, mut inboxes) = Bus::new([(ModuleName::TWIN, Group::TWIN, DEPTH)]);
     let mut inbox = inboxes.remove(&ModuleName::TWIN).unwrap();
     let (_, frames) = frames().pop().unwrap();
     let messages: Vec<Message> = frames.iter().map(|frame| json::decode(frame).unwrap()).collect();

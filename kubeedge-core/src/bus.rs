@@ -1,6 +1,6 @@
 //! The bus: bounded mailboxes of modules, with requests whose reply channel travels in the envelope.
 //!
-//! There is no registry to look up later and no global: the set of modules is frozen when the kernel is built,
+//! There is no registry to look up later and no global: the set of modules is settled when the kernel is built,
 //! and every module gets its own handle. A full mailbox makes a sender wait ([`Bus::send`]) or tells it so
 //! ([`Bus::try_send`]); nothing is dropped silently and a reply can never be lost to a full queue.
 
@@ -14,7 +14,6 @@ use futures::future;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    clock::Clock,
     message::{Content, Message},
     name::{Group, ModuleName, NodeName},
 };
@@ -138,17 +137,16 @@ impl Inbox {
     }
 }
 
-/// A handle to the mailboxes of all modules, and to the time they go by. Cheap to clone.
+/// A handle to the mailboxes of all modules. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Bus {
     mailboxes: Arc<BTreeMap<ModuleName, Mailbox>>,
-    clock: Clock,
 }
 
 impl Bus {
     /// A bus for exactly these modules: name, group, mailbox depth (at least 1). The kernel makes one; tests of a
     /// single module make their own.
-    pub fn freeze(
+    pub fn new(
         modules: impl IntoIterator<Item = (ModuleName, Group, usize)>,
     ) -> (Self, HashMap<ModuleName, Inbox>) {
         let (mut mailboxes, mut inboxes) = (BTreeMap::new(), HashMap::new());
@@ -157,19 +155,7 @@ impl Bus {
             mailboxes.insert(name.clone(), Mailbox { group, sender });
             inboxes.insert(name, Inbox { receiver });
         }
-        (Self { mailboxes: Arc::new(mailboxes), clock: Clock::wall() }, inboxes)
-    }
-
-    /// Goes by this clock instead of the machine's.
-    #[must_use]
-    pub fn with_clock(mut self, clock: Clock) -> Self {
-        self.clock = clock;
-        self
-    }
-
-    /// The time of day that all modules go by.
-    pub fn clock(&self) -> &Clock {
-        &self.clock
+        (Self { mailboxes: Arc::new(mailboxes) }, inboxes)
     }
 
     /// Whether a module of this name was assembled.
@@ -237,7 +223,7 @@ mod tests {
     const B: ModuleName = ModuleName::of("b");
 
     fn bus(depth: usize) -> (Bus, HashMap<ModuleName, Inbox>) {
-        Bus::freeze([(A, Group::META, depth), (B, Group::META, depth)])
+        Bus::new([(A, Group::META, depth), (B, Group::META, depth)])
     }
 
     fn message() -> Message {

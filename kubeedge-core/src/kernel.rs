@@ -10,7 +10,7 @@
 //! impl Module for Watchdog {
 //!     fn name(&self) -> ModuleName { ModuleName::of("acme-watchdog") }
 //!     fn group(&self) -> Group { Group::USER }
-//!     async fn start(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
+//!     async fn run(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
 //!         ctx.shutdown.requested().await;
 //!         Ok(())
 //!     }
@@ -82,6 +82,7 @@ impl Shutdown {
 
 /// What a module gets to work with.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct ModuleContext {
     /// The way to other modules.
     pub bus: Bus,
@@ -89,6 +90,22 @@ pub struct ModuleContext {
     pub inbox: Inbox,
     /// When to end.
     pub shutdown: Shutdown,
+    /// The time of day that all modules go by.
+    pub clock: Clock,
+}
+
+impl ModuleContext {
+    /// A context of one's own, for tests of a single module; it goes by the clock of the machine.
+    pub fn new(bus: Bus, inbox: Inbox, shutdown: Shutdown) -> Self {
+        Self { bus, inbox, shutdown, clock: Clock::wall() }
+    }
+
+    /// Goes by this clock.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
 }
 
 /// One part of cloudcore or edgecore, of ours or of a vendor's.
@@ -107,9 +124,9 @@ pub trait Module: Send + 'static {
 
     /// Works until the shutdown is requested, then returns `Ok`. Returning earlier with `Ok` means the work is
     /// done; an error or a panic is handled as the module's [`Restart`] policy says.
-    async fn start(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError>;
+    async fn run(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError>;
 
-    /// Called once after `start` has returned or panicked; must be quick and must not fail.
+    /// Called once after `run` has returned or panicked; must be quick and must not fail.
     async fn cleanup(&mut self) {}
 }
 
@@ -272,7 +289,7 @@ impl KernelBuilder {
         self
     }
 
-    /// The time of day modules go by ([`Bus::clock`]); the machine's when not said.
+    /// The time of day modules go by ([`ModuleContext::clock`]); the machine's when not said.
     #[must_use]
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = Some(clock);
@@ -286,7 +303,7 @@ impl KernelBuilder {
         self
     }
 
-    /// Freezes the bus; fails when two modules share a name.
+    /// Makes the bus, whose mailboxes are settled from then on; fails when two modules share a name.
     pub fn build(self) -> Result<Kernel, KernelError> {
         let mut seen = HashSet::new();
         for part in &self.parts {
@@ -295,18 +312,18 @@ impl KernelBuilder {
                 return Err(KernelError::Duplicate(name));
             }
         }
-        let (bus, mut inboxes) = Bus::freeze(self.parts.iter().map(|part| {
+        let (bus, mut inboxes) = Bus::new(self.parts.iter().map(|part| {
             let module = part.module();
             (module.name(), module.group(), module.inbox_depth())
         }));
-        let bus = bus.with_clock(self.clock.unwrap_or_default());
         let parts = self.parts.into_iter().filter_map(|part| {
             let name = part.module().name();
             let inbox = inboxes.remove(&name)?;
             Some((name, part, inbox))
         });
         let grace = self.grace.unwrap_or(Duration::from_secs(30));
-        Ok(Kernel { parts: parts.collect(), bus, grace, seed: self.seed })
+        let clock = self.clock.unwrap_or_default();
+        Ok(Kernel { parts: parts.collect(), bus, grace, clock, seed: self.seed })
     }
 }
 
@@ -315,6 +332,7 @@ pub struct Kernel {
     bus: Bus,
     parts: Vec<(ModuleName, Part, Inbox)>,
     grace: Duration,
+    clock: Clock,
     seed: u64,
 }
 
@@ -341,7 +359,8 @@ impl Kernel {
         let root = Shutdown::new();
         let mut running = Running::default();
         for (name, part, inbox) in self.parts {
-            let ctx = ModuleContext { bus: self.bus.clone(), inbox, shutdown: root.child() };
+            let ctx =
+                ModuleContext::new(self.bus.clone(), inbox, root.child()).with_clock(self.clock.clone());
             let (kept, seed) = (name.clone(), seed_of(self.seed, &name));
             running.spawn(name, async move { keep(&kept, part, ctx, seed).await });
         }
@@ -447,7 +466,7 @@ async fn keep(name: &ModuleName, part: Part, mut ctx: ModuleContext, seed: u64) 
 }
 
 async fn once(module: &mut dyn Module, ctx: &mut ModuleContext) -> Result<(), BoxError> {
-    let ended = AssertUnwindSafe(module.start(ctx)).catch_unwind().await;
+    let ended = AssertUnwindSafe(module.run(ctx)).catch_unwind().await;
     let cleaned = AssertUnwindSafe(module.cleanup()).catch_unwind().await;
     match (ended, cleaned) {
         (Ok(result), Ok(())) => result,
@@ -507,7 +526,7 @@ mod tests {
         fn group(&self) -> Group {
             Group::USER
         }
-        async fn start(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
+        async fn run(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
             tokio::time::sleep(self.works).await;
             if (self.act)(self.starts.fetch_add(1, Ordering::SeqCst))? {
                 if self.deaf {
@@ -607,7 +626,7 @@ mod tests {
         fn group(&self) -> Group {
             Group::USER
         }
-        async fn start(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
+        async fn run(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
             if self.0 {
                 ctx.shutdown.requested().await;
             }

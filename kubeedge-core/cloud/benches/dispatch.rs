@@ -52,7 +52,7 @@ impl Module for Source {
         Group::of("bench")
     }
 
-    async fn start(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
+    async fn run(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
         while let Some(version) = self.0.recv().await {
             for object in 0..EACH {
                 let content = config_map(object);

@@ -298,7 +298,7 @@ impl Module for CertService {
         Group::of("https")
     }
 
-    async fn start(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
+    async fn run(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
         tokio::select! {
             () = self.denied.ready() => {}
             () = ctx.shutdown.requested() => return Ok(()),

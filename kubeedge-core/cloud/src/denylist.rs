@@ -259,7 +259,7 @@ impl Module for DenylistKeeper {
         Group::of("denylist")
     }
 
-    async fn start(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
+    async fn run(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
         let mut changes = self.maps.subscribe();
         let mut tick = tokio::time::interval(EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -76,7 +76,7 @@ impl Module for DeviceController {
         Group::of("devicecontroller")
     }
 
-    async fn start(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
+    async fn run(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
         // The models first: devices of models that are not known wait.
         loop {
             tokio::select! {

@@ -32,7 +32,7 @@ pub struct Certificates(Service);
 impl Certificates {
     /// Signs with this authority and looks nodes up in this cluster.
     pub fn new(authority: Authority, cluster: Arc<dyn ClusterApi>) -> Self {
-        let (bus, _) = Bus::freeze([]);
+        let (bus, _) = Bus::new([]);
         let clients = Arc::new(Clients::new(cluster));
         let authority = Arc::new(authority);
         let (reserved, denied, refusals) = Default::default();

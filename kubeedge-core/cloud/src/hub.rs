@@ -187,7 +187,7 @@ impl Module for CloudHub {
         Group::of("cloudhub")
     }
 
-    async fn start(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
+    async fn run(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
         // Without the records every object would be sent to every edge again, without the list those let in who are on it.
         tokio::select! {
             ((), ()) = async { tokio::join!(self.records.ready(), self.denied.ready()) } => {}

@@ -126,7 +126,7 @@ impl Module for EdgeController {
         Group::of("edgecontroller")
     }
 
-    async fn start(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
+    async fn run(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
         let locations = Arc::default();
         let mut downstream = Downstream::new(self.caches.clone(), ctx.bus.clone(), Arc::clone(&locations));
         let access = Access::new(self.caches.pods.clone(), locations, self.settings.restrict_nodes);

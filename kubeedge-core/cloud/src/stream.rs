@@ -218,7 +218,7 @@ impl Module for CloudStream {
         Group::of("cloudStream")
     }
 
-    async fn start(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
+    async fn run(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
         tokio::select! {
             () = self.denied.ready() => {}
             () = ctx.shutdown.requested() => return Ok(()),

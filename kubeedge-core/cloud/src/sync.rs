@@ -246,7 +246,7 @@ impl Module for SyncController {
         Group::of("synccontroller")
     }
 
-    async fn start(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
+    async fn run(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
         let ready = async {
             self.nodes.ready().await;
             self.records.ready().await;

@@ -160,7 +160,7 @@ impl Module for Edged {
         Group::EDGED
     }
 
-    async fn start(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
+    async fn run(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
         let client = Client::new(ctx.bus.clone(), self.settings.request_timeout);
         let root = self.settings.root.clone();
         let machine = self.settings.files.run(move || Machine::read(&root)).await?;

@@ -356,7 +356,7 @@ impl Module for EventBus {
         Group::BUS
     }
 
-    async fn start(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
+    async fn run(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
         let topics = self.topics().await?;
         // Dropped at the end of this function, which ends the tasks.
         let mut tasks = JoinSet::new();

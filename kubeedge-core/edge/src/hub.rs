@@ -307,7 +307,7 @@ impl Module for EdgeHub {
         Group::HUB
     }
 
-    async fn start(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
+    async fn run(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
         self.check()?;
         let outbox = self.outbox().await?;
         // Should the one before have been broken off.

@@ -82,11 +82,12 @@ impl Module for MetaManager {
         Group::META
     }
 
-    async fn start(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
+    async fn run(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
         let rows = Rows::new(self.store.clone());
         let connected = self.connected.clone();
         let remote = Arc::new(Remote {
             bus: ctx.bus.clone(),
+            clock: ctx.clock.clone(),
             rows: rows.clone(),
             connected: connected.subscribe(),
             within: self.settings.remote_query_timeout,

@@ -185,7 +185,7 @@ impl Module for EdgeStream {
         Group::of("edgestream")
     }
 
-    async fn start(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
+    async fn run(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
         tokio::select! {
             () = ctx.shutdown.requested() => {}
             () = self.keep() => {}

@@ -83,14 +83,14 @@ impl Module for DeviceTwin {
         Group::TWIN
     }
 
-    async fn start(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
+    async fn run(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
         let mut twin = Twin::start(
             self.settings.node.clone(),
             Arc::clone(&self.store),
             &self.mappers,
             Arc::clone(&self.intake),
             Arc::clone(&self.link),
-            ctx.bus.clock().clone(),
+            ctx.clock.clone(),
         )
         .await?;
         let done = twin.run(ctx).await;

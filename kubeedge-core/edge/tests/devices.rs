@@ -43,7 +43,7 @@ impl Module for Cloud {
     fn group(&self) -> Group {
         Group::HUB
     }
-    async fn start(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
+    async fn run(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
         for message in self.says.drain(..) {
             ctx.bus.send(&ModuleName::TWIN, message).await?;
         }

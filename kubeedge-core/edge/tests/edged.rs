@@ -202,7 +202,7 @@ fn edged(
     folder: &TempDir,
 ) -> (Bus, Shutdown, JoinHandle<()>) {
     let modules = [(ModuleName::EDGED, Group::EDGED, 1), (ModuleName::META_MANAGER, Group::META, 1)];
-    let (bus, mut inboxes) = Bus::freeze(modules);
+    let (bus, mut inboxes) = Bus::new(modules);
     tokio::spawn(meta.clone().run(inboxes.remove(&ModuleName::META_MANAGER).unwrap()));
     let settings = EdgedSettings {
         node_name: "edge-1".into(),
@@ -217,8 +217,8 @@ fn edged(
     let mut module = Edged::new(settings, Arc::new(runtime.clone()));
     let shutdown = Shutdown::new();
     let inbox = inboxes.remove(&ModuleName::EDGED).unwrap();
-    let mut ctx = ModuleContext { bus: bus.clone(), inbox, shutdown: shutdown.clone() };
-    let running = tokio::spawn(async move { module.start(&mut ctx).await.unwrap() });
+    let mut ctx = ModuleContext::new(bus.clone(), inbox, shutdown.clone());
+    let running = tokio::spawn(async move { module.run(&mut ctx).await.unwrap() });
     (bus, shutdown, running)
 }
 

@@ -25,13 +25,13 @@ impl Edge {
     async fn start(path: &Path, options: SqliteOptions) -> Self {
         let store: Arc<dyn MetaStore> = Arc::new(SqliteStore::open(path, options).await.unwrap());
         let modules = [ModuleName::META_MANAGER, ModuleName::EDGE_HUB];
-        let (bus, mut inboxes) = Bus::freeze(modules.map(|name| (name, Group::META, 64)));
+        let (bus, mut inboxes) = Bus::new(modules.map(|name| (name, Group::META, 64)));
         let mut inbox = |name| inboxes.remove(&name).unwrap();
         let (inbox, hub) = (inbox(ModuleName::META_MANAGER), inbox(ModuleName::EDGE_HUB));
         let shutdown = Shutdown::new();
-        let mut ctx = ModuleContext { bus: bus.clone(), inbox, shutdown: shutdown.clone() };
+        let mut ctx = ModuleContext::new(bus.clone(), inbox, shutdown.clone());
         let mut module = MetaManager::new(MetaManagerSettings::default(), store.clone());
-        tokio::spawn(async move { module.start(&mut ctx).await });
+        tokio::spawn(async move { module.run(&mut ctx).await });
         Self { bus, hub, store, shutdown }
     }
 

@@ -31,7 +31,7 @@ impl Module for Router {
         Group::USER
     }
 
-    async fn start(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
+    async fn run(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
         while let Some(envelope) = ctx.inbox.next().await {
             let reading = envelope.message.content.as_text().unwrap_or_default().parse()?;
             self.0.send_modify(|all| all.push(reading));

@@ -164,7 +164,7 @@ mod tests {
     const MODULE: ModuleName = ModuleName::EDGE_CONTROLLER;
 
     fn bus() -> (Bus, Inbox) {
-        let (bus, mut inboxes) = Bus::freeze([(MODULE, Group::RESOURCE, 1024)]);
+        let (bus, mut inboxes) = Bus::new([(MODULE, Group::RESOURCE, 1024)]);
         (bus, inboxes.remove(&MODULE).unwrap())
     }
 

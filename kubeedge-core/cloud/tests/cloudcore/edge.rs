@@ -146,7 +146,7 @@ impl Module for Sender {
         Group::of("sender")
     }
 
-    async fn start(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
+    async fn run(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
         if let Some(handed) = self.0.take() {
             handed.send(ctx.bus.clone()).unwrap();
         }

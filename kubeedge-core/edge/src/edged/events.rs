@@ -139,7 +139,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_event_that_happens_again_is_counted_not_repeated() {
-        let (bus, mut inboxes) = Bus::freeze([(ModuleName::META_MANAGER, Group::META, 8)]);
+        let (bus, mut inboxes) = Bus::new([(ModuleName::META_MANAGER, Group::META, 8)]);
         let mut inbox = inboxes.remove(&ModuleName::META_MANAGER).unwrap();
         let settings =
             EdgedSettings { node_name: "edge-1".into(), report_events: true, ..EdgedSettings::default() };

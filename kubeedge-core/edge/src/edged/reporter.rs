@@ -181,7 +181,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_status_the_cloud_did_not_take_is_sent_again_and_only_the_newest() {
-        let (bus, mut inboxes) = Bus::freeze([(ModuleName::META_MANAGER, Group::META, 8)]);
+        let (bus, mut inboxes) = Bus::new([(ModuleName::META_MANAGER, Group::META, 8)]);
         let mut inbox = inboxes.remove(&ModuleName::META_MANAGER).unwrap();
         let reporter = Arc::new(Reporter::new(Client::new(bus, Duration::from_secs(60))));
         let (running, shutdown) = (reporter.clone(), Shutdown::new());

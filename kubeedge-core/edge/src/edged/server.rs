@@ -138,7 +138,7 @@ impl Module for EdgedServer {
         Group::of("edgedServer")
     }
 
-    async fn start(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
+    async fn run(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
         let address = self.local.settings.address;
         let failed = |source| CannotListen { address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;

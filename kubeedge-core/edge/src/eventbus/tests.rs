@@ -30,7 +30,7 @@ struct Bench {
 
 impl Bench {
     fn start(settings: EventBusSettings, store: MemoryStore) -> Self {
-        let (bus, mut inboxes) = Bus::freeze([
+        let (bus, mut inboxes) = Bus::new([
             (ModuleName::TWIN, Group::TWIN, 64),
             (ModuleName::EVENT_BUS, Group::BUS, 64),
             (ModuleName::EDGE_HUB, Group::HUB, 64),
@@ -42,8 +42,8 @@ impl Bench {
         let shutdown = Shutdown::new();
         #[cfg(feature = "mqtt-broker")]
         let internal = module.internal_address();
-        let mut ctx = ModuleContext { bus: bus.clone(), inbox: own, shutdown: shutdown.clone() };
-        let task = tokio::spawn(async move { module.start(&mut ctx).await.unwrap() });
+        let mut ctx = ModuleContext::new(bus.clone(), own, shutdown.clone());
+        let task = tokio::spawn(async move { module.run(&mut ctx).await.unwrap() });
         Self {
             bus,
             twin,

@@ -286,7 +286,7 @@ mod tests {
         let settings = EdgeHubSettings::default();
         let outbox = Outbox::new(Bounds { uploads: 1, upload_bytes: 1 }, None);
         let codec: Arc<dyn Codec> = Arc::new(GoJson);
-        let backlogs = Backlogs::start(&Bus::freeze([]).0, &mut JoinSet::new());
+        let backlogs = Backlogs::start(&Bus::new([]).0, &mut JoinSet::new());
         let session = Session { settings: &settings, codec: &codec, outbox: &outbox, backlogs: &backlogs };
         outbox.up();
         let begun = Instant::now();

@@ -346,7 +346,7 @@ mod tests {
     use super::*;
 
     fn client() -> (Client, Inbox) {
-        let (bus, mut inboxes) = Bus::freeze([(ModuleName::META_MANAGER, Group::META, 8)]);
+        let (bus, mut inboxes) = Bus::new([(ModuleName::META_MANAGER, Group::META, 8)]);
         (Client::new(bus, Duration::from_secs(60)), inboxes.remove(&ModuleName::META_MANAGER).unwrap())
     }
 

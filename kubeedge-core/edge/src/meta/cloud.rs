@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use kubeedge_core::{
     bus::{Bus, Envelope},
+    clock::Clock,
     message::{Content, Message, resource::ObjectPath},
     name::{Group, MessageId, ModuleName, ResourceVersion},
 };
@@ -26,6 +27,7 @@ const ACKNOWLEDGED: [&str; 5] =
 #[derive(Debug)]
 pub(super) struct Remote {
     pub bus: Bus,
+    pub clock: Clock,
     pub rows: Rows,
     pub connected: watch::Receiver<bool>,
     pub within: Duration,

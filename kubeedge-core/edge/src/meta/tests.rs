@@ -25,16 +25,12 @@ fn rig() -> Rig {
 
 fn rig_on(store: Arc<dyn MetaStore>) -> Rig {
     let modules = [ModuleName::META_MANAGER, ModuleName::EDGE_HUB, ModuleName::EDGED, ModuleName::TWIN];
-    let (bus, mut inboxes) = Bus::freeze(modules.map(|name| (name, Group::META, 64)));
+    let (bus, mut inboxes) = Bus::new(modules.map(|name| (name, Group::META, 64)));
     let mut inbox = |name: ModuleName| inboxes.remove(&name).unwrap();
     let shutdown = Shutdown::new();
-    let mut ctx = ModuleContext {
-        bus: bus.clone(),
-        inbox: inbox(ModuleName::META_MANAGER),
-        shutdown: shutdown.clone(),
-    };
+    let mut ctx = ModuleContext::new(bus.clone(), inbox(ModuleName::META_MANAGER), shutdown.clone());
     let mut module = MetaManager::new(MetaManagerSettings::default(), store.clone());
-    tokio::spawn(async move { module.start(&mut ctx).await.unwrap() });
+    tokio::spawn(async move { module.run(&mut ctx).await.unwrap() });
     let (hub, edged, twin) = (inbox(ModuleName::EDGE_HUB), inbox(ModuleName::EDGED), inbox(ModuleName::TWIN));
     Rig { bus, store, hub, edged, twin, shutdown }
 }
@@ -413,19 +409,19 @@ async fn a_pod_that_cannot_be_read_does_not_hide_the_others() {
 #[tokio::test]
 async fn a_clone_that_takes_over_knows_that_the_link_is_up() {
     let (bus, mut inboxes) =
-        Bus::freeze([ModuleName::META_MANAGER, ModuleName::EDGE_HUB].map(|name| (name, Group::META, 8)));
+        Bus::new([ModuleName::META_MANAGER, ModuleName::EDGE_HUB].map(|name| (name, Group::META, 8)));
     let inbox = inboxes.remove(&ModuleName::META_MANAGER).unwrap();
     let mut hub = inboxes.remove(&ModuleName::EDGE_HUB).unwrap();
     let first = MetaManager::new(MetaManagerSettings::default(), Arc::new(MemoryStore::default()));
     let second = first.clone();
-    let mut ctx = ModuleContext { bus: bus.clone(), inbox, shutdown: Shutdown::new() };
+    let mut ctx = ModuleContext::new(bus.clone(), inbox, Shutdown::new());
     let up = Message::new(ModuleName::of("edgehub"), Operation::CONNECT, "node/connection");
     bus.send(&ModuleName::META_MANAGER, up.with(Content::text("cloud_connected"))).await.unwrap();
     for mut module in [first, second] {
         let client = Client::new(bus.clone(), Duration::from_secs(60));
         let asking = tokio::spawn(async move { client.lease("n").await });
         tokio::select! {
-            ended = module.start(&mut ctx) => panic!("{ended:?}"),
+            ended = module.run(&mut ctx) => panic!("{ended:?}"),
             question = hub.next() => assert_eq!(question.unwrap().message.route.resource, "kube-node-lease/lease/n"),
             answer = asking => panic!("answered without the cloud: {answer:?}"),
         }

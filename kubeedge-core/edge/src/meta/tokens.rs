@@ -45,7 +45,7 @@ impl Kept {
 impl Remote {
     pub(super) async fn token(self: Arc<Self>, envelope: Envelope) {
         let row = row_name(&envelope.message);
-        let now = self.bus.clock().now();
+        let now = self.clock.now();
         let kept = match self.rows.one(&row).await {
             Ok(kept) => kept.and_then(|bytes| serde_json::from_slice::<Kept>(&bytes).ok()),
             Err(error) => return envelope.fail(error),

@@ -89,7 +89,7 @@ impl Twin {
         let rows = Rows::load(&*store).await?;
         let up = Arc::clone(&intake) as Arc<dyn DeviceManager>;
         let mappers = Mappers::start(mappers, up).await;
-        let mut uplink = Uplink::new(node.clone());
+        let mut uplink = Uplink::new(node.clone(), clock.clone());
         uplink.everything_changed(&rows);
         uplink.link(link.load(Ordering::Relaxed));
         let (said, publisher) = (Said::default(), Publisher::default());

@@ -42,7 +42,7 @@ impl Bench {
     }
 
     fn run(mut twin: DeviceTwin) -> Self {
-        let (bus, mut inboxes) = Bus::freeze([
+        let (bus, mut inboxes) = Bus::new([
             (ModuleName::TWIN, Group::TWIN, 1024),
             (ModuleName::EVENT_BUS, Group::BUS, 1024),
             (ModuleName::EDGE_HUB, Group::HUB, 1024),
@@ -51,8 +51,8 @@ impl Bench {
         let (own, mqtt, hub) =
             (inbox(ModuleName::TWIN), inbox(ModuleName::EVENT_BUS), inbox(ModuleName::EDGE_HUB));
         let (manager, shutdown) = (twin.manager(), Shutdown::new());
-        let mut ctx = ModuleContext { bus: bus.clone(), inbox: own, shutdown: shutdown.clone() };
-        let task = tokio::spawn(async move { twin.start(&mut ctx).await.unwrap() });
+        let mut ctx = ModuleContext::new(bus.clone(), own, shutdown.clone());
+        let task = tokio::spawn(async move { twin.run(&mut ctx).await.unwrap() });
         Self { bus, mqtt, hub, unanswered: Vec::new(), manager, shutdown, task }
     }
 

@@ -18,6 +18,7 @@ use std::{
 use futures::{StreamExt, stream::FuturesUnordered};
 use kubeedge_core::{
     bus::{Bus, Envelope, SendError},
+    clock::Clock,
     message::{Content, Message, Millis},
     name::{Group, MessageId, ModuleName, NodeName, Operation},
 };
@@ -75,6 +76,7 @@ impl Future for Fate {
 #[derive(Debug)]
 pub(super) struct Uplink {
     node: NodeName,
+    clock: Clock,
     connected: bool,
     greet: bool,
     dirty: BTreeMap<String, Dirty>,
@@ -86,9 +88,10 @@ pub(super) struct Uplink {
 }
 
 impl Uplink {
-    pub(super) fn new(node: NodeName) -> Self {
+    pub(super) fn new(node: NodeName, clock: Clock) -> Self {
         Self {
             node,
+            clock,
             connected: false,
             greet: false,
             dirty: BTreeMap::new(),
@@ -175,7 +178,7 @@ impl Uplink {
             return;
         }
         if self.greet {
-            match bus.try_send(&ModuleName::EDGE_HUB, self.greeting(bus.clock().now())) {
+            match bus.try_send(&ModuleName::EDGE_HUB, self.greeting(self.clock.now())) {
                 Ok(()) => self.greet = false,
                 Err(error) => return self.refused(&error),
             }
@@ -219,7 +222,7 @@ impl Uplink {
                 state: known.row.state.clone(),
                 last_online: known.row.last_online.clone(),
             };
-            let text = wire::text(&fresh_id(), bus.clock().now().0, Body::Device { device: state });
+            let text = wire::text(&fresh_id(), self.clock.now().0, Body::Device { device: state });
             let message = self.message(format!("device/{device}/state/update")).with(Content::text(&text));
             self.send(bus, message, device, Dirty { state: true, ..Dirty::default() }, now)?;
         }
@@ -229,7 +232,7 @@ impl Uplink {
             .filter_map(|name| known.twins.get(name).map(|row| (name.clone(), row.for_cloud())))
             .collect();
         if !twins.is_empty() {
-            let text = wire::text(&fresh_id(), bus.clock().now().0, Body::Twins { twin: twins });
+            let text = wire::text(&fresh_id(), self.clock.now().0, Body::Twins { twin: twins });
             let message = self
                 .message(format!("device/{device}/twin/edge_updated"))
                 .with(Content::from_json_bytes(text).unwrap_or_default());

@@ -104,10 +104,10 @@ impl Node {
     }
 
     fn run(hub: EdgeHub, transport: Arc<dyn Transport>, door: Box<dyn Listener>) -> Self {
-        let (bus, mut inboxes) = Bus::freeze(modules());
+        let (bus, mut inboxes) = Bus::new(modules());
         let inbox = inboxes.remove(&ModuleName::EDGE_HUB).unwrap();
         let shutdown = Shutdown::new();
-        let ctx = ModuleContext { bus: bus.clone(), inbox, shutdown: shutdown.clone() };
+        let ctx = ModuleContext::new(bus.clone(), inbox, shutdown.clone());
         let running = tokio::spawn(run(hub.clone(), ctx));
         Self { bus, hub, inboxes, transport, door: Some(door), shutdown, running }
     }
@@ -167,13 +167,13 @@ impl Node {
 }
 
 async fn run(mut hub: EdgeHub, mut ctx: ModuleContext) -> ModuleContext {
-    hub.start(&mut ctx).await.unwrap();
+    hub.run(&mut ctx).await.unwrap();
     ctx
 }
 
 pub(crate) async fn start_error(settings: EdgeHubSettings, transport: Arc<dyn Transport>) -> BoxError {
-    let (bus, mut inboxes) = Bus::freeze(modules());
+    let (bus, mut inboxes) = Bus::new(modules());
     let inbox = inboxes.remove(&ModuleName::EDGE_HUB).unwrap();
-    let mut ctx = ModuleContext { bus, inbox, shutdown: Shutdown::new() };
-    EdgeHub::new(settings, transport).start(&mut ctx).await.unwrap_err()
+    let mut ctx = ModuleContext::new(bus, inbox, Shutdown::new());
+    EdgeHub::new(settings, transport).run(&mut ctx).await.unwrap_err()
 }

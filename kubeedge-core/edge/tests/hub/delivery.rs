@@ -164,13 +164,9 @@ async fn a_pod_waits_no_tenth_of_a_second_behind_three_thousand_twins_and_upload
     let mut mqtt = node.inbox(&ModuleName::EVENT_BUS);
     tokio::spawn(async move { while mqtt.next().await.is_some() {} });
     let twin = DeviceTwin::new(TwinSettings { node: "edge-1".into() }, store, Vec::new());
-    let mut ctx = ModuleContext {
-        bus: node.bus.clone(),
-        inbox: node.inbox(&ModuleName::TWIN),
-        shutdown: Shutdown::new(),
-    };
+    let mut ctx = ModuleContext::new(node.bus.clone(), node.inbox(&ModuleName::TWIN), Shutdown::new());
     let mut running = twin;
-    tokio::spawn(async move { running.start(&mut ctx).await.unwrap() });
+    tokio::spawn(async move { running.run(&mut ctx).await.unwrap() });
     let mut cloud = node.cloud().await;
     report(&node, 3000).await;
     for n in 0..3000 {

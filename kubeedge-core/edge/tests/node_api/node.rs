@@ -36,11 +36,11 @@ pub(crate) struct Node {
 /// Runs a module of no mailbox beside a test.
 pub(crate) fn spawn(mut module: impl Module) -> Shutdown {
     let name = module.name();
-    let (bus, mut inboxes) = Bus::freeze([(name.clone(), module.group(), 8)]);
+    let (bus, mut inboxes) = Bus::new([(name.clone(), module.group(), 8)]);
     let shutdown = Shutdown::new();
     let inbox = inboxes.remove(&name).unwrap();
-    let mut ctx = ModuleContext { bus, inbox, shutdown: shutdown.clone() };
-    tokio::spawn(async move { module.start(&mut ctx).await.unwrap() });
+    let mut ctx = ModuleContext::new(bus, inbox, shutdown.clone());
+    tokio::spawn(async move { module.run(&mut ctx).await.unwrap() });
     shutdown
 }
 

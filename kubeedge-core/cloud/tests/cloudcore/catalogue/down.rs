@@ -181,7 +181,7 @@ impl Module for Stand {
     fn group(&self) -> Group {
         Group::of(if self.name == "taskmanager" { "taskmanager" } else { "stand" })
     }
-    async fn start(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
+    async fn run(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
         let mut says = self.says.lock().unwrap().take().unwrap();
         loop {
             tokio::select! {
