@@ -175,3 +175,28 @@ impl Group {
     /// Node tasks.
     pub const TASK_MANAGER: Self = Self::of("taskmanager");
 }
+
+/// Whether a text can be the name of a node: a DNS-1123 subdomain of at most 253 bytes.
+pub fn is_node_name(name: &str) -> bool {
+    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    !name.is_empty()
+        && name.len() <= 253
+        && name.split('.').all(|label| {
+            !label.is_empty() && label.chars().all(inner) && !label.starts_with('-') && !label.ends_with('-')
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_nodes_are_dns_subdomains() {
+        for good in ["edge-1", "edge-1.lab", "10.0.0.1", "a", &"a".repeat(253)] {
+            assert!(is_node_name(good), "{good}");
+        }
+        for bad in ["", "a/b", "..", "a..b", "Edge", "a_b", "-a", "a-", "a.-b", "a b", &"a".repeat(254)] {
+            assert!(!is_node_name(bad), "{bad}");
+        }
+    }
+}

@@ -32,7 +32,7 @@ use kubeedge_core::{
 use rustls::pki_types::PrivateSec1KeyDer;
 use tokio::{net::TcpListener, sync::watch};
 
-pub use self::secrets::{CA_SECRET, NAMESPACE, SERVER_SECRET, TOKEN_SECRET};
+pub use self::secrets::{CA_SECRET, SERVER_SECRET, TOKEN_SECRET};
 use self::{pair::Pair, service::Service, tokens::Tokens};
 use crate::{cluster::Clients, denylist::Denylist};
 

@@ -18,6 +18,9 @@ use kubeedge_core::{
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use tower::{Service, ServiceExt};
 
+/// The namespace where KubeEdge keeps its own objects.
+pub const NAMESPACE: &str = "kubeedge";
+
 /// How long one request may take before it counts as failed.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 

@@ -29,15 +29,14 @@ use kube::core::{ApiResource, Status};
 use kubeedge_core::{
     failure::BoxError,
     kernel::{Module, ModuleContext},
-    name::{Group, ModuleName},
+    name::{Group, ModuleName, is_node_name},
     pki::Leaf,
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::{sync::watch, time::MissedTickBehavior};
 
 use crate::{
-    certs::NAMESPACE,
-    cluster::{self, Clients, namespaced},
+    cluster::{self, Clients, NAMESPACE, namespaced},
     informer::{Informer, Informers},
 };
 
@@ -112,7 +111,7 @@ impl Entries {
             },
             _ => return false,
         };
-        if !crate::hub::is_node_name(name) {
+        if !is_node_name(name) {
             return false;
         }
         let known = self.nodes.entry(name.to_owned()).or_insert(before);

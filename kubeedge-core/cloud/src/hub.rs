@@ -52,8 +52,7 @@ use tokio::{
     task::JoinSet,
 };
 
-pub(crate) use self::admission::{Guest, certified, is_node_name};
-pub use self::claims::Instance;
+pub(crate) use self::admission::{Guest, certified};
 pub use self::{admission::NodeIdentity, sessions::Sessions, shares::NodeLimits};
 use self::{
     claims::Claims,
@@ -62,7 +61,7 @@ use self::{
     session::{End, Handle, Shared},
     shares::Shares,
 };
-use crate::denylist::Denylist;
+use crate::{denylist::Denylist, instance::Instance};
 
 /// The hub's clocks.
 #[derive(Clone, Copy, Debug)]

@@ -12,6 +12,7 @@ use std::{
 };
 
 use futures::{StreamExt, pin_mut};
+use k8s_openapi::api::core::v1::Node;
 use kube::{
     Api, ResourceExt,
     core::{ApiResource, DynamicObject, TypeMeta},
@@ -27,6 +28,9 @@ use tokio::{
     sync::{Notify, watch},
     task::JoinSet,
 };
+
+/// The label of edge nodes; its value is empty.
+pub const EDGE_NODE_LABEL: &str = "node-role.kubernetes.io/edge";
 
 /// Namespace (empty for cluster-scoped kinds) and name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -348,6 +352,11 @@ pub fn kind(group: &str, version: &str, kind: &str, plural: &str) -> ApiResource
         kind: kind.to_owned(),
         plural: plural.to_owned(),
     }
+}
+
+/// The informer of edge nodes.
+pub(crate) fn edge_nodes(informers: &Informers) -> Arc<Informer> {
+    informers.labelled(&ApiResource::erase::<Node>(&()), Some(&format!("{EDGE_NODE_LABEL}=")))
 }
 
 #[cfg(test)]

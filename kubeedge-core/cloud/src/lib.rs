@@ -13,6 +13,7 @@ pub mod devices;
 pub mod fuzz;
 pub mod hub;
 pub mod informer;
+pub mod instance;
 pub mod kubernetes;
 pub mod objects;
 pub mod stream;

@@ -19,7 +19,7 @@ pub(crate) mod upstream;
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use kube::core::ApiResource;
 use kubeedge_common::log::Seldom;
 use kubeedge_core::{
@@ -35,12 +35,9 @@ pub(crate) use self::access::referred_by;
 use self::{access::Access, downstream::Downstream, upstream::Upstream};
 use crate::{
     cluster::Clients,
-    hub::Instance,
-    informer::{Informer, Informers},
+    informer::{Informer, Informers, edge_nodes},
+    instance::Instance,
 };
-
-/// The label of edge nodes; its value is empty.
-pub const EDGE_NODE_LABEL: &str = "node-role.kubernetes.io/edge";
 
 /// How the controller works.
 #[derive(Clone, Debug)]
@@ -87,11 +84,6 @@ impl Caches {
             secrets: informers.of(&ApiResource::erase::<Secret>(&())),
         }
     }
-}
-
-/// The informer of edge nodes.
-pub(crate) fn edge_nodes(informers: &Informers) -> Arc<Informer> {
-    informers.labelled(&ApiResource::erase::<Node>(&()), Some(&format!("{EDGE_NODE_LABEL}=")))
 }
 
 /// The EdgeController module; see the module's documentation.

@@ -23,7 +23,7 @@ use kubeedge_core::{
     cluster::Body,
     failure::{BoxError, Failure},
     kernel::{Module, ModuleContext, Shutdown},
-    name::{Group, ModuleName, NodeName},
+    name::{Group, ModuleName, NodeName, is_node_name},
     node_streams::{NodeStreams, StreamError, StreamKind},
     transport::{Credentials, Endpoint, Incoming, Link, Listener, Peer, Transport},
     tunnel::{CLAIM_NODE, CONNECT_PATH, Connector, Duplex, FrameKind, GoUrl},
@@ -39,7 +39,7 @@ use self::session::{Command, Handle};
 use crate::{
     cluster::{self, Clients, api_path},
     denylist::Denylist,
-    hub::{Guest, NodeIdentity, certified, is_node_name},
+    hub::{Guest, NodeIdentity, certified},
 };
 
 /// The tunnels there are; the [`NodeStreams`] of the nodes connected to this cloudcore. Cheap to clone.

@@ -44,7 +44,7 @@ use crate::{
         Sessions,
         records::{self, Record, Records},
     },
-    informer::{Change, Informer, Informers, Object, ObjectKey},
+    informer::{Change, Informer, Informers, Object, ObjectKey, edge_nodes},
 };
 
 /// How the controller works.
@@ -99,7 +99,7 @@ impl SyncController {
             records: Records::new(clients.clone(), informers),
             sessions,
             clock: clients.clock().clone(),
-            nodes: crate::objects::edge_nodes(informers),
+            nodes: edge_nodes(informers),
             namespaced,
             cluster,
             index: Index::default(),

@@ -6,8 +6,9 @@ use kubeedge_core::pki::{self, PkiError};
 
 use super::{
     PrepareError,
-    secrets::{self, NAMESPACE, Values},
+    secrets::{self, Values},
 };
+use crate::cluster::NAMESPACE;
 
 /// How often another cloudcore may get ahead of us before that is an error.
 const ATTEMPTS: usize = 5;

@@ -8,10 +8,8 @@ use kube::core::Status;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::cluster::{self, Media, api_path, failure, namespaced};
+use crate::cluster::{self, Media, NAMESPACE, api_path, failure, namespaced};
 
-/// Where KubeEdge keeps its own objects.
-pub const NAMESPACE: &str = "kubeedge";
 /// The CA's certificate and key.
 pub const CA_SECRET: &str = "casecret";
 /// The hub's certificate and key.

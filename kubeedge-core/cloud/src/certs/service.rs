@@ -10,7 +10,7 @@ use kubeedge_core::{
     bus::Bus,
     failure::BoxError,
     message::{Content, Message},
-    name::{Group, ModuleName, Operation},
+    name::{Group, ModuleName, Operation, is_node_name},
     pki::{Authority, Names},
 };
 use rustls::pki_types::CertificateDer;
@@ -83,7 +83,7 @@ impl Service {
     }
 
     async fn node(&self, name: &str) -> Answer {
-        if !crate::hub::is_node_name(name) {
+        if !is_node_name(name) {
             return text(StatusCode::BAD_REQUEST, "Invalid node name");
         }
         match cluster::get(self.clients.ours(), &api_path("/api/v1", &["nodes", name])).await {

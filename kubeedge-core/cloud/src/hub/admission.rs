@@ -1,7 +1,7 @@
 //! Who is let in: a node id, a certificate that names it, and room for one more node.
 
 use kubeedge_core::{
-    name::NodeName,
+    name::{NodeName, is_node_name},
     pki::{Leaf, node_of},
     transport::Peer,
 };
@@ -98,16 +98,6 @@ fn named(der: &[u8], node: &NodeName) -> Result<Mark, Refusal> {
             Err(Refusal::OtherName { node: node.clone(), found })
         }
     }
-}
-
-/// A DNS-1123 subdomain, as names of nodes are.
-pub(crate) fn is_node_name(name: &str) -> bool {
-    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    !name.is_empty()
-        && name.len() <= 253
-        && name.split('.').all(|label| {
-            !label.is_empty() && label.chars().all(inner) && !label.starts_with('-') && !label.ends_with('-')
-        })
 }
 
 #[cfg(test)]

@@ -16,54 +16,20 @@ use std::{
 
 use kubeedge_core::{
     backoff::Backoff,
-    name::{MessageId, NodeName, ResourceVersion},
+    name::{NodeName, ResourceVersion},
 };
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
 use super::{Sessions, session::Handle};
 use crate::{
     cluster::{self, Clients, api_path},
-    informer::{Informer, Informers, Object, ObjectKey},
+    informer::{Informer, Informers, Object, ObjectKey, edge_nodes},
+    instance::{CLOUDCORE, INSTANCE, Instance},
 };
-
-/// Go's annotation: the address of the cloudcore a node is connected to.
-const CLOUDCORE: &str = "cloudcore";
-/// Ours beside it: the process.
-const INSTANCE: &str = "kubeedge.io/cloudcore-instance";
 
 /// Why a session ends whose node has moved on.
 const ELSEWHERE: &str = "the node has connected to another cloudcore";
-
-/// A running cloudcore among others of its cluster. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Instance(Arc<Named>);
-
-#[derive(Debug)]
-struct Named {
-    address: String,
-    id: String,
-}
-
-impl Instance {
-    /// This process, on a machine with this address.
-    pub fn new(address: &str) -> Self {
-        let id = MessageId::random().as_str().to_owned();
-        Self(Arc::new(Named { address: address.to_owned(), id }))
-    }
-
-    /// What it writes into the Node of a node that is connected to it.
-    pub(crate) fn annotations(&self) -> Map<String, Value> {
-        let pairs = [(CLOUDCORE, &self.0.address), (INSTANCE, &self.0.id)];
-        pairs.into_iter().map(|(name, value)| (name.to_owned(), value.as_str().into())).collect()
-    }
-
-    /// Whether a Node names another cloudcore. A Go cloudcore writes its address only.
-    fn is_not(&self, annotations: &BTreeMap<String, String>) -> bool {
-        let other = |name: &str, ours: &String| annotations.get(name).is_some_and(|found| found != ours);
-        other(CLOUDCORE, &self.0.address) || other(INSTANCE, &self.0.id)
-    }
-}
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
@@ -106,7 +72,7 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 
 impl Claims {
     pub(super) fn new(clients: Arc<Clients>, informers: &Informers, instance: Instance) -> Self {
-        Self { clients, nodes: crate::objects::edge_nodes(informers), instance }
+        Self { clients, nodes: edge_nodes(informers), instance }
     }
 
     /// Claims a node for a session, until it is done or the session ends.
@@ -171,26 +137,5 @@ impl Claims {
         // Before our own claim is written, what the Node says is of earlier sessions.
         let later = claimed > 0 && node.version.number().is_some_and(|version| version > claimed);
         later && node.view::<Head>().is_ok_and(|head| self.instance.is_not(&head.metadata.annotations))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_node_is_anothers_by_address_or_by_process() {
-        let ours = Instance::new("10.0.0.1");
-        let mine = ours.annotations();
-        let found = |pairs: &[(&str, &str)]| {
-            let owned = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-            ours.is_not(&owned.collect())
-        };
-        let id = mine[INSTANCE].as_str().unwrap();
-        assert!(!found(&[]));
-        assert!(!found(&[(CLOUDCORE, "10.0.0.1")]));
-        assert!(!found(&[(CLOUDCORE, "10.0.0.1"), (INSTANCE, id)]));
-        assert!(found(&[(CLOUDCORE, "10.0.0.1"), (INSTANCE, "another")]));
-        assert!(found(&[(CLOUDCORE, "10.0.0.2"), (INSTANCE, id)]));
     }
 }

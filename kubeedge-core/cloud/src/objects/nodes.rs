@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     cluster::{self, Media, api_path, failure},
-    hub::Instance,
+    instance::Instance,
 };
 
 impl Upstream {

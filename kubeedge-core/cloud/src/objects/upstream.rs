@@ -20,8 +20,8 @@ use super::{
 };
 use crate::{
     cluster::{self, Acting, Clients, Media, api_path, failure, namespaced},
-    hub::Instance,
     informer::{Informer, ObjectKey},
+    instance::Instance,
 };
 
 pub(super) const CORE: &str = "/api/v1";

@@ -12,10 +12,7 @@ use kubeedge_core::backoff::Backoff;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::{
-    certs::NAMESPACE,
-    cluster::{self, Media, failure, namespaced},
-};
+use crate::cluster::{self, Media, NAMESPACE, failure, namespaced};
 
 const NAME: &str = "tunnelport";
 const ANNOTATION: &str = "tunnelportrecord.kubeedge.io";
