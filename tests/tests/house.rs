@@ -188,6 +188,25 @@ fn clocks_and_seeds_come_from_outside() {
     assert!(wrong.is_empty(), "take a Clock, or a seed, from whoever makes this: {wrong:#?}");
 }
 
+/// Where names of files are changed beside the one helper, and why.
+const RENAMES: [(&str, &str); 3] = [
+    ("/kubeedge-core/common/src/file.rs", "the helper"),
+    ("/kubeedge-core/edge/src/edged/volumes.rs", "a link is switched"),
+    ("/kubeedge-core/runtime/src/process/log.rs", "a log begins anew"),
+];
+
+/// What replaces a file goes through `kubeedge_common::file`. What is serialised into a writer with a buffer loses the
+/// error of its last write: the buffer is flushed when it is dropped.
+#[test]
+fn files_are_replaced_by_the_one_helper() {
+    let serialised = lines_where(|line| line.contains("to_writer(") || line.contains("to_writer_pretty("));
+    assert!(serialised.is_empty(), "serialise into a Vec, then kubeedge_common::file: {serialised:#?}");
+    let renamed = lines_where(|line| line.contains("fs::rename("));
+    let wrong: Vec<_> =
+        renamed.iter().filter(|line| !RENAMES.iter().any(|(place, _)| line.contains(place))).collect();
+    assert!(wrong.is_empty(), "use kubeedge_common::file: {wrong:#?}");
+}
+
 #[test]
 fn only_binaries_choose_a_crypto_provider() {
     let found = lines_where(|line| line.contains("install_default("));

@@ -1,10 +1,11 @@
 //! A certificate for each node: from the folder of an earlier run, or signed by the cloud.
 
-use std::{fs, io, os::unix::fs::OpenOptionsExt, path::Path, sync::Arc, time::Duration};
+use std::{fs, io, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use futures::{StreamExt, TryStreamExt, stream};
 use kubeedge_bin::Unusable;
+use kubeedge_common::file::replace_unsynced;
 use kubeedge_core::{
     clock::Clock,
     failure::chain,
@@ -91,13 +92,7 @@ fn load(joiner: &Joiner, node: &NodeName, file: &Path) -> Option<Identity> {
 /// Not synced: a certificate lost in a crash is signed again.
 fn save(identity: &Identity, file: &Path) -> io::Result<()> {
     let text = pki::to_pem("CERTIFICATE", &identity.certificate) + &identity.key.to_pem();
-    let beside = file.with_extension("new");
-    let mut options = fs::OpenOptions::new();
-    io::Write::write_all(
-        &mut options.write(true).create(true).truncate(true).mode(0o600).open(&beside)?,
-        text.as_bytes(),
-    )?;
-    fs::rename(beside, file)
+    replace_unsynced(file, text.as_bytes(), 0o600)
 }
 
 /// A failure in the words of the flags.

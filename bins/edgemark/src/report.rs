@@ -209,11 +209,9 @@ impl Report {
 
     /// Writes it as JSON, whole or not at all.
     pub(crate) fn write(&self, path: &Path) -> io::Result<()> {
-        let beside = path.with_extension("new");
         let mut text = serde_json::to_string_pretty(self)?;
         text.push('\n');
-        std::fs::write(&beside, text)?;
-        std::fs::rename(beside, path)
+        kubeedge_common::file::replace(path, text.as_bytes(), 0o666)
     }
 
     /// Prints it for a person.

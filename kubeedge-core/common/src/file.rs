@@ -2,14 +2,14 @@
 
 use std::{
     ffi::OsString,
-    fs::{self, File, OpenOptions},
+    fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
-/// Replaces the file: the content goes to a file beside it, reaches the disk, and takes its name. When this returns
-/// `Ok`, the new content survives a power cut. On an error the old content stands as it was.
+/// Replaces the file: the content goes to a file beside it ([`interim`]), reaches the disk, and takes its name. When
+/// this returns `Ok`, the new content survives a power cut. On an error the old content stands as it was.
 ///
 /// `mode` holds for the new file, whatever the old one had; the process' umask applies.
 ///
@@ -19,13 +19,24 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     Replacement::prepare(path, content, mode)?.commit()
 }
 
+/// As [`replace`], without waiting for the disk. A reader sees the old content or the new one, whole. After a power cut
+/// the file may be missing or cut short: only for what is checked when it is read and can be made again.
+///
+/// # Errors
+/// As [`replace`].
+pub fn replace_unsynced(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let (mut replacement, file) = Replacement::write(path, content, mode)?;
+    drop(file);
+    replacement.take_the_name()
+}
+
 /// A new content that is on disk already and has not taken its place yet. For files that belong together: prepare all,
 /// then commit all, so that a full disk changes none of them. Dropped without a commit it is removed.
 #[derive(Debug)]
 #[must_use = "the file is replaced by `commit`"]
 pub struct Replacement {
     path: PathBuf,
-    committed: bool,
+    remove: bool,
 }
 
 impl Replacement {
@@ -34,17 +45,28 @@ impl Replacement {
     /// # Errors
     /// As [`replace`].
     pub fn prepare(path: &Path, content: &[u8], mode: u32) -> io::Result<Self> {
-        let beside = beside(path);
+        let (replacement, file) = Self::write(path, content, mode)?;
+        file.sync_all()?;
+        Ok(replacement)
+    }
+
+    fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<(Self, File)> {
+        let beside = interim(path);
         // One left behind by a crash would keep its mode.
         match fs::remove_file(&beside) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
         let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&beside)?;
-        let replacement = Self { path: path.to_owned(), committed: false };
+        let replacement = Self { path: path.to_owned(), remove: true };
         file.write_all(content)?;
-        file.sync_all()?;
-        Ok(replacement)
+        Ok((replacement, file))
+    }
+
+    fn take_the_name(&mut self) -> io::Result<()> {
+        fs::rename(interim(&self.path), &self.path)?;
+        self.remove = false;
+        Ok(())
     }
 
     /// Gives the new content the file's name, durably.
@@ -52,25 +74,63 @@ impl Replacement {
     /// # Errors
     /// As [`replace`]. After a failure to sync the folder the new content stands, but may not survive a power cut.
     pub fn commit(mut self) -> io::Result<()> {
-        fs::rename(beside(&self.path), &self.path)?;
-        self.committed = true;
+        self.take_the_name()?;
         sync_folder(&self.path)
+    }
+
+    /// Commits files that belong together, in this order. When the first cannot be committed, nothing is changed. When a
+    /// later one cannot, the contents that have not taken their place stay under their [`interim`] names, as after a
+    /// crash: a reader finds the new set in both names together.
+    ///
+    /// # Errors
+    /// As [`Replacement::commit`], with the file that it is about.
+    pub fn commit_all(mut replacements: Vec<Self>) -> Result<(), (PathBuf, io::Error)> {
+        let mut changed = false;
+        let outcome = replacements.iter_mut().try_for_each(|next| {
+            let taken = next.take_the_name();
+            changed |= taken.is_ok();
+            taken.and_then(|()| sync_folder(&next.path)).map_err(|error| (next.path.clone(), error))
+        });
+        if changed {
+            replacements.iter_mut().for_each(|other| other.remove = false);
+        }
+        outcome
     }
 }
 
 impl Drop for Replacement {
     fn drop(&mut self) {
-        if !self.committed {
-            let _ = fs::remove_file(beside(&self.path));
+        if self.remove {
+            let _ = fs::remove_file(interim(&self.path));
         }
     }
 }
 
-/// The name of the new content until it takes its place.
-fn beside(path: &Path) -> PathBuf {
+/// The name of a file's new content until it takes its place.
+pub fn interim(path: &Path) -> PathBuf {
     let mut name = OsString::from(path.as_os_str());
     name.push(".new");
     name.into()
+}
+
+/// Makes a folder, and the ones above it that are missing, durably: each new name reaches the disk.
+///
+/// `mode` holds for every folder that is made; the process' umask applies.
+///
+/// # Errors
+/// What the file system says. That the folder is there already is fine.
+pub fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
+    if path.as_os_str().is_empty() || path.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = path.parent() {
+        make_folder(parent, mode)?;
+    }
+    match DirBuilder::new().mode(mode).create(path) {
+        // Somebody else made it at the same time.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        made => made.and_then(|()| sync_folder(path)),
+    }
 }
 
 /// Makes the names in the folder of this file durable.
@@ -82,40 +142,4 @@ fn sync_folder(path: &Path) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
-    use super::*;
-
-    #[test]
-    fn a_replaced_file_has_the_new_content_and_mode() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("record.json");
-        fs::write(&path, "old").unwrap();
-        replace(&path, b"new", 0o600).unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"new");
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
-    }
-
-    #[test]
-    fn a_write_that_fails_leaves_the_old_content() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("record.json");
-        fs::write(&path, "old").unwrap();
-        // A folder where the new content would be written.
-        fs::create_dir(beside(&path)).unwrap();
-        replace(&path, b"new", 0o600).unwrap_err();
-        assert_eq!(fs::read(&path).unwrap(), b"old");
-    }
-
-    #[test]
-    fn a_replacement_that_is_not_committed_changes_nothing() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("record.json");
-        fs::write(&path, "old").unwrap();
-        drop(Replacement::prepare(&path, b"new", 0o600).unwrap());
-        assert_eq!(fs::read(&path).unwrap(), b"old");
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
-    }
-}
+mod tests;

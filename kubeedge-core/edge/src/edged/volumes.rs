@@ -273,17 +273,37 @@ fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
 
 /// Writes the files into a fresh folder, switches `..data` to it, and links each top-level name through `..data`.
 /// Does nothing when the files are as wanted already.
+///
+/// Nothing waits for the disk, as with the kubelet: the files are compared with what they must be before each start of a
+/// pod, so that what a power cut takes is written again.
 fn switch(folder: &Path, files: &Payload) -> io::Result<()> {
     make_folder(folder, 0o755)?;
     let data = folder.join("..data");
     let old = fs::read_link(&data).ok();
-    if old.as_ref().is_some_and(|old| same(&folder.join(old), files)) {
-        return link_names(folder, files);
+    if !old.is_some_and(|old| same(&folder.join(old), files)) {
+        let fresh = (0u32..).map(|n| format!("{FRESH}{n}")).find(|name| !folder.join(name).exists());
+        let fresh = PathBuf::from(fresh.unwrap_or_default());
+        let next = folder.join("..data_next");
+        let switched = fill(&folder.join(&fresh), files).and_then(|()| {
+            remove_if_there(&next)?;
+            symlink(&fresh, &next)?;
+            fs::rename(&next, &data)
+        });
+        if let Err(error) = switched {
+            // A disk that is full does not fill up further with each try.
+            let _ = fs::remove_dir_all(folder.join(&fresh));
+            return Err(error);
+        }
     }
-    let fresh = (0u32..).map(|n| format!("..data_{n}")).find(|name| !folder.join(name).exists());
-    let fresh = PathBuf::from(fresh.unwrap_or_default());
-    let into = folder.join(&fresh);
-    fs::create_dir(&into)?;
+    link_names(folder, files)?;
+    remove_old(folder, &fs::read_link(&data)?)
+}
+
+/// How the names of the folders behind `..data` begin.
+const FRESH: &str = "..data_";
+
+fn fill(into: &Path, files: &Payload) -> io::Result<()> {
+    fs::create_dir(into)?;
     for (path, (content, mode)) in files {
         let path = into.join(path);
         if let Some(parent) = path.parent() {
@@ -292,15 +312,27 @@ fn switch(folder: &Path, files: &Payload) -> io::Result<()> {
         fs::write(&path, content)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(*mode))?;
     }
-    let next = folder.join("..data_next");
-    let _ = fs::remove_file(&next);
-    symlink(&fresh, &next)?;
-    fs::rename(&next, &data)?;
-    link_names(folder, files)?;
-    match old {
-        Some(old) => fs::remove_dir_all(folder.join(old)),
-        None => Ok(()),
+    Ok(())
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
+}
+
+/// Removes the folders of earlier contents, also those that a crash left behind.
+fn remove_old(folder: &Path, current: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let old = name.to_string_lossy().starts_with(FRESH) && name != current;
+        if old && entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn same(folder: &Path, files: &Payload) -> bool {
@@ -404,6 +436,27 @@ mod tests {
         assert_eq!(fs::read_to_string(at.join("app.conf")).unwrap(), "v2");
         assert!(at.join("other").symlink_metadata().is_err());
         assert!(!at.join(before).exists());
+    }
+
+    #[test]
+    fn files_that_cannot_be_written_leave_the_old_ones() {
+        let dir = tempfile::tempdir().unwrap();
+        let volume = |items: Value| pod(json!([{"name": "c", "configMap": {"name": "cm", "items": items}}]));
+        let good = volume(json!([{"key": "app.conf", "path": "a"}]));
+        let at = make(dir.path(), &good, &refs("v1")).unwrap()["c"].clone();
+        // A crash between the switch and the removal left this.
+        fs::create_dir(at.join("..data_7")).unwrap();
+        // A file is no folder.
+        let bad = volume(json!([{"key": "app.conf", "path": "a"}, {"key": "other", "path": "a/b"}]));
+        for _ in 0..3 {
+            make(dir.path(), &bad, &refs("v2")).unwrap_err();
+        }
+        assert_eq!(fs::read_to_string(at.join("a")).unwrap(), "v1");
+        make(dir.path(), &good, &refs("v3")).unwrap();
+        assert_eq!(fs::read_to_string(at.join("a")).unwrap(), "v3");
+        let mut names: Vec<_> = fs::read_dir(&at).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["..data", "..data_1", "a"]);
     }
 
     #[test]

@@ -1,15 +1,14 @@
 //! Certificates in files. New ones take the old ones' place so that a crash at any moment leaves a pair that fits.
 
 use std::{
-    ffi::OsString,
-    fs::{self, File, OpenOptions},
-    io::{self, Read, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    fs::File,
+    io::{self, Read},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use bytes::Bytes;
+use kubeedge_common::file::{self, Replacement, interim};
 use kubeedge_core::{
     name::NodeName,
     pki::{self, Identity, Key, Leaf},
@@ -146,41 +145,12 @@ fn save_now(join: &JoinSettings, identity: &Identity) -> Result<(), JoinError> {
         (&join.key_file, identity.key.to_pem(), 0o600),
         (&join.cert_file, certificate(&identity.certificate), 0o644),
     ];
-    for (path, content, mode) in &files {
-        write(path, content, *mode).map_err(JoinError::file(path))?;
-    }
-    for (path, ..) in &files {
-        put_in_place(path).map_err(JoinError::file(path))?;
-    }
-    Ok(())
-}
-
-/// The name of a file until it takes its place.
-fn interim(path: &Path) -> PathBuf {
-    let mut name = OsString::from(path.as_os_str());
-    name.push(".new");
-    name.into()
-}
-
-fn write(path: &Path, content: &str, mode: u32) -> io::Result<()> {
-    if let Some(folder) = path.parent() {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    }
-    let interim = interim(path);
-    // One left behind would keep its mode.
-    match fs::remove_file(&interim) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&interim)?;
-    file.write_all(content.as_bytes())?;
-    file.sync_all()
-}
-
-fn put_in_place(path: &Path) -> io::Result<()> {
-    fs::rename(interim(path), path)?;
-    match path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        Some(folder) => File::open(folder)?.sync_all(),
-        None => Ok(()),
-    }
+    let prepare = |(path, content, mode): &(&PathBuf, String, u32)| {
+        let folder = path.parent().map_or(Ok(()), |folder| file::make_folder(folder, 0o700));
+        folder
+            .and_then(|()| Replacement::prepare(path, content.as_bytes(), *mode))
+            .map_err(JoinError::file(path))
+    };
+    let prepared = files.iter().map(prepare).collect::<Result<_, _>>()?;
+    Replacement::commit_all(prepared).map_err(|(path, source)| JoinError::File { path, source })
 }

@@ -16,6 +16,7 @@ use std::{
     time::Duration,
 };
 
+use kubeedge_common::file;
 use kubeedge_core::{
     message::Millis,
     runtime::{
@@ -31,6 +32,8 @@ use super::{IMAGE, Run, broken, now};
 
 /// The largest file that is read back.
 const MAX_FILE: u64 = 4 << 20;
+/// The mode of the folders made, before the umask.
+const FOLDER: u32 = 0o777;
 
 /// Where the files are.
 #[derive(Clone, Debug)]
@@ -97,13 +100,9 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     Ok(Some(serde_json::from_reader(io::Read::take(io::BufReader::new(file), MAX_FILE))?))
 }
 
-/// Writes a record so that a reader sees all of it or none.
+/// Writes a record, durably and so that a reader sees all of it or none. Its environment may hold Secrets.
 pub(super) fn write<T: Serialize>(path: &Path, what: &T) -> io::Result<()> {
-    let beside = path.with_extension("new");
-    let file = fs::File::create(&beside)?;
-    serde_json::to_writer(io::BufWriter::new(&file), what)?;
-    file.sync_all()?;
-    fs::rename(&beside, path)
+    file::replace(path, &serde_json::to_vec(what)?, 0o600)
 }
 
 /// A sandbox on file.
@@ -332,7 +331,8 @@ impl Records {
     ) -> RuntimeResult<()> {
         let folder = folders.sandbox(&id);
         let known = KnownSandbox { spec, created_at: now(), ready: true };
-        let made = fs::create_dir_all(&folder).and_then(|()| write(&folder.join("sandbox.json"), &known));
+        let made =
+            file::make_folder(&folder, FOLDER).and_then(|()| write(&folder.join("sandbox.json"), &known));
         made.map_err(|error| broken("making a sandbox", &folder, error))?;
         self.sandboxes.insert(id, known);
         Ok(())
@@ -372,7 +372,7 @@ impl Records {
     ) -> RuntimeResult<()> {
         let (doing, folder) = ("making a container", folders.container(&id));
         let root = folder.join("root");
-        fs::create_dir_all(&root).map_err(|error| broken(doing, &root, error))?;
+        file::make_folder(&root, FOLDER).map_err(|error| broken(doing, &root, error))?;
         for (inside, outside) in &made.run.links {
             link(&root.join(inside), outside).map_err(|error| broken(doing, inside, error))?;
         }
@@ -468,3 +468,6 @@ pub(super) fn children(of: i32) -> Vec<i32> {
     let lists: Vec<_> = lists.collect();
     lists.iter().flat_map(|list| list.split_whitespace()).filter_map(|pid| pid.parse().ok()).collect()
 }
+
+#[cfg(test)]
+mod tests;
