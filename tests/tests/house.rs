@@ -6,6 +6,7 @@
 mod wrappers;
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -270,4 +271,24 @@ fn every_invariant_names_a_test_that_is_there() {
     };
     let gone: Vec<_> = named.iter().filter(|name| !is_there(name)).collect();
     assert!(gone.is_empty(), "ARCHITECTURE.md names tests that are no longer there: {gone:?}");
+}
+
+/// The top-level module of a crate that a line of [`lines_where`] stands in.
+fn module_of(line: &str) -> String {
+    let (krate, rest) = line.split_once("/src/").unwrap();
+    format!("{krate}/{}", rest.split(['/', '.', ':']).next().unwrap())
+}
+
+/// A table of the store belongs to the module that names it; others ask that module.
+#[test]
+fn a_bucket_is_named_in_one_module() {
+    let mut owners = BTreeMap::<String, BTreeSet<String>>::new();
+    for line in lines_where(|line| line.contains("Bucket(\"")) {
+        for name in line.split("Bucket(\"").skip(1).filter_map(|rest| rest.split('"').next()) {
+            owners.entry(name.to_owned()).or_default().insert(module_of(&line));
+        }
+    }
+    assert!(["object", "device", "outbox"].iter().all(|name| owners.contains_key(*name)), "{owners:#?}");
+    owners.retain(|_, modules| modules.len() > 1);
+    assert!(owners.is_empty(), "these buckets are named in several modules: {owners:#?}");
 }

@@ -17,7 +17,10 @@ use kubeedge_core::{
     transport::Endpoint,
     wire::{Codec, GoJson},
 };
-use kubeedge_edge::{EdgeCore, EdgeCoreSettings};
+use kubeedge_edge::{
+    EdgeCore, EdgeCoreSettings,
+    meta::{BUCKET, ObjectKey},
+};
 use kubeedge_runtime::memory::{MemoryRuntime, MemorySettings};
 use kubeedge_store::MemoryStore;
 use kubeedge_tests::Overheard;
@@ -34,7 +37,6 @@ const PODS: &str = "/api/v1/namespaces/default/pods";
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const DEVICES: &str = "/apis/devices.kubeedge.io/v1beta1/namespaces/default";
 const SYNCS: &str = "/apis/reliablesyncs.kubeedge.io/v1alpha1/namespaces/default/objectsyncs";
-const META: Bucket = Bucket("meta");
 /// In simulated time.
 const PATIENCE: Duration = Duration::from_secs(3600);
 
@@ -203,9 +205,11 @@ impl World {
 
     /// The objects in the edge's store, by resource. Its own Node it asks for itself.
     async fn stored(&self) -> BTreeMap<String, Value> {
-        let rows: Vec<_> = self.store.scan(Scan::new(META, "")).try_collect().await.unwrap();
-        let objects = rows.into_iter().filter(|row| row.key.name != "null/node/edge-1");
-        objects.map(|row| (row.key.name, serde_json::from_slice(&row.value).unwrap())).collect()
+        let rows: Vec<_> = self.store.scan(Scan::new(BUCKET, "")).try_collect().await.unwrap();
+        let resource = |row: &str| ObjectKey::of_row(row).unwrap().resource().as_str().to_owned();
+        let objects = rows.into_iter().map(|row| (resource(&row.key.name), row.value));
+        let objects = objects.filter(|(resource, _)| resource != "null/node/edge-1");
+        objects.map(|(resource, value)| (resource, serde_json::from_slice(&value).unwrap())).collect()
     }
 
     /// Lets the edge connect and compare. What both wrote of the comparison and of devices, and all the link has carried by then.
@@ -301,7 +305,7 @@ async fn an_edge_with_an_older_backup_of_its_store_gets_what_came_after_it() {
     world.until_recorded(&objects).await;
     world.stop_edge().await;
     let backup = MemoryStore::new();
-    for bucket in ["meta", "confirmed", "device"] {
+    for bucket in ["object", "confirmed", "device"] {
         let rows: Vec<_> = world.store.scan(Scan::new(Bucket(bucket), "")).try_collect().await.unwrap();
         for row in rows {
             backup.commit(kubeedge_core::store::Batch::new().put(row.key, row.value)).await.unwrap();

@@ -18,7 +18,7 @@ use kubeedge_core::store::MetaStore;
 use kubeedge_device::{Mapper, modbus::Modbus, simulated::Simulated};
 use kubeedge_edge::{
     config::{self, BOOTSTRAP_FILE, EdgePlan},
-    meta::BUCKET,
+    meta::BY_RESOURCE,
 };
 use kubeedge_store::{SqliteOptions, SqliteStore};
 use kubeedge_transport::{Adaptive, WebSocket};
@@ -70,7 +70,7 @@ impl Program for EdgeCoreProgram {
             std::fs::create_dir_all(folder).with_context(|| format!("--data-dir {}", folder.display()))?;
             plan.keep_in(&folder.canonicalize()?);
         }
-        let options = SqliteOptions { adopt: Some(BUCKET), ..SqliteOptions::default() };
+        let options = SqliteOptions { adopt: Some(BY_RESOURCE), ..SqliteOptions::default() };
         let store = Arc::new(SqliteStore::open(&plan.database, options).await?);
         let runtime = self.runtime.open(&plan).await?;
         let link = link::over_quic(&plan);

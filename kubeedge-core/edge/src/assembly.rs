@@ -204,7 +204,8 @@ impl EdgeCoreBuilder {
             hub = hub.codec(codec);
         }
         let bus = EventBus::new(eventbus, self.store.clone());
-        let edged = Edged::new(edged, self.runtime.clone());
+        let meta = MetaManager::new(meta, self.store.clone());
+        let edged = Edged::new(edged, self.runtime.clone(), meta.handle());
         let server = EdgedServer::new(server, self.runtime, edged.pods()).clock(clock.clone());
         let stream = self.tunnel.map(|(settings, transport)| {
             let settings = EdgeStreamSettings { node, address, ..settings };
@@ -217,10 +218,11 @@ impl EdgeCoreBuilder {
             tunnel: stream.as_ref().map(EdgeStream::connected),
             broker: bus.internal_address(),
         };
-        let twin = DeviceTwin::new(twin, self.store.clone(), self.mappers);
+        let twin = DeviceTwin::new(twin, self.store, meta.handle(), self.mappers);
+        let meta = meta.devices(twin.inventory());
         let mut ours = Ours { kernel, restart, without: &self.without };
         ours.add(hub);
-        ours.add(MetaManager::new(meta, self.store));
+        ours.add(meta);
         ours.add(edged);
         ours.add(server);
         ours.add(twin);

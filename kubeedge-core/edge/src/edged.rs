@@ -54,7 +54,7 @@ use self::{
     reporter::Reporter,
     worker::{Shared, Wish, Worker},
 };
-use crate::meta::{Client, ClientError};
+use crate::meta::{Client, ClientError, MetaHandle};
 
 /// How Edged is set up.
 #[derive(Clone, Debug)]
@@ -128,13 +128,14 @@ impl Default for EdgedSettings {
 pub struct Edged {
     settings: EdgedSettings,
     runtime: Arc<dyn ContainerRuntime>,
+    meta: MetaHandle,
     pods: PodBook,
 }
 
 impl Edged {
-    /// Runs pods on this runtime.
-    pub fn new(settings: EdgedSettings, runtime: Arc<dyn ContainerRuntime>) -> Self {
-        Self { settings, runtime, pods: PodBook::default() }
+    /// Runs the pods of MetaManager's copy on this runtime.
+    pub fn new(settings: EdgedSettings, runtime: Arc<dyn ContainerRuntime>, meta: MetaHandle) -> Self {
+        Self { settings, runtime, meta, pods: PodBook::default() }
     }
 
     /// Keeps its pods in this book, which is another module's too or outlives this one.
@@ -161,7 +162,7 @@ impl Module for Edged {
     }
 
     async fn run(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
-        let client = Client::new(ctx.bus.clone(), self.settings.request_timeout);
+        let client = Client::new(self.meta.clone(), ctx.bus.clone(), self.settings.request_timeout);
         let root = self.settings.root.clone();
         let machine = self.settings.files.run(move || Machine::read(&root)).await?;
         let ready = self.runtime_ready(&ctx.shutdown);
@@ -428,7 +429,7 @@ impl Pods {
         }
     }
 
-    /// Asks for the pods of the store, beside the mailbox: MetaManager may be waiting for room in it.
+    /// Reads the pods of the store, beside the mailbox: MetaManager may be waiting for room in it.
     fn list(&mut self, pause: Duration) {
         let (client, heard) = (self.shared.client.clone(), self.heard);
         self.listing.spawn(async move {

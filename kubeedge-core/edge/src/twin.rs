@@ -36,8 +36,8 @@ use kubeedge_core::{
     store::MetaStore,
 };
 
-pub(crate) use self::rows::DEVICES;
-use self::{apply::Twin, intake::Intake};
+use self::{apply::Twin, intake::Intake, rows::StoredDevices};
+use crate::meta::{DeviceInventory, MetaHandle};
 
 /// Settings of [`DeviceTwin`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,24 +52,32 @@ pub struct TwinSettings {
 pub struct DeviceTwin {
     settings: TwinSettings,
     store: Arc<dyn MetaStore>,
+    meta: MetaHandle,
     mappers: Vec<Arc<dyn DeviceMapper>>,
     intake: Arc<Intake>,
     link: Arc<AtomicBool>,
 }
 
 impl DeviceTwin {
-    /// A DeviceTwin over a store, with the mappers of this process: at most one for each protocol, the last one counts.
+    /// A DeviceTwin over a store for its own rows, which serves the Device objects of MetaManager's copy with the mappers of
+    /// this process: at most one for each protocol, the last one counts.
     pub fn new(
         settings: TwinSettings,
         store: Arc<dyn MetaStore>,
+        meta: MetaHandle,
         mappers: Vec<Arc<dyn DeviceMapper>>,
     ) -> Self {
-        Self { settings, store, mappers, intake: Arc::default(), link: Arc::default() }
+        Self { settings, store, meta, mappers, intake: Arc::default(), link: Arc::default() }
     }
 
     /// Where mappers outside of [`DeviceTwin::new`]'s list report to.
     pub fn manager(&self) -> Arc<dyn DeviceManager> {
         Arc::clone(&self.intake) as Arc<dyn DeviceManager>
+    }
+
+    /// The devices that are known, as MetaManager tells them to a cloud that compares.
+    pub fn inventory(&self) -> Arc<dyn DeviceInventory> {
+        Arc::new(StoredDevices(Arc::clone(&self.store)))
     }
 }
 
@@ -87,6 +95,7 @@ impl Module for DeviceTwin {
         let mut twin = Twin::start(
             self.settings.node.clone(),
             Arc::clone(&self.store),
+            self.meta.clone(),
             &self.mappers,
             Arc::clone(&self.intake),
             Arc::clone(&self.link),

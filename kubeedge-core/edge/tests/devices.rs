@@ -21,6 +21,7 @@ use kubeedge_device::{
 };
 use kubeedge_edge::{
     eventbus::{EventBus, EventBusSettings, MqttMode},
+    meta::MetaHandle,
     twin::{DeviceTwin, TwinSettings},
 };
 use kubeedge_store::MemoryStore;
@@ -127,6 +128,7 @@ async fn a_desired_value_reaches_the_plc_and_its_temperature_reaches_apps_and_th
     let twin = DeviceTwin::new(
         TwinSettings { node: "edge-1".into() },
         store.clone(),
+        MetaHandle::over(store.clone()),
         vec![Arc::new(Mapper::new(Modbus::new()))],
     );
     let (told, mut cloud) = mpsc::unbounded_channel();

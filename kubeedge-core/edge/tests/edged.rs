@@ -1,12 +1,9 @@
 //! Edged runs pods on the runtime in memory, in simulated time, with a cluster played by the test.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use futures::FutureExt;
 use kubeedge_core::{
     bus::{Bus, Envelope, Inbox},
     clock::Clock,
@@ -14,9 +11,14 @@ use kubeedge_core::{
     message::{Content, Message, Millis},
     name::{Group, ModuleName, Operation},
     runtime::{Container, ContainerRuntime, ContainerSpec, SandboxSpec},
+    store::StoreError,
 };
-use kubeedge_edge::edged::{Edged, EdgedSettings};
+use kubeedge_edge::{
+    edged::{Edged, EdgedSettings},
+    meta::{MetaHandle, ObjectKey},
+};
 use kubeedge_runtime::memory::{MemoryRuntime, MemorySettings};
+use kubeedge_store::MemoryStore;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -25,10 +27,14 @@ use tokio::{sync::watch, task::JoinHandle, time::timeout};
 /// In simulated time, so nobody waits for it.
 const PATIENCE: Duration = Duration::from_secs(4000);
 
+/// A change of a store in memory, which is made at once.
+fn now(change: impl Future<Output = Result<(), StoreError>>) {
+    change.now_or_never().unwrap().unwrap();
+}
+
 /// What MetaManager and the cluster behind it hold.
 #[derive(Debug, Default)]
 struct Held {
-    objects: BTreeMap<String, Value>,
     statuses: HashMap<String, Vec<Value>>,
     events: Vec<(String, String)>,
     ended: Vec<String>,
@@ -37,6 +43,7 @@ struct Held {
 #[derive(Clone)]
 struct Meta {
     held: Arc<Mutex<Held>>,
+    copy: MetaHandle,
     /// Locked by a test while MetaManager is busy with something else.
     free: Arc<tokio::sync::Mutex<()>>,
     news: watch::Sender<u64>,
@@ -59,11 +66,8 @@ impl Meta {
         let content: Value = envelope.message.content.decode().unwrap_or_default();
         match route.operation.as_str() {
             "query" => {
-                let prefix = format!("{resource}/");
-                let fits = |key: &&String| **key == resource || key.starts_with(&prefix);
-                let rows: Vec<String> =
-                    held.objects.keys().filter(fits).map(|key| held.objects[key].to_string()).collect();
-                envelope.answer(Content::json(&rows).unwrap());
+                let refusal = json!({"ErrStatus": {"metadata": {}, "reason": "NotFound", "code": 404}});
+                envelope.answer(Content::json(&refusal).unwrap());
             }
             "patch" if resource.contains("/podpatch/") => {
                 let patch =
@@ -73,7 +77,7 @@ impl Meta {
                 envelope.answer(Content::json(&object).unwrap());
             }
             "delete" => {
-                held.objects.remove(&resource);
+                now(self.copy.delete(&ObjectKey::of_resource(&resource)));
                 held.ended.push(name);
                 envelope.answer(Content::ok());
             }
@@ -102,7 +106,8 @@ impl Node {
         let clock = Clock::simulated(Millis(1_700_000_000_000));
         let images = [("app:1".to_owned(), vec!["wait".to_owned()])].into();
         let runtime = MemoryRuntime::new(MemorySettings { images, clock: clock.clone() });
-        let meta = Meta { held: Arc::default(), free: Arc::default(), news: watch::Sender::new(0) };
+        let copy = MetaHandle::over(Arc::new(MemoryStore::new()));
+        let meta = Meta { held: Arc::default(), copy, free: Arc::default(), news: watch::Sender::new(0) };
         let folder = TempDir::new().unwrap();
         let (bus, shutdown, running) = edged(&runtime, &clock, &meta, &folder);
         Self { runtime, clock, meta, folder, bus, shutdown, running }
@@ -118,7 +123,7 @@ impl Node {
     }
 
     fn hold(&self, key: &str, object: Value) {
-        self.meta.held.lock().objects.insert(key.to_owned(), object);
+        now(self.meta.copy.put(&ObjectKey::of_resource(key), object.to_string().into()));
     }
 
     async fn tell(&self, operation: Operation, key: &str, object: &Value) {
@@ -214,7 +219,7 @@ fn edged(
         clock: clock.clone(),
         ..EdgedSettings::default()
     };
-    let mut module = Edged::new(settings, Arc::new(runtime.clone()));
+    let mut module = Edged::new(settings, Arc::new(runtime.clone()), meta.copy.clone());
     let shutdown = Shutdown::new();
     let inbox = inboxes.remove(&ModuleName::EDGED).unwrap();
     let mut ctx = ModuleContext::new(bus.clone(), inbox, shutdown.clone());
@@ -500,7 +505,7 @@ async fn a_forced_delete_that_names_only_the_pod_ends_it_though_mailboxes_are_fu
         node.run(&pod(name, vec![container("app", "wait")])).await;
         node.ready(name).await;
     }
-    node.meta.held.lock().objects.remove("default/pod/gone");
+    now(node.meta.copy.delete(&ObjectKey::known("pod", "default", "gone")));
     // MetaManager answers nothing while it waits for room in Edged's mailbox, which holds one message.
     let busy = node.meta.free.lock().await;
     let unnamed = json!({"metadata": {"name": "gone", "namespace": "default"}});

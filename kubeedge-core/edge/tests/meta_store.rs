@@ -8,9 +8,9 @@ use kubeedge_core::{
     kernel::{Module, ModuleContext, Shutdown},
     message::{Content, Message},
     name::{Group, ModuleName, Operation},
-    store::{Key, MetaStore},
+    store::MetaStore,
 };
-use kubeedge_edge::meta::{BUCKET, MetaManager, MetaManagerSettings};
+use kubeedge_edge::meta::{BY_RESOURCE, MetaHandle, MetaManager, MetaManagerSettings, ObjectKey, Selector};
 use kubeedge_store::{SqliteOptions, SqliteStore};
 use serde_json::json;
 
@@ -18,6 +18,7 @@ struct Edge {
     bus: Bus,
     hub: Inbox,
     store: Arc<dyn MetaStore>,
+    meta: MetaHandle,
     shutdown: Shutdown,
 }
 
@@ -31,8 +32,9 @@ impl Edge {
         let shutdown = Shutdown::new();
         let mut ctx = ModuleContext::new(bus.clone(), inbox, shutdown.clone());
         let mut module = MetaManager::new(MetaManagerSettings::default(), store.clone());
+        let meta = module.handle();
         tokio::spawn(async move { module.run(&mut ctx).await });
-        Self { bus, hub, store, shutdown }
+        Self { bus, hub, store, meta, shutdown }
     }
 
     /// Sends what the cloud would, and returns the answer on its way to the cloud.
@@ -50,7 +52,7 @@ impl Edge {
     }
 
     async fn has(&self, name: &str) -> bool {
-        self.store.get(&Key::new(BUCKET, resource(name))).await.unwrap().is_some()
+        self.meta.get(&ObjectKey::known("pod", "default", name)).await.unwrap().is_some()
     }
 
     async fn stop(self) {
@@ -97,4 +99,35 @@ async fn on_a_full_disk_nothing_acknowledged_is_lost_and_the_rest_is_refused() {
         assert!(edge.tell(Operation::INSERT, name, 10).await.content.is_ok_text(), "sent again, with room");
     }
     edge.stop().await;
+}
+
+/// What Go's edgecore keeps: rows by resource, tokens under keys of their own, and what MetaServer and DMI leave there.
+const GO: &str = r#"CREATE TABLE `meta` (`key` text,`type` text,`value` text,PRIMARY KEY (`key`));
+    INSERT INTO meta VALUES('default/pod/web', 'pod', '{"metadata":{"name":"web","uid":"u"}}');
+    INSERT INTO meta VALUES('other/pod/db', 'pod', '{"metadata":{"name":"db","uid":"v"}}');
+    INSERT INTO meta VALUES('default/podpatch/web', 'podpatch', '{"status":{}}');
+    INSERT INTO meta VALUES('null/node/edge-1', 'node', '{"metadata":{"name":"edge-1"}}');
+    INSERT INTO meta VALUES('default/device/valve', 'device', '{"metadata":{"name":"valve"}}');
+    INSERT INTO meta VALUES('node/nodeID/namespace/devicemapper/modbus', 'devicemapper', '{}');
+    INSERT INTO meta VALUES('"default"/"app"/[]string(nil)', 'serviceaccounttoken', '{}');"#;
+
+#[tokio::test]
+async fn a_database_of_go_is_served_by_its_keys() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("edgecore.db");
+    let go = rusqlite::Connection::open(&path).unwrap();
+    go.execute_batch(GO).unwrap();
+    let options = SqliteOptions { adopt: Some(BY_RESOURCE), ..SqliteOptions::default() };
+    for opened in 1..=2 {
+        let edge = Edge::start(&path, options).await;
+        let pods = edge.meta.list(&Selector::known("pod")).await.unwrap();
+        let keys: Vec<_> = pods.iter().map(|pod| pod.key.to_string()).collect();
+        assert_eq!(keys, ["core/pod/default/web", "core/pod/other/db"], "opened {opened} times");
+        for resource in ["default/podpatch/web", "null/node/edge-1", "default/device/valve"] {
+            assert!(edge.meta.get(&ObjectKey::of_resource(resource)).await.unwrap().is_some(), "{resource}");
+        }
+        edge.stop().await;
+    }
+    let kept: i64 = go.query_row("SELECT count(*) FROM meta", [], |row| row.get(0)).unwrap();
+    assert_eq!(kept, 7, "Go's own table stays for a way back");
 }

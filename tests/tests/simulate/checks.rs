@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use kubeedge_edge::meta::ObjectKey;
 use serde_json::Value;
 
 use crate::{
@@ -127,9 +128,12 @@ fn containers(machine: &Machine, pods: &[(&String, &Value)], open: &mut Vec<Stri
 }
 
 fn rows(machine: &Machine, kind: &str) -> BTreeMap<String, Value> {
-    let part = format!("/{kind}/");
-    let rows = machine.disk.rows(META).into_iter().filter(|(row, _)| row.contains(&part));
-    rows.map(|(row, value)| (row, serde_json::from_slice(&value).unwrap_or_default())).collect()
+    let rows = machine.disk.rows(META).into_iter();
+    let rows = rows.filter_map(|(row, value)| Some((ObjectKey::of_row(&row)?, value)));
+    let resource = |key: &ObjectKey| key.resource().as_str().to_owned();
+    rows.filter(|(key, _)| key.kind == kind)
+        .map(|(key, value)| (resource(&key), serde_json::from_slice(&value).unwrap_or_default()))
+        .collect()
 }
 
 fn has(machine: &Machine, rows: &BTreeMap<String, Value>, row: &str, object: &Value, open: &mut Vec<String>) {

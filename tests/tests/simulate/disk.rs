@@ -22,7 +22,7 @@ use serde_json::Value;
 use crate::{dice::Dice, plan::Planted, trace::Trace};
 
 /// MetaManager's objects.
-pub(crate) const META: Bucket = Bucket("meta");
+pub(crate) const META: Bucket = kubeedge_edge::meta::BUCKET;
 
 /// What outlives its host. Cheap to clone.
 #[derive(Clone, Debug)]

@@ -127,23 +127,26 @@ impl Recorder {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{sync::Arc, time::Duration};
 
     use kubeedge_core::{
         bus::Bus,
         name::{Group, ModuleName, Operation},
     };
+    use kubeedge_store::MemoryStore;
     use serde_json::Value;
 
     use super::*;
+    use crate::meta::MetaHandle;
 
     #[tokio::test]
     async fn an_event_that_happens_again_is_counted_not_repeated() {
         let (bus, mut inboxes) = Bus::new([(ModuleName::META_MANAGER, Group::META, 8)]);
         let mut inbox = inboxes.remove(&ModuleName::META_MANAGER).unwrap();
+        let copy = MetaHandle::over(Arc::new(MemoryStore::new()));
         let settings =
             EdgedSettings { node_name: "edge-1".into(), report_events: true, ..EdgedSettings::default() };
-        let recorder = Recorder::new(Client::new(bus, Duration::from_secs(1)), &settings);
+        let recorder = Recorder::new(Client::new(copy, bus, Duration::from_secs(1)), &settings);
         let mut pod = Pod::default();
         pod.metadata.name = Some("web".into());
         pod.metadata.namespace = Some("default".into());

@@ -156,7 +156,10 @@ mod tests {
         name::{Group, ModuleName},
     };
 
+    use kubeedge_store::MemoryStore;
+
     use super::*;
+    use crate::meta::MetaHandle;
 
     fn status(phase: &str) -> PodStatus {
         PodStatus { phase: Some(phase.to_owned()), ..PodStatus::default() }
@@ -183,7 +186,8 @@ mod tests {
     async fn a_status_the_cloud_did_not_take_is_sent_again_and_only_the_newest() {
         let (bus, mut inboxes) = Bus::new([(ModuleName::META_MANAGER, Group::META, 8)]);
         let mut inbox = inboxes.remove(&ModuleName::META_MANAGER).unwrap();
-        let reporter = Arc::new(Reporter::new(Client::new(bus, Duration::from_secs(60))));
+        let copy = MetaHandle::over(Arc::new(MemoryStore::new()));
+        let reporter = Arc::new(Reporter::new(Client::new(copy, bus, Duration::from_secs(60))));
         let (running, shutdown) = (reporter.clone(), Shutdown::new());
         let stop = shutdown.clone();
         let task = tokio::spawn(async move { running.run(stop).await });

@@ -1,5 +1,5 @@
-//! What Edged and DeviceTwin ask of the cluster, through MetaManager: answered from the edge's own copy where the
-//! rules say so, otherwise by the cloud.
+//! What Edged asks of the cluster: read from the edge's own copy where that is good enough, otherwise asked of the cloud
+//! by way of MetaManager.
 
 use std::{fmt, time::Duration};
 
@@ -13,11 +13,21 @@ use k8s_openapi::{
 };
 use kubeedge_core::{
     bus::{Bus, RequestError},
-    message::{Content, ContentError, Message, resource},
+    failure::chain,
+    message::{
+        Content, ContentError, Message,
+        resource::{self, ObjectPath},
+    },
     name::{Group, ModuleName, Operation},
+    store::StoreError,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
+
+use super::{
+    handle::MetaHandle,
+    key::{ObjectKey, Selector},
+};
 
 /// A Kubernetes Status that says why something was refused.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -51,6 +61,9 @@ pub enum ClientError {
         /// Why there is no answer.
         why: String,
     },
+    /// The edge's own copy cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// Nobody answered.
     #[error(transparent)]
     Unanswered(#[from] RequestError),
@@ -82,6 +95,7 @@ impl ClientError {
 /// A typed view of the cluster for modules of the edge. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Client {
+    meta: MetaHandle,
     bus: Bus,
     within: Duration,
 }
@@ -97,23 +111,21 @@ struct Wrapped {
 }
 
 impl Client {
-    /// Asks over this bus; each request may take `within` (KubeEdge: 60 s).
-    pub fn new(bus: Bus, within: Duration) -> Self {
-        Self { bus, within }
+    /// Reads from this copy and asks MetaManager over this bus; each request may take `within` (KubeEdge: 60 s).
+    pub fn new(meta: MetaHandle, bus: Bus, within: Duration) -> Self {
+        Self { meta, bus, within }
     }
 
     /// All pods the edge knows of, of all namespaces; always answered locally. One that cannot be read is left out
     /// with an error in the log, so that it does not keep the others from running.
     pub async fn pods(&self) -> Result<Vec<Pod>, ClientError> {
-        let resource = "default/pod";
-        let answer = self.ask(Operation::QUERY, resource, Content::Empty).await?;
-        let rows: Vec<String> = decode(resource, &answer.content)?;
-        let readable = rows.into_iter().filter_map(|row| match serde_json::from_str(&row) {
-            Ok(pod) => Some(pod),
-            Err(error) => {
-                tracing::error!(%error, "a stored pod cannot be read and is left out");
-                None
-            }
+        let stored = self.meta.list(&Selector::known("pod")).await?;
+        let readable = stored.iter().filter_map(|pod| {
+            let read = pod.decode();
+            let told = |error: &StoreError| {
+                tracing::error!(error = %chain(error), "a stored pod cannot be read and is left out");
+            };
+            read.inspect_err(told).ok()
         });
         Ok(readable.collect())
     }
@@ -130,10 +142,8 @@ impl Client {
 
     /// The node as the edge knows it; `None` before it was registered.
     pub async fn node(&self, name: &str) -> Result<Option<Node>, ClientError> {
-        let resource = resource::object("", "node", name);
-        let answer = self.ask(Operation::QUERY, resource.as_str(), Content::Empty).await?;
-        let rows: Vec<String> = decode(resource.as_str(), &answer.content)?;
-        rows.first().map(|row| decode(resource.as_str(), &Content::text(row))).transpose()
+        let node = self.meta.get(&ObjectKey::known("node", "", name)).await?;
+        Ok(node.map(|node| node.decode()).transpose()?)
     }
 
     /// Registers the node; `AlreadyExists` when it is registered.
@@ -219,15 +229,11 @@ impl Client {
         kind: &str,
         name: &str,
     ) -> Result<T, ClientError> {
+        if let Some(object) = self.meta.get(&ObjectKey::known(kind, namespace, name)).await? {
+            return Ok(object.decode()?);
+        }
         let resource = resource::object(namespace, kind, name);
         let answer = self.ask(Operation::QUERY, resource.as_str(), Content::Empty).await?;
-        // A local answer is a list of rows as text, a remote one is the object itself.
-        if let Ok(rows) = answer.content.decode::<Vec<String>>() {
-            return match rows.first() {
-                Some(row) => decode(resource.as_str(), &Content::text(row)),
-                None => Err(not_found(resource.as_str(), kind, name)),
-            };
-        }
         plain(resource.as_str(), &answer.content)
     }
 
@@ -279,14 +285,14 @@ fn decode<T: DeserializeOwned>(resource: &str, content: &Content) -> Result<T, C
     content.decode().map_err(|source| ClientError::Malformed { resource: resource.to_owned(), source })
 }
 
-fn not_found(resource: &str, kind: &str, name: &str) -> ClientError {
-    let status = Status {
-        message: Some(format!("{kind}s \"{name}\" not found")),
-        reason: Some("NotFound".to_owned()),
-        code: Some(404),
-        ..Status::default()
-    };
-    ClientError::Api { resource: resource.to_owned(), status: Box::new(ApiStatus(status)) }
+/// What is answered where the copy has no object of a resource, as the cloud says it.
+pub(super) fn not_found(resource: &str) -> Value {
+    let path = ObjectPath::parse(resource);
+    let (kind, name) = path.map_or(("object", resource), |path| (path.kind, path.name));
+    let message = format!("{kind}s \"{name}\" not found");
+    let status =
+        json!({"metadata": {}, "status": "Failure", "message": message, "reason": "NotFound", "code": 404});
+    json!({"ErrStatus": status})
 }
 
 /// An answer that is the object itself, or `{"ErrStatus": …}`, or `{}` for an error that is no API status.
@@ -341,13 +347,18 @@ fn refused(resource: &str, content: &Content) -> Result<(), ClientError> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use kubeedge_core::bus::Inbox;
+    use kubeedge_store::MemoryStore;
 
     use super::*;
 
     fn client() -> (Client, Inbox) {
         let (bus, mut inboxes) = Bus::new([(ModuleName::META_MANAGER, Group::META, 8)]);
-        (Client::new(bus, Duration::from_secs(60)), inboxes.remove(&ModuleName::META_MANAGER).unwrap())
+        let copy = MetaHandle::over(Arc::new(MemoryStore::new()));
+        let client = Client::new(copy, bus, Duration::from_secs(60));
+        (client, inboxes.remove(&ModuleName::META_MANAGER).unwrap())
     }
 
     async fn answered<T>(call: impl Future<Output = T>, inbox: &mut Inbox, answer: Value) -> (T, Message) {
@@ -364,11 +375,13 @@ mod tests {
     async fn a_local_row_and_a_remote_object_read_alike() {
         let (client, mut inbox) = client();
         let object = json!({"metadata": {"name": "cm"}, "data": {"k": "v"}});
-        for answer in [object.clone(), json!([object.to_string()])] {
-            let (map, asked) = answered(client.config_map("default", "cm"), &mut inbox, answer).await;
-            assert_eq!(map.unwrap().data.unwrap()["k"], "v");
-            assert_eq!(asked.route.resource, "default/configmap/cm");
-        }
+        let (map, asked) = answered(client.config_map("default", "cm"), &mut inbox, object.clone()).await;
+        assert_eq!(map.unwrap().data.unwrap()["k"], "v");
+        assert_eq!(asked.route.resource, "default/configmap/cm");
+        let key = ObjectKey::known("configmap", "default", "cm");
+        client.meta.put(&key, object.to_string().into()).await.unwrap();
+        assert_eq!(client.config_map("default", "cm").await.unwrap().data.unwrap()["k"], "v");
+        assert!(inbox.try_next().is_none(), "nobody is asked for what is here");
     }
 
     #[tokio::test]
@@ -376,7 +389,7 @@ mod tests {
         let (client, mut inbox) = client();
         let status =
             json!({"ErrStatus": {"metadata": {}, "reason": "NotFound", "code": 404, "message": "gone"}});
-        for answer in [status.clone(), json!([])] {
+        for answer in [status.clone(), not_found("default/secret/s")] {
             let (secret, _) = answered(client.secret("default", "s"), &mut inbox, answer).await;
             assert!(secret.unwrap_err().is_not_found());
         }

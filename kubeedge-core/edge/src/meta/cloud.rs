@@ -13,22 +13,24 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use tokio::sync::{Semaphore, watch};
 
-use super::{is_error, rows::Rows};
+use super::{
+    is_error,
+    key::ObjectKey,
+    kinds::{self, Role},
+    objects::Objects,
+};
 
 /// Go's words for a patch or deletion without a link.
 pub(super) const LOST: &str = "connection lost between EdgeCore and CloudCore";
 /// Go's words for a question without a link.
 const NOT_CONNECTED: &str = "failed to process remote: not connected";
-/// Answers of these kinds are in acknowledged mode: the cloud sends them again until told.
-const ACKNOWLEDGED: [&str; 5] =
-    ["configmap", "secret", "persistentvolume", "persistentvolumeclaim", "volumeattachment"];
 
 /// The way to the cloud.
 #[derive(Debug)]
 pub(super) struct Remote {
     pub bus: Bus,
     pub clock: Clock,
-    pub rows: Rows,
+    pub objects: Objects,
     pub connected: watch::Receiver<bool>,
     pub within: Duration,
     pub slots: Semaphore,
@@ -80,7 +82,7 @@ pub(super) fn verdict(content: &Content) -> Verdict {
 
 /// Whether the cloud waits for the confirmation of an answer about this object.
 fn is_acknowledged(resource: &str) -> bool {
-    ObjectPath::parse(resource).is_some_and(|path| ACKNOWLEDGED.contains(&path.kind))
+    ObjectPath::parse(resource).is_some_and(|path| kinds::of(path.kind).acknowledged)
 }
 
 impl Remote {
@@ -125,9 +127,7 @@ impl Remote {
 
     /// Sends a status patch under its own id and takes the object that comes back into the copy.
     pub(super) async fn patch(self: Arc<Self>, envelope: Envelope) {
-        if let Err(error) = self.rows.put(&envelope.message).await {
-            tracing::warn!(error = %error, resource = %envelope.message.route.resource, "last patch not stored");
-        }
+        self.keep_patch(&envelope.message).await;
         if !self.is_connected() {
             // The hub keeps the newest of each object for the next link.
             if let Err(error) = self.bus.send(&ModuleName::EDGE_HUB, envelope.message.clone()).await {
@@ -147,6 +147,18 @@ impl Remote {
         }
     }
 
+    /// Keeps the last patch of an object, `podpatch` or `nodepatch`.
+    async fn keep_patch(&self, message: &Message) {
+        let key = ObjectKey::of_resource(message.route.resource.as_str());
+        if !key.kind.ends_with("patch") {
+            return;
+        }
+        let patch = message.content.clone().into_data();
+        if let Err(error) = self.objects.put_patch(&key, patch).await {
+            tracing::warn!(error = %error, resource = %message.route.resource, "last patch not stored");
+        }
+    }
+
     /// The patched pod or node becomes the copy's: a restart without a link starts from its status.
     async fn take_in(&self, patched: &str, content: &Content) {
         let Some(path) = ObjectPath::parse(patched) else { return };
@@ -154,14 +166,15 @@ impl Remote {
         else {
             return;
         };
-        let resource = ObjectPath { kind, ..path }.to_resource();
-        let stored = match kind {
-            "node" => self.rows.put_newest(resource.as_str(), object, None).await,
+        let key = ObjectKey::of_resource(ObjectPath { kind, ..path }.to_resource().as_str());
+        let stored = if kinds::of(kind).role == Role::Node {
+            self.objects.put_newest(&key, object, None).await
+        } else {
             // A pod's row must not come back after its deletion, nor overwrite its successor.
-            _ => self.rows.refresh(resource.as_str(), object).await,
+            self.objects.refresh(&key, object).await
         };
         if let Err(error) = stored {
-            tracing::warn!(error = %error, resource = %resource, "status not stored");
+            tracing::warn!(error = %error, object = %key, "status not stored");
         }
     }
 
@@ -188,7 +201,8 @@ impl Remote {
             return true;
         }
         let confirms = version.and_then(ResourceVersion::number).filter(|_| is_acknowledged(resource));
-        let stored = self.rows.put_newest(resource, object, confirms).await;
+        let key = ObjectKey::of_resource(resource);
+        let stored = self.objects.put_newest(&key, object, confirms).await;
         if let Err(error) = &stored {
             tracing::warn!(error = %error, resource, "answer of the cloud not stored");
         }

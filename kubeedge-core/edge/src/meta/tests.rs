@@ -1,18 +1,22 @@
 use bytes::Bytes;
 use kubeedge_core::{
-    bus::Inbox,
+    bus::{Bus, Inbox},
     kernel::Shutdown,
-    message::json,
+    message::{Content, json, resource::ObjectPath},
     store::{MetaStoreExt, StoreKind},
 };
 use kubeedge_store::{Fault, FaultyStore, MemoryStore};
 use serde_json::{Value, json};
 
-use super::*;
+use super::{
+    dispatcher::{MAX_BACKGROUND, TOO_MANY},
+    *,
+};
 
 struct Rig {
     bus: Bus,
     store: Arc<dyn MetaStore>,
+    handle: MetaHandle,
     hub: Inbox,
     edged: Inbox,
     twin: Inbox,
@@ -24,15 +28,20 @@ fn rig() -> Rig {
 }
 
 fn rig_on(store: Arc<dyn MetaStore>) -> Rig {
+    rig_with(store, |manager| manager)
+}
+
+fn rig_with(store: Arc<dyn MetaStore>, set_up: impl FnOnce(MetaManager) -> MetaManager) -> Rig {
     let modules = [ModuleName::META_MANAGER, ModuleName::EDGE_HUB, ModuleName::EDGED, ModuleName::TWIN];
     let (bus, mut inboxes) = Bus::new(modules.map(|name| (name, Group::META, 64)));
     let mut inbox = |name: ModuleName| inboxes.remove(&name).unwrap();
     let shutdown = Shutdown::new();
     let mut ctx = ModuleContext::new(bus.clone(), inbox(ModuleName::META_MANAGER), shutdown.clone());
-    let mut module = MetaManager::new(MetaManagerSettings::default(), store.clone());
+    let mut module = set_up(MetaManager::new(MetaManagerSettings::default(), store.clone()));
+    let handle = module.handle();
     tokio::spawn(async move { module.run(&mut ctx).await.unwrap() });
     let (hub, edged, twin) = (inbox(ModuleName::EDGE_HUB), inbox(ModuleName::EDGED), inbox(ModuleName::TWIN));
-    Rig { bus, store, hub, edged, twin, shutdown }
+    Rig { bus, store, handle, hub, edged, twin, shutdown }
 }
 
 impl Drop for Rig {
@@ -60,11 +69,12 @@ impl Rig {
     }
 
     async fn row(&self, resource: &str) -> Option<Value> {
-        self.store.get_as(&rows::key(resource)).await.unwrap()
+        let key = objects::key(&ObjectKey::of_resource(resource));
+        self.store.get_as(&key).await.unwrap()
     }
 
     fn client(&self) -> Client {
-        Client::new(self.bus.clone(), Duration::from_secs(60))
+        Client::new(self.handle.clone(), self.bus.clone(), Duration::from_secs(60))
     }
 }
 
@@ -354,11 +364,8 @@ async fn the_tokens_of_a_pod_go_with_it() {
     }
     rig.tell(from_cloud(ModuleName::EDGE_CONTROLLER, Operation::DELETE, "default/pod/web", &pod("u1"))).await;
     rig.hub.next().await.unwrap();
-    let left: Vec<Value> = rig
-        .store
-        .list_as(kubeedge_core::store::Scan::new(BUCKET, "default/serviceaccounttoken/"))
-        .await
-        .unwrap();
+    let left: Vec<Value> =
+        rig.store.list_as(kubeedge_core::store::Scan::new(objects::TOKENS, "default/sa?")).await.unwrap();
     assert_eq!(left.len(), 1);
 }
 
@@ -418,7 +425,7 @@ async fn a_clone_that_takes_over_knows_that_the_link_is_up() {
     let up = Message::new(ModuleName::of("edgehub"), Operation::CONNECT, "node/connection");
     bus.send(&ModuleName::META_MANAGER, up.with(Content::text("cloud_connected"))).await.unwrap();
     for mut module in [first, second] {
-        let client = Client::new(bus.clone(), Duration::from_secs(60));
+        let client = Client::new(module.handle(), bus.clone(), Duration::from_secs(60));
         let asking = tokio::spawn(async move { client.lease("n").await });
         tokio::select! {
             ended = module.run(&mut ctx) => panic!("{ended:?}"),
@@ -466,15 +473,16 @@ async fn a_crowd_of_questions_is_refused_not_piled_up() {
     let rig = rig();
     rig.connect().await;
     let mut crowd = JoinSet::new();
-    for _ in 0..MOST_ERRANDS + 10 {
+    for _ in 0..MAX_BACKGROUND + 10 {
         let client = rig.client();
         crowd.spawn(async move { client.lease("n").await.unwrap_err().to_string() });
     }
     let mut refused = 0;
     while let Some(why) = crowd.join_next().await {
-        refused += usize::from(why.unwrap().ends_with(CROWDED));
+        refused += usize::from(why.unwrap().ends_with(TOO_MANY));
     }
     assert_eq!(refused, 10);
 }
 
 mod confirmed;
+mod handle;

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use k8s_openapi::{api::authentication::v1::TokenRequest, jiff::Timestamp};
 use kubeedge_core::{
     bus::Envelope,
-    message::{Content, Message, Millis},
+    message::{Content, Message, Millis, resource::ObjectPath},
+    store::Key,
 };
 use serde::{Deserialize, Serialize};
 
 use super::{
     cloud::{Remote, Verdict, verdict},
-    rows::key,
+    objects::token_key,
 };
 
 /// The longest a token is used before a new one is asked for.
@@ -42,36 +43,38 @@ impl Kept {
     }
 }
 
-impl Remote {
-    pub(super) async fn token(self: Arc<Self>, envelope: Envelope) {
-        let row = row_name(&envelope.message);
-        let now = self.clock.now();
-        let kept = match self.rows.one(&row).await {
-            Ok(kept) => kept.and_then(|bytes| serde_json::from_slice::<Kept>(&bytes).ok()),
-            Err(error) => return envelope.fail(error),
-        };
-        if let Some(fresh) = kept.as_ref().filter(|kept| kept.is_fresh(now)) {
-            return reply(envelope, &fresh.answer);
-        }
-        match self.call(&envelope.message).await {
-            Ok(answer) => {
-                self.keep_token(&row, now, &answer.content).await;
-                envelope.answer(answer.content);
-            }
-            Err(why) => match kept.filter(|kept| kept.is_valid(now)) {
-                Some(valid) => reply(envelope, &valid.answer),
-                None => envelope.fail(why),
-            },
-        }
+/// Answers with the token that is kept while it is fresh, otherwise with one of the cloud.
+pub(super) async fn answer(remote: Arc<Remote>, envelope: Envelope) {
+    let Some(row) = row_of(&envelope.message) else {
+        return envelope.fail("the resource names no service account");
+    };
+    let now = remote.clock.now();
+    let kept = match remote.objects.token(&row).await {
+        Ok(kept) => kept.and_then(|bytes| serde_json::from_slice::<Kept>(&bytes).ok()),
+        Err(error) => return envelope.fail(error),
+    };
+    if let Some(fresh) = kept.as_ref().filter(|kept| kept.is_fresh(now)) {
+        return reply(envelope, &fresh.answer);
     }
-
-    async fn keep_token(&self, row: &str, fetched: Millis, content: &Content) {
-        let Verdict::Object(bytes) = verdict(content) else { return };
-        let Ok(answer) = serde_json::from_slice(&bytes) else { return };
-        let kept = serde_json::to_vec(&Kept { fetched, answer }).unwrap_or_default();
-        if let Err(error) = self.rows.put_value(row, kept.into()).await {
-            tracing::warn!(error = %error, row = %key(row), "token not stored");
+    match remote.call(&envelope.message).await {
+        Ok(answer) => {
+            keep(&remote, row, now, &answer.content).await;
+            envelope.answer(answer.content);
         }
+        Err(why) => match kept.filter(|kept| kept.is_valid(now)) {
+            Some(valid) => reply(envelope, &valid.answer),
+            None => envelope.fail(why),
+        },
+    }
+}
+
+async fn keep(remote: &Remote, row: Key, fetched: Millis, content: &Content) {
+    let Verdict::Object(bytes) = verdict(content) else { return };
+    let Ok(answer) = serde_json::from_slice(&bytes) else { return };
+    let kept = serde_json::to_vec(&Kept { fetched, answer }).unwrap_or_default();
+    let account = row.name.split('?').next().unwrap_or_default().to_owned();
+    if let Err(error) = remote.objects.put_token(row, kept.into()).await {
+        tracing::warn!(error = %error, account, "token not stored");
     }
 }
 
@@ -83,7 +86,8 @@ fn reply(envelope: Envelope, answer: &TokenRequest) {
 }
 
 /// One row per account and request: audiences, life and the pod it is bound to.
-fn row_name(message: &Message) -> String {
-    let request = String::from_utf8_lossy(&message.content.data()).into_owned();
-    format!("{}?{request}", message.route.resource)
+fn row_of(message: &Message) -> Option<Key> {
+    let account = ObjectPath::parse(message.route.resource.as_str())?;
+    let request = message.content.data();
+    Some(token_key(account.namespace, account.name, &String::from_utf8_lossy(&request)))
 }

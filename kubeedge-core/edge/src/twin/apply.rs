@@ -8,7 +8,6 @@ use std::{
     },
 };
 
-use futures::TryStreamExt;
 use kubeedge_core::{
     bus::{Bus, Envelope},
     clock::Clock,
@@ -17,7 +16,7 @@ use kubeedge_core::{
     kernel::ModuleContext,
     message::Message,
     name::{NodeName, Operation},
-    store::{Bucket, MetaStore, Scan, StoreError},
+    store::{MetaStore, StoreError},
 };
 use tokio::time::Duration;
 
@@ -31,9 +30,8 @@ use super::{
     uplink::Uplink,
     wire::{self, Body, Patches, SidePatch, TwinPatch, WireDevice},
 };
+use crate::meta::{MetaHandle, Selector};
 
-/// MetaManager's objects, by `namespace/type/name`.
-const OBJECTS: Bucket = Bucket("meta");
 /// How many messages are applied and stored together.
 const GROUP: usize = 256;
 /// How often a commit is tried, and how long between.
@@ -81,6 +79,7 @@ impl Twin {
     pub(super) async fn start(
         node: NodeName,
         store: Arc<dyn MetaStore>,
+        meta: MetaHandle,
         mappers: &[Arc<dyn DeviceMapper>],
         intake: Arc<Intake>,
         link: Arc<AtomicBool>,
@@ -94,26 +93,17 @@ impl Twin {
         uplink.link(link.load(Ordering::Relaxed));
         let (said, publisher) = (Said::default(), Publisher::default());
         let mut twin = Self { node, store, rows, mappers, uplink, publisher, intake, link, said, clock };
-        twin.load_objects().await?;
+        twin.load_objects(&meta).await?;
         Ok(twin)
     }
 
     /// Models first, so that no device has to wait for its own.
-    async fn load_objects(&mut self) -> Result<(), StoreError> {
-        let mut objects = self.store.scan(Scan::new(OBJECTS, ""));
-        let mut devices = Vec::new();
-        while let Some(entry) = objects.try_next().await? {
-            let parts: Vec<&str> = entry.key.name.split('/').collect();
-            match parts.as_slice() {
-                [namespace, "devicemodel", name] => {
-                    self.put_object("devicemodel", &format!("{namespace}/{name}"), &entry.value).await;
-                }
-                [namespace, "device", name] => devices.push((format!("{namespace}/{name}"), entry.value)),
-                _ => {}
+    async fn load_objects(&mut self, meta: &MetaHandle) -> Result<(), StoreError> {
+        for kind in ["devicemodel", "device"] {
+            for object in meta.list(&Selector::known(kind)).await? {
+                let id = format!("{}/{}", object.key.namespace, object.key.name);
+                self.put_object(kind, &id, &object.bytes).await;
             }
-        }
-        for (id, json) in devices {
-            self.put_object("device", &id, &json).await;
         }
         Ok(())
     }

@@ -1,7 +1,11 @@
 //! Devices as they are kept: in memory for speed, in the store for good.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
+use async_trait::async_trait;
 use futures::TryStreamExt;
 use kubeedge_core::store::{Batch, Bucket, Change, Expect, Key, MetaStore, Scan, StoreError};
 use serde::{Deserialize, Serialize};
@@ -10,9 +14,10 @@ use super::{
     rules::{TwinRow, Twins},
     wire::{Attribute, WireDevice},
 };
+use crate::meta::DeviceInventory;
 
 /// A row for each device, under its id.
-pub(crate) const DEVICES: Bucket = Bucket("device");
+const DEVICES: Bucket = Bucket("device");
 const TWINS: Bucket = Bucket("twin");
 
 /// A device without its twins.
@@ -153,6 +158,17 @@ impl Rows {
         }
         self.changes.clear();
         Ok(())
+    }
+}
+
+/// The devices of a store.
+#[derive(Debug)]
+pub(super) struct StoredDevices(pub(super) Arc<dyn MetaStore>);
+
+#[async_trait]
+impl DeviceInventory for StoredDevices {
+    async fn devices(&self) -> Result<Vec<String>, StoreError> {
+        self.0.scan(Scan::new(DEVICES, "")).map_ok(|row| row.key.name).try_collect().await
     }
 }
 

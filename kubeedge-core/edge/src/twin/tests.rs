@@ -13,7 +13,7 @@ use kubeedge_core::{
     kernel::Shutdown,
     message::{Content, Message, Millis},
     name::Operation,
-    store::{Batch, Bucket, Entry, Key, Scan, StoreError, StoreKind},
+    store::{Batch, Entry, Key, Scan, StoreError, StoreKind},
 };
 use kubeedge_device::{Mapper, simulated::Simulated};
 use kubeedge_store::{MemoryStore, SqliteOptions, SqliteStore};
@@ -21,6 +21,7 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::meta::ObjectKey;
 
 /// DeviceTwin between an EventBus and an EdgeHub that are mailboxes of the test.
 struct Bench {
@@ -38,7 +39,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 impl Bench {
     fn start(store: Arc<dyn MetaStore>, mappers: Vec<Arc<dyn DeviceMapper>>) -> Self {
-        Self::run(DeviceTwin::new(TwinSettings { node: "edge-1".into() }, store, mappers))
+        let meta = MetaHandle::over(Arc::clone(&store));
+        Self::run(DeviceTwin::new(TwinSettings { node: "edge-1".into() }, store, meta, mappers))
     }
 
     fn run(mut twin: DeviceTwin) -> Self {
@@ -370,14 +372,13 @@ async fn an_invalid_device_is_unhealthy_and_well_once_it_is_corrected() {
 #[tokio::test]
 async fn after_a_restart_without_the_cloud_devices_are_known_and_served() {
     let store = MemoryStore::new();
-    let put = |name: &str, object: serde_json::Value| {
-        (Key::new(Bucket("meta"), name), Bytes::from(object.to_string()))
-    };
-    let (device, model) = (
-        put("default/device/kiln", device_object(json!({}))),
-        put("default/devicemodel/kiln-model", model_object()),
-    );
-    store.commit(Batch::new().put(device.0, device.1).put(model.0, model.1)).await.unwrap();
+    let meta = MetaHandle::over(Arc::new(store.reopened()));
+    for (kind, name, object) in
+        [("device", "kiln", device_object(json!({}))), ("devicemodel", "kiln-model", model_object())]
+    {
+        let key = ObjectKey::known(kind, "default", name);
+        meta.put(&key, Bytes::from(object.to_string())).await.unwrap();
+    }
     let mapper = || vec![Arc::new(Mapper::new(Simulated::new())) as Arc<dyn DeviceMapper>];
     let mut bench = Bench::start(Arc::new(store.reopened()), mapper());
     while !bench.mqtt_out().await.contains(r#""current":{"actual":{"value":"20""#) {}
@@ -485,7 +486,8 @@ async fn ten_thousand_readings_are_stored_on_disk_in_a_few_seconds() {
 #[tokio::test(start_paused = true)]
 async fn a_clone_started_after_a_failure_knows_that_the_cloud_is_there() {
     let settings = TwinSettings { node: "edge-1".into() };
-    let twin = DeviceTwin::new(settings, Arc::new(MemoryStore::new()), vec![]);
+    let store: Arc<dyn MetaStore> = Arc::new(MemoryStore::new());
+    let twin = DeviceTwin::new(settings, store.clone(), MetaHandle::over(store), vec![]);
     let mut bench = Bench::run(twin.clone());
     bench.settled_member("default/thermo-1").await;
     bench.link(true).await;

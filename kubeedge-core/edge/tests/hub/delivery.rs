@@ -6,7 +6,10 @@ use kubeedge_core::{
     kernel::{Module, ModuleContext, Shutdown},
     store::{Bucket, MetaStore, MetaStoreExt, Scan},
 };
-use kubeedge_edge::twin::{DeviceTwin, TwinSettings};
+use kubeedge_edge::{
+    meta::MetaHandle,
+    twin::{DeviceTwin, TwinSettings},
+};
 use kubeedge_store::MemoryStore;
 
 use super::*;
@@ -163,7 +166,8 @@ async fn a_pod_waits_no_tenth_of_a_second_behind_three_thousand_twins_and_upload
     let mut node = Node::start(settings(), Memory::new()).await;
     let mut mqtt = node.inbox(&ModuleName::EVENT_BUS);
     tokio::spawn(async move { while mqtt.next().await.is_some() {} });
-    let twin = DeviceTwin::new(TwinSettings { node: "edge-1".into() }, store, Vec::new());
+    let meta = MetaHandle::over(store.clone());
+    let twin = DeviceTwin::new(TwinSettings { node: "edge-1".into() }, store, meta, Vec::new());
     let mut ctx = ModuleContext::new(node.bus.clone(), node.inbox(&ModuleName::TWIN), Shutdown::new());
     let mut running = twin;
     tokio::spawn(async move { running.run(&mut ctx).await.unwrap() });
