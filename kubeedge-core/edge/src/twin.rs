@@ -19,6 +19,7 @@ mod mappers;
 mod members;
 mod objects;
 mod publisher;
+mod registry;
 mod rows;
 mod rules;
 mod topics;

@@ -23,10 +23,13 @@ use tokio::time::Duration;
 use super::{
     intake::Intake,
     mappers::Mappers,
+    members,
     objects::{DeviceObject, ModelObject},
     publisher::Publisher,
+    registry::{DEVICE_TOPIC, Effects, Registry},
     rows::Rows,
     rules::Origin,
+    topics,
     uplink::Uplink,
     wire::{self, Body, Patches, SidePatch, TwinPatch, WireDevice},
 };
@@ -40,38 +43,17 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// The longest text a reading may have; longer ones are refused.
 const MAX_TEXT: usize = 64 << 10;
 
-pub(super) const DEVICE_TOPIC: &str = "$hw/events/device/";
-pub(super) const NODE_TOPIC: &str = "$hw/events/node/";
-
-/// What is said once a group of changes is stored.
-#[derive(Debug, Default)]
-pub(super) struct Said {
-    /// Topics and payloads, in order.
-    pub(super) publish: Vec<(String, String)>,
-    /// Updates that fail if the group cannot be stored: device and event id.
-    pub(super) at_stake: Vec<(String, String)>,
-    /// Properties the cloud has to be told of.
-    pub(super) twins: Vec<(String, String)>,
-    /// Devices whose state the cloud has to be told.
-    pub(super) states: Vec<String>,
-    /// Devices that are gone.
-    pub(super) forgotten: Vec<String>,
-}
-
 /// DeviceTwin at work.
 #[derive(Debug)]
 pub(super) struct Twin {
-    pub(super) node: NodeName,
     store: Arc<dyn MetaStore>,
-    pub(super) rows: Rows,
+    registry: Registry,
     mappers: Mappers,
     uplink: Uplink,
     publisher: Publisher,
     intake: Arc<Intake>,
     /// Whether the cloud is there; known beyond a restart of the module.
     link: Arc<AtomicBool>,
-    pub(super) said: Said,
-    clock: Clock,
 }
 
 impl Twin {
@@ -91,8 +73,9 @@ impl Twin {
         let mut uplink = Uplink::new(node.clone(), clock.clone());
         uplink.everything_changed(&rows);
         uplink.link(link.load(Ordering::Relaxed));
-        let (said, publisher) = (Said::default(), Publisher::default());
-        let mut twin = Self { node, store, rows, mappers, uplink, publisher, intake, link, said, clock };
+        let registry = Registry::new(node, rows, clock);
+        let publisher = Publisher::default();
+        let mut twin = Self { store, registry, mappers, uplink, publisher, intake, link };
         twin.load_objects(&meta).await?;
         Ok(twin)
     }
@@ -135,7 +118,7 @@ impl Twin {
                     }
                 }
                 () = self.intake.ready() => {}
-                (report, answer) = self.uplink.fate() => self.uplink.decided(&report, answer),
+                (report, answer) = self.uplink.answered() => self.uplink.settle(&report, answer),
                 () = flush => {}
             }
             self.take_readings();
@@ -145,30 +128,30 @@ impl Twin {
 
     /// Stores what changed, then says it.
     async fn settle(&mut self, bus: &Bus) -> Result<(), BoxError> {
-        let batch = self.rows.batch();
-        let mut said = std::mem::take(&mut self.said);
+        let batch = self.registry.rows.batch();
+        let mut effects = std::mem::take(&mut self.registry.effects);
         if !batch.0.is_empty() {
             match self.commit(batch).await {
-                Ok(()) => self.rows.stored(),
+                Ok(()) => self.registry.rows.stored(),
                 Err(error) => {
                     tracing::error!(error = %chain(&error), "twins could not be stored");
-                    self.rows.reload(&*self.store).await?;
-                    said = self.failures(&said, &error);
+                    self.registry.rows.reload(&*self.store).await?;
+                    effects = self.failures(&effects, &error);
                 }
             }
         }
-        for id in said.forgotten {
+        for id in effects.forgotten {
             self.uplink.forget(&id);
         }
-        for (id, property) in said.twins {
+        for (id, property) in effects.twins {
             self.uplink.changed(&id, &property);
         }
-        for id in said.states {
+        for id in effects.states {
             self.uplink.state_changed(&id);
         }
         // The cloud first: it waits for no other module.
-        self.uplink.flush(&self.rows, bus);
-        self.publisher.publish(bus, said.publish).await;
+        self.uplink.flush(&self.registry.rows, bus);
+        self.publisher.publish(bus, effects.publish).await;
         Ok(())
     }
 
@@ -186,12 +169,15 @@ impl Twin {
         }
     }
 
-    fn failures(&self, said: &Said, error: &StoreError) -> Said {
+    fn failures(&self, effects: &Effects, error: &StoreError) -> Effects {
         let failed = |(device, event): &(String, String)| {
             let body = Body::Failed { code: 500, reason: chain(error) };
-            (format!("{DEVICE_TOPIC}{device}/twin/update/result"), wire::text(event, self.now(), body))
+            (
+                format!("{DEVICE_TOPIC}{device}/twin/update/result"),
+                wire::text(event, self.registry.now(), body),
+            )
         };
-        Said { publish: said.at_stake.iter().map(failed).collect(), ..Said::default() }
+        Effects { publish: effects.unstored.iter().map(failed).collect(), ..Effects::default() }
     }
 
     /// Applies one message; see Go's classification in the order of its rules.
@@ -209,10 +195,10 @@ impl Twin {
                 self.link.store(connected, Ordering::Relaxed);
                 self.uplink.link(connected);
             }
-            "bus" | "eventbus" => self.take_topic(resource, &message.content.data()),
+            "bus" | "eventbus" => topics::take(&mut self.registry, resource, &message.content.data()),
             // Whether MetaManager has put its own name in the route or left the cloud's: an object is an object.
             "devicecontroller" if names_object(resource) => self.take_object(&message).await,
-            "devicecontroller" | "edgemgr" => self.take_cloud(&message),
+            "devicecontroller" | "edgemgr" => members::take(&mut self.registry, &message),
             "meta" | "metamanager" | "metaserver" => self.take_object(&message).await,
             _ => tracing::debug!(source, resource, "message is for nobody here"),
         }
@@ -246,7 +232,7 @@ impl Twin {
                 }
                 Ok(device) => {
                     // The cloud names members and objects separately; whichever comes first makes the device known.
-                    self.add_device(WireDevice {
+                    self.registry.add_device(WireDevice {
                         id: id.to_owned(),
                         name: device.id().name,
                         ..WireDevice::default()
@@ -256,8 +242,8 @@ impl Twin {
                 Err(error) => {
                     unreadable(error);
                     self.mappers.remove_device(id);
-                    if self.rows.get(id).is_some() {
-                        self.set_state(id, "unhealthy");
+                    if self.registry.rows.get(id).is_some() {
+                        self.registry.set_state(id, "unhealthy");
                     }
                 }
             }
@@ -283,19 +269,19 @@ impl Twin {
             }
         }
         for ((device, to_cloud), patches) in by_device {
-            if self.rows.get(&device).is_none() {
+            if self.registry.rows.get(&device).is_none() {
                 tracing::debug!(device, "reading of an unknown device dropped");
                 continue;
             }
-            let before = self.said.twins.len();
-            self.change_twins(&device, "", &patches, Origin::Mapper);
+            let before = self.registry.effects.twins.len();
+            self.registry.change_twins(&device, "", &patches, Origin::Mapper);
             if !to_cloud {
-                self.said.twins.truncate(before);
+                self.registry.effects.twins.truncate(before);
             }
         }
         for (device, state) in taken.states {
-            if self.rows.get(&device).is_some_and(|known| known.row.state != state.to_string()) {
-                self.set_state(&device, &state.to_string());
+            if self.registry.rows.get(&device).is_some_and(|known| known.row.state != state.to_string()) {
+                self.registry.set_state(&device, &state.to_string());
             }
         }
     }
@@ -323,11 +309,4 @@ fn patch_of(reading: &Reading) -> Option<TwinPatch> {
 fn names_object(resource: &str) -> bool {
     let mut parts = resource.split('/').skip(1);
     matches!(parts.next(), Some("device" | "devicemodel")) && parts.count() == 1
-}
-
-impl Twin {
-    /// The time, in milliseconds.
-    pub(super) fn now(&self) -> i64 {
-        self.clock.now().0
-    }
 }

@@ -15,7 +15,7 @@ const ROOM: usize = 65_536;
 
 /// What waits to be taken.
 #[derive(Debug, Default)]
-pub(super) struct Taken {
+pub(super) struct Reported {
     /// The newest reading of each device and property.
     pub(super) readings: BTreeMap<(String, String), Reading>,
     /// The newest state of each device.
@@ -25,22 +25,22 @@ pub(super) struct Taken {
 /// DeviceTwin as mappers see it.
 #[derive(Debug, Default)]
 pub(super) struct Intake {
-    waiting: Mutex<Taken>,
-    come: Notify,
+    waiting: Mutex<Reported>,
+    more: Notify,
     room: Notify,
 }
 
 impl Intake {
     /// Completes when there is something to take. Cancel-safe.
     pub(super) async fn ready(&self) {
-        self.come.notified().await;
+        self.more.notified().await;
     }
 
     /// Takes everything.
-    pub(super) fn take(&self) -> Taken {
-        let taken = std::mem::take(&mut *self.waiting.lock());
+    pub(super) fn take(&self) -> Reported {
+        let reported = std::mem::take(&mut *self.waiting.lock());
         self.room.notify_waiters();
-        taken
+        reported
     }
 
     /// Leaves readings while there is room; the rest.
@@ -55,7 +55,7 @@ impl Intake {
                 rest.push(reading);
             }
         }
-        self.come.notify_one();
+        self.more.notify_one();
         rest
     }
 }
@@ -75,7 +75,7 @@ impl DeviceManager for Intake {
 
     async fn report_state(&self, device: &DeviceId, state: DeviceState) -> Result<(), BoxError> {
         self.waiting.lock().states.insert(device.to_string(), state);
-        self.come.notify_one();
+        self.more.notify_one();
         Ok(())
     }
 }

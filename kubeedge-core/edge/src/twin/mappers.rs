@@ -22,22 +22,22 @@ const AGAIN: Duration = Duration::from_secs(5);
 
 /// What a mapper is still to be told; `None` removes the device.
 #[derive(Debug, Default)]
-struct Wants {
+struct Updates {
     waiting: Mutex<BTreeMap<String, (DeviceId, Option<Device>)>>,
-    come: Notify,
+    more: Notify,
 }
 
 /// All devices and models of the node, and the mappers.
 #[derive(Debug)]
 pub(super) struct Mappers {
     mappers: Vec<Arc<dyn DeviceMapper>>,
-    wants: HashMap<String, Arc<Wants>>,
+    updates: HashMap<String, Arc<Updates>>,
     devices: BTreeMap<String, DeviceObject>,
     models: BTreeMap<String, ModelObject>,
     /// The protocol at which a device is registered.
     served: BTreeMap<String, String>,
-    /// Devices nobody serves that have been spoken of.
-    told: HashSet<String>,
+    /// Devices that no mapper serves, as far as the log says so already.
+    logged: HashSet<String>,
     up: Arc<dyn DeviceManager>,
     tasks: JoinSet<()>,
 }
@@ -45,20 +45,20 @@ pub(super) struct Mappers {
 impl Mappers {
     /// Attaches to all mappers. The tasks end when this is dropped.
     pub(super) async fn start(mappers: &[Arc<dyn DeviceMapper>], up: Arc<dyn DeviceManager>) -> Self {
-        let (mut tasks, mut wants) = (JoinSet::new(), HashMap::new());
+        let (mut tasks, mut updates) = (JoinSet::new(), HashMap::new());
         for mapper in mappers {
             mapper.attach(Arc::clone(&up)).await;
-            let queue = Arc::<Wants>::default();
+            let queue = Arc::<Updates>::default();
             tasks.spawn(tell(Arc::clone(mapper), Arc::clone(&queue), Arc::clone(&up)));
-            wants.insert(mapper.protocol().to_owned(), queue);
+            updates.insert(mapper.protocol().to_owned(), queue);
         }
         Self {
             mappers: mappers.to_vec(),
-            wants,
+            updates,
             devices: BTreeMap::new(),
             models: BTreeMap::new(),
             served: BTreeMap::new(),
-            told: HashSet::new(),
+            logged: HashSet::new(),
             up,
             tasks,
         }
@@ -75,14 +75,14 @@ impl Mappers {
         if self.devices.get(id) == Some(&device) {
             return;
         }
-        self.told.remove(id);
+        self.logged.remove(id);
         self.devices.insert(id.to_owned(), device);
         self.serve(id).await;
     }
 
     /// A Device object is gone.
     pub(super) fn remove_device(&mut self, id: &str) {
-        self.told.remove(id);
+        self.logged.remove(id);
         if let Some(device) = self.devices.remove(id) {
             self.unserve(id, &device.id());
         }
@@ -101,7 +101,7 @@ impl Mappers {
             .map(|(id, _)| id.clone())
             .collect();
         for id in users {
-            self.told.remove(&id);
+            self.logged.remove(&id);
             self.serve(&id).await;
         }
     }
@@ -118,9 +118,9 @@ impl Mappers {
             self.unserve(id, &device_id);
         }
         let Some(device) = self.devices.get(id) else { return };
-        let Some(wants) = self.wants.get(&protocol) else {
-            if self.told.insert(id.to_owned()) {
-                tracing::info!(device = id, protocol, mappers = ?self.wants.keys(), "no mapper here serves this protocol; the device is left to MQTT mappers");
+        let Some(updates) = self.updates.get(&protocol) else {
+            if self.logged.insert(id.to_owned()) {
+                tracing::info!(device = id, protocol, mappers = ?self.updates.keys(), "no mapper here serves this protocol; the device is left to MQTT mappers");
             }
             return;
         };
@@ -131,7 +131,7 @@ impl Mappers {
         match device.join(model) {
             Ok(joined) => {
                 self.served.insert(id.to_owned(), protocol);
-                wants.put(id, device_id, Some(joined));
+                updates.put(id, device_id, Some(joined));
             }
             Err(error) => {
                 tracing::error!(device = id, error = %chain(&error), "invalid device is not served");
@@ -143,32 +143,32 @@ impl Mappers {
 
     fn unserve(&mut self, id: &str, device: &DeviceId) {
         let protocol = self.served.remove(id);
-        if let Some(wants) = protocol.and_then(|protocol| self.wants.get(&protocol)) {
-            wants.put(id, device.clone(), None);
+        if let Some(updates) = protocol.and_then(|protocol| self.updates.get(&protocol)) {
+            updates.put(id, device.clone(), None);
         }
     }
 }
 
-impl Wants {
-    fn put(&self, id: &str, device: DeviceId, want: Option<Device>) {
-        self.waiting.lock().insert(id.to_owned(), (device, want));
-        self.come.notify_one();
+impl Updates {
+    fn put(&self, id: &str, device: DeviceId, update: Option<Device>) {
+        self.waiting.lock().insert(id.to_owned(), (device, update));
+        self.more.notify_one();
     }
 
     /// Puts back what could not be told, unless there is news meanwhile.
-    fn put_back(&self, id: String, device: DeviceId, want: Option<Device>) {
-        self.waiting.lock().entry(id).or_insert((device, want));
-        self.come.notify_one();
+    fn put_back(&self, id: String, device: DeviceId, update: Option<Device>) {
+        self.waiting.lock().entry(id).or_insert((device, update));
+        self.more.notify_one();
     }
 }
 
-async fn tell(mapper: Arc<dyn DeviceMapper>, wants: Arc<Wants>, up: Arc<dyn DeviceManager>) {
+async fn tell(mapper: Arc<dyn DeviceMapper>, updates: Arc<Updates>, up: Arc<dyn DeviceManager>) {
     loop {
-        wants.come.notified().await;
+        updates.more.notified().await;
         loop {
-            let next = wants.waiting.lock().pop_first();
-            let Some((id, (device, want))) = next else { break };
-            let told = match want.clone() {
+            let next = updates.waiting.lock().pop_first();
+            let Some((id, (device, update))) = next else { break };
+            let told = match update.clone() {
                 Some(described) => mapper.update(described).await,
                 None => mapper.remove(&device).await,
             };
@@ -177,7 +177,7 @@ async fn tell(mapper: Arc<dyn DeviceMapper>, wants: Arc<Wants>, up: Arc<dyn Devi
             if error.advice() == Advice::GiveUp {
                 unhealthy(&up, &device).await;
             } else {
-                wants.put_back(id, device, want);
+                updates.put_back(id, device, update);
                 tokio::time::sleep(AGAIN).await;
             }
         }

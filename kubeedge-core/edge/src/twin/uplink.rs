@@ -56,14 +56,14 @@ struct Sent {
     at: Instant,
 }
 
-/// What becomes of a report: its answer, or nothing when none comes.
+/// A report whose answer is awaited; nothing when none comes.
 #[derive(Debug)]
-struct Fate {
+struct PendingAnswer {
     report: MessageId,
     answer: Pin<Box<Timeout<oneshot::Receiver<Message>>>>,
 }
 
-impl Future for Fate {
+impl Future for PendingAnswer {
     type Output = (MessageId, Option<Message>);
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -82,7 +82,7 @@ pub(super) struct Uplink {
     dirty: BTreeMap<String, Dirty>,
     unconfirmed: HashMap<MessageId, Sent>,
     waiting: HashMap<String, Instant>,
-    fates: FuturesUnordered<Fate>,
+    answers: FuturesUnordered<PendingAnswer>,
     /// The device told last: the next round goes on after it.
     last: String,
 }
@@ -97,7 +97,7 @@ impl Uplink {
             dirty: BTreeMap::new(),
             unconfirmed: HashMap::new(),
             waiting: HashMap::new(),
-            fates: FuturesUnordered::new(),
+            answers: FuturesUnordered::new(),
             last: String::new(),
         }
     }
@@ -148,16 +148,16 @@ impl Uplink {
         }
     }
 
-    /// Waits for what becomes of a report. Never completes when none is on its way. Cancel-safe.
-    pub(super) async fn fate(&mut self) -> (MessageId, Option<Message>) {
-        match self.fates.next().await {
-            Some(fate) => fate,
+    /// Waits for the answer to a report. Never completes when none is on its way. Cancel-safe.
+    pub(super) async fn answered(&mut self) -> (MessageId, Option<Message>) {
+        match self.answers.next().await {
+            Some(answer) => answer,
             None => std::future::pending().await,
         }
     }
 
     /// A report was answered, refused, or not answered in time.
-    pub(super) fn decided(&mut self, message: &MessageId, answer: Option<Message>) {
+    pub(super) fn settle(&mut self, message: &MessageId, answer: Option<Message>) {
         if answer.is_some_and(|answer| answer.route.operation != Operation::ERROR) {
             self.confirmed(message);
         } else if let Some(sent) = self.unconfirmed.remove(message) {
@@ -254,7 +254,7 @@ impl Uplink {
         let (envelope, answer) = Envelope::with_reply(message);
         bus.try_forward(&ModuleName::EDGE_HUB, envelope)?;
         let answer = Box::pin(tokio::time::timeout(RESEND, answer));
-        self.fates.push(Fate { report: id.clone(), answer });
+        self.answers.push(PendingAnswer { report: id.clone(), answer });
         // What is told anew need not be confirmed as it was.
         for sent in self.unconfirmed.values_mut().filter(|sent| sent.device == device) {
             sent.what.properties.retain(|property| !what.properties.contains(property));
