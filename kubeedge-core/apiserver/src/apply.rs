@@ -9,23 +9,15 @@ mod fields;
 use kubeedge_core::clock::Clock;
 use serde_json::{Value, json};
 
-use crate::edit::At as _;
 use kubeedge_common::stamp;
-
-use crate::edit::{field, put};
 
 use self::fields::{Part, Set, changes, inner, intersect, minus, present, print, remove, set_of, union};
 use super::{
     kinds::Kind,
     layout::{Layout, merge},
-    registry,
+    object::Object,
     status::{Refusal, Subject},
 };
-
-/// Kinds written so often, and by one writer each, that ownership would only cost.
-fn is_tracked(kind: &Kind) -> bool {
-    !matches!(kind.plural.as_str(), "events" | "leases" | "objectsyncs" | "clusterobjectsyncs")
-}
 
 /// Notes in `new` which fields this write changed and by whom.
 pub(super) fn track(
@@ -36,7 +28,7 @@ pub(super) fn track(
     operation: &str,
     sub: &str,
 ) {
-    if !is_tracked(kind) || !new.is_object() {
+    if !kind.is_managed() || !new.is_object() {
         return;
     }
     let changed = changes(before.unwrap_or(&Value::Null), new, Layout::of(kind), Part::of(sub));
@@ -89,9 +81,9 @@ pub(super) fn apply(
     let others = all.iter().fold(wanted.clone(), |sum, entry| union(&sum, &entry.fields));
     let mut new = before.clone();
     remove(&mut new, &minus(&previous, &others));
-    let version = registry::text(&applied, "/metadata/resourceVersion").to_owned();
+    let version = applied.resource_version().to_owned();
     let mut merged = merge(Some(new), applied, Layout::of(kind), true);
-    put(&mut merged, &["metadata", "resourceVersion"], version);
+    merged.set(&["metadata", "resourceVersion"], version);
     let mut entry = Entry::new(kind, manager, "Apply", sub, wanted);
     if let Some(mine) = mine.filter(|mine| mine.fields == entry.fields && same_content(before, &merged)) {
         // Applied once more without a change: no new time, so no new version for every watcher to look at.
@@ -117,8 +109,7 @@ fn same_content(a: &Value, b: &Value) -> bool {
 
 /// Refuses what no configuration may say.
 pub(super) fn check_applied(applied: &Value) -> Result<(), Refusal> {
-    let managed = applied.at("/metadata/managedFields").and_then(Value::as_array);
-    if managed.is_some_and(|list| !list.is_empty()) {
+    if !applied.list(&["metadata", "managedFields"]).is_empty() {
         return Err(Refusal::bad_request("metadata.managedFields must be nil"));
     }
     Ok(())
@@ -138,19 +129,13 @@ fn conflict(subject: &Subject<'_>, conflicts: &[(&Entry, Set)]) -> Refusal {
     }
     let list: Vec<_> = causes
         .iter()
-        .map(|cause| {
-            format!(
-                "{}: {}",
-                field(cause, "/message").as_str().unwrap_or_default(),
-                field(cause, "/field").as_str().unwrap_or_default()
-            )
-        })
+        .map(|cause| format!("{}: {}", cause.text(&["message"]), cause.text(&["field"])))
         .collect();
     let plural = if causes.len() == 1 { "conflict" } else { "conflicts" };
     let message = format!("Apply failed with {} {plural}: {}", causes.len(), list.join("\n"));
     let mut refusal = Refusal::conflict(subject, "");
     refusal.message = message;
-    put(&mut refusal.details, &["causes"], causes);
+    refusal.details.set(&["causes"], causes);
     refusal
 }
 
@@ -184,7 +169,7 @@ impl Entry {
 }
 
 fn entries(object: &Value) -> Vec<Entry> {
-    let list = object.at("/metadata/managedFields").and_then(Value::as_array).into_iter().flatten();
+    let list = object.list(&["metadata", "managedFields"]).iter();
     let text =
         |entry: &Value, key: &str| entry.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     list.map(|entry| Entry {
@@ -208,21 +193,21 @@ fn store(object: &mut Value, entries: Vec<Entry>) {
                 "time": entry.time, "fieldsType": "FieldsV1", "fieldsV1": entry.fields,
             });
             if !entry.sub.is_empty() {
-                put(&mut value, &["subresource"], entry.sub);
+                value.set(&["subresource"], entry.sub);
             }
             value
         })
         .collect();
     if !object["metadata"].is_object() {
-        put(object, &["metadata"], json!({}));
+        object.set(&["metadata"], json!({}));
     }
-    put(object, &["metadata", "managedFields"], list);
+    object.set(&["metadata", "managedFields"], list);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kinds::built_in_kind;
+    use crate::kinds::DEPLOYMENTS;
 
     fn deployment(replicas: Option<i64>, image: &str) -> Value {
         let mut object = json!({"metadata": {"name": "d"}, "spec": {"template": {"spec": {"containers": [{"name": "a", "image": image}]}}}});
@@ -232,25 +217,13 @@ mod tests {
         object
     }
 
-    fn kind() -> Kind {
-        built_in_kind("apps", "deployments")
-    }
-
     fn made(by: &str, mut object: Value) -> Value {
-        track(&kind(), None, &mut object, by, "Apply", "");
+        track(&DEPLOYMENTS, None, &mut object, by, "Apply", "");
         object
     }
 
     fn applied(before: &Value, object: Value, by: &str, force: bool) -> Result<Value, Refusal> {
-        apply(
-            &kind(),
-            before,
-            object,
-            by,
-            force,
-            "",
-            &Subject { group: "apps", plural: "deployments", name: "d" },
-        )
+        apply(&DEPLOYMENTS, before, object, by, force, "", &DEPLOYMENTS.subject("d"))
     }
 
     #[test]
@@ -303,7 +276,7 @@ mod tests {
     fn an_update_moves_what_it_changed_to_its_manager() {
         let first = made("alice", deployment(Some(3), "1"));
         let mut new = deployment(Some(4), "1");
-        track(&kind(), Some(&first), &mut new, "kubectl", "Update", "");
+        track(&DEPLOYMENTS, Some(&first), &mut new, "kubectl", "Update", "");
         let owners: Vec<_> = entries(&new).iter().map(|e| (e.manager.clone(), e.fields.clone())).collect();
         assert_eq!(owners[1], ("kubectl".to_owned(), inner(&json!({"f:spec": {"f:replicas": {}}}))));
         assert!(owners[0].1["f:spec"].get("f:replicas").is_none());

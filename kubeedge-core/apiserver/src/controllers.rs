@@ -23,14 +23,14 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use crate::edit::{At as _, field, put};
-
 use super::{
     EmbeddedCluster, Server,
-    kinds::{Kind, built_in_kind},
-    registry::{self, Deletion, Mode, Part, Validation, text},
+    admission::{Deletion, Mode, Part, Validation},
+    kinds::{DEPLOYMENTS, EVENTS, Kind, LEASES, NAMESPACES, NODES, PODS, REPLICA_SETS},
+    object::Object,
+    registry,
     status::Refusal,
-    storage::{Change, TooOld},
+    storage::{Change, Happened, TooOld},
 };
 
 /// How often what depends on time is looked at.
@@ -130,13 +130,7 @@ struct Dirty {
 }
 
 fn place(object: &Value) -> Place {
-    (text(object, "/metadata/namespace").to_owned(), text(object, "/metadata/name").to_owned())
-}
-
-/// The controller of an object: the owner that manages it.
-fn controller(object: &Value) -> Option<&Value> {
-    let owners = object.at("/metadata/ownerReferences")?.as_array()?;
-    owners.iter().find(|owner| owner.get("controller") == Some(&Value::Bool(true)))
+    (object.namespace().to_owned(), object.name().to_owned())
 }
 
 impl Dirty {
@@ -148,30 +142,28 @@ impl Dirty {
             && !(self.pods || self.owners || self.expiry)
     }
 
+    /// Marks what a change may concern.
     fn note(&mut self, change: &Change) {
-        let object = &*change.object;
+        let (key, object) = (&change.key, &*change.object);
         let here = place(object);
-        let owner = controller(object).map(|owner| (here.0.clone(), text(owner, "/name").to_owned()));
-        match (change.key.group.as_str(), change.key.plural.as_str()) {
-            ("apps", "deployments") => drop(self.deployments.insert(here.clone())),
-            ("apps", "replicasets") => {
-                self.replica_sets.insert(here.clone());
-                self.deployments.extend(owner);
-            }
-            ("", "pods") => {
-                self.replica_sets.extend(owner);
-                self.pods = true;
-            }
-            ("", "nodes") => {
-                self.nodes.insert(here.1.clone());
-                self.pods = true;
-            }
-            ("", "namespaces") => drop(self.namespaces.insert(here.1.clone())),
-            _ => {}
+        let owner = object.controller().map(|owner| (here.0.clone(), owner.text(&["name"]).to_owned()));
+        if DEPLOYMENTS.has(key) {
+            self.deployments.insert(here.clone());
+        } else if REPLICA_SETS.has(key) {
+            self.replica_sets.insert(here.clone());
+            self.deployments.extend(owner);
+        } else if PODS.has(key) {
+            self.replica_sets.extend(owner);
+            self.pods = true;
+        } else if NODES.has(key) {
+            self.nodes.insert(here.1.clone());
+            self.pods = true;
+        } else if NAMESPACES.has(key) {
+            self.namespaces.insert(here.1.clone());
         }
-        let deleting = object.at("/metadata/deletionTimestamp").is_some();
+        let deleting = object.is_deleting();
         // Nothing belongs to an event.
-        let gone = change.happened == super::storage::Happened::Deleted && change.key.plural != "events";
+        let gone = change.happened == Happened::Deleted && !EVENTS.has(key);
         self.owners |= gone || deleting;
         if deleting && !here.0.is_empty() {
             self.namespaces.insert(here.0);
@@ -193,15 +185,13 @@ impl Desk {
     }
 
     fn everything(&self) -> Dirty {
-        let places = |group: &str, plural: &str| {
-            self.list(group, plural, "").iter().map(|object| place(object)).collect()
-        };
-        let namespaces = self.names("namespaces");
-        let nodes = self.list("", "nodes", "");
-        self.nodes.lock().take_stock(&nodes, &self.list(nodes::LEASES.0, nodes::LEASES.1, nodes::LEASES.2));
+        let places = |kind: &Kind| self.list(kind, "").iter().map(|object| place(object)).collect();
+        let namespaces = self.list(&NAMESPACES, "").iter().map(|object| object.name().to_owned()).collect();
+        let nodes = self.list(&NODES, "");
+        self.nodes.lock().take_stock(&nodes, &self.list(&LEASES, nodes::LEASES_IN));
         Dirty {
-            deployments: places("apps", "deployments"),
-            replica_sets: places("apps", "replicasets"),
+            deployments: places(&DEPLOYMENTS),
+            replica_sets: places(&REPLICA_SETS),
             namespaces,
             nodes: nodes.iter().map(|node| place(node).1).collect(),
             pods: true,
@@ -214,20 +204,19 @@ impl Desk {
     fn unfinished(&self, dirty: &mut Dirty) {
         dirty.pods = true;
         dirty.nodes.extend(self.nodes.lock().unfinished());
-        let waiting = |plural: &str, counts: &str| -> Vec<Place> {
-            let all = self.list("apps", plural, "");
+        let waiting = |kind: &Kind, counts: &str| -> Vec<Place> {
+            let all = self.list(kind, "");
             let unfinished = all.iter().filter(|object| {
-                let is = |field: &str| integer(object, &format!("/status/{field}"));
-                let wished = integer(object, "/spec/replicas");
+                let is = |field: &str| object.integer(&["status", field]);
+                let wished = object.replicas();
                 is("replicas") != wished || is("availableReplicas") != wished || is(counts) != wished
             });
             unfinished.map(|object| place(object)).collect()
         };
-        dirty.deployments.extend(waiting("deployments", "updatedReplicas"));
-        dirty.replica_sets.extend(waiting("replicasets", "readyReplicas"));
-        let namespaces = self.list("", "namespaces", "");
-        let ending =
-            namespaces.iter().filter(|namespace| namespace.at("/metadata/deletionTimestamp").is_some());
+        dirty.deployments.extend(waiting(&DEPLOYMENTS, "updatedReplicas"));
+        dirty.replica_sets.extend(waiting(&REPLICA_SETS, "readyReplicas"));
+        let namespaces = self.list(&NAMESPACES, "");
+        let ending = namespaces.iter().filter(|namespace| namespace.is_deleting());
         dirty.namespaces.extend(ending.map(|namespace| place(namespace).1));
     }
 
@@ -270,13 +259,8 @@ impl Desk {
         again
     }
 
-    /// The names of all objects of a core kind without namespaces.
-    fn names(&self, plural: &str) -> BTreeSet<String> {
-        self.list("", plural, "").iter().map(|object| place(object).1).collect()
-    }
-
-    fn list(&self, group: &str, plural: &str, namespace: &str) -> Vec<Arc<Value>> {
-        self.server.storage.list(group, plural, namespace).0
+    fn list(&self, kind: &Kind, namespace: &str) -> Vec<Arc<Value>> {
+        self.server.storage.list(kind.stored_under(), kind.plural(), namespace).0
     }
 
     fn get(&self, kind: &Kind, at: &Place) -> Option<Arc<Value>> {
@@ -296,21 +280,13 @@ impl Desk {
         make: impl FnOnce(&Value) -> Value + Send,
     ) -> Result<Arc<Value>, Refusal> {
         let make = |before: &Value| Ok(make(before));
-        let done = registry::change(
-            &self.server.storage,
-            kind,
-            &at.0,
-            &at.1,
-            Mode { part, validation: Validation::Ignore, dry_run: false },
-            make,
-        );
+        let done = registry::change(&self.server.storage, kind, &at.0, &at.1, Mode::ours(part), make);
         done.await.map(|(object, _)| object)
     }
 
     async fn delete(&self, kind: &Kind, object: &Value, grace: Option<i64>) -> Result<(), Refusal> {
         let at = place(object);
-        let how =
-            Deletion { grace, uid: Some(text(object, "/metadata/uid").to_owned()), ..Deletion::default() };
+        let how = Deletion { grace, uid: Some(object.uid().to_owned()), ..Deletion::default() };
         match registry::delete(&self.server.storage, kind, &at.0, &at.1, &how, false).await {
             Err(refusal) if refusal.code != http::StatusCode::NOT_FOUND => Err(refusal),
             _ => Ok(()),
@@ -329,17 +305,17 @@ impl Desk {
     async fn event(&self, about: &Value, component: &str, kind: &str, reason: &str, message: &str) {
         let (namespace, name) = place(about);
         let namespace = if namespace.is_empty() { "default".to_owned() } else { namespace };
-        let events = built_in_kind("", "events");
+        let events = EVENTS;
         // The same again has the same name: nothing is searched for.
-        let told = [text(about, "/metadata/uid"), component, reason, message].join("\n");
+        let told = [about.uid(), component, reason, message].join("\n");
         let at = (namespace, format!("{name}.{:016x}", digest(&told)));
         let same = self.get(&events, &at);
         let stamp = self.now();
         if same.is_some() {
             let again = |before: &Value| {
                 let mut event = before.clone();
-                put(&mut event, &["count"], field(before, "/count").as_i64().unwrap_or(1) + 1);
-                put(&mut event, &["lastTimestamp"], stamp);
+                event.set(&["count"], before.copy(&["count"]).as_i64().unwrap_or(1) + 1);
+                event.set(&["lastTimestamp"], stamp);
                 event
             };
             let _ = self.change(&events, &at, Part::Main, again).await;
@@ -348,8 +324,8 @@ impl Desk {
         let event = json!({
             "metadata": {"name": at.1}, "reason": reason, "message": message, "type": kind, "count": 1,
             "firstTimestamp": stamp, "lastTimestamp": stamp, "source": {"component": component}, "reportingComponent": component,
-            "involvedObject": {"apiVersion": field(about, "/apiVersion"), "kind": field(about, "/kind"), "name": name, "namespace": field(about, "/metadata/namespace"),
-                "uid": field(about, "/metadata/uid"), "resourceVersion": field(about, "/metadata/resourceVersion")},
+            "involvedObject": {"apiVersion": about.copy(&["apiVersion"]), "kind": about.copy(&["kind"]), "name": name, "namespace": about.copy(&["metadata", "namespace"]),
+                "uid": about.copy(&["metadata", "uid"]), "resourceVersion": about.copy(&["metadata", "resourceVersion"])},
         });
         if let Err(refusal) = self.create(&events, &at.0, event).await {
             tracing::debug!(error = %refusal.message, "event not written");
@@ -374,20 +350,4 @@ fn told(what: &str, at: &Place, done: Result<(), Refusal>) -> bool {
             true
         }
     }
-}
-
-/// Whether a pod counts as one that runs or will.
-fn is_active(pod: &Value) -> bool {
-    !matches!(text(pod, "/status/phase"), "Succeeded" | "Failed")
-        && pod.at("/metadata/deletionTimestamp").is_none()
-}
-
-/// Whether a condition of this type is True.
-fn condition_is(object: &Value, kind: &str, status: &str) -> bool {
-    let list = object.at("/status/conditions").and_then(Value::as_array).into_iter().flatten();
-    list.into_iter().any(|condition| text(condition, "/type") == kind && text(condition, "/status") == status)
-}
-
-fn integer(object: &Value, pointer: &str) -> i64 {
-    object.at(pointer).and_then(Value::as_i64).unwrap_or(0)
 }

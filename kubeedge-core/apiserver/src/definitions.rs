@@ -1,48 +1,63 @@
-//! What the server itself says of a CustomResourceDefinition, and what ends with one.
+//! The kinds that CustomResourceDefinitions in a storage define, read once from each: a schema alone is larger than most
+//! objects.
 
-use kubeedge_core::{clock::Clock, store::StoreError};
-use serde_json::{Value, json};
+use std::{collections::HashMap, sync::Arc};
 
-use crate::edit::At as _;
-use kubeedge_common::stamp;
+use parking_lot::Mutex;
+use serde_json::Value;
 
 use super::{
-    edit::{field, put},
-    registry::text,
-    storage::{Storage, Write},
+    kinds::{self, DEFINITIONS, Kind},
+    storage::{ObjectKey, Storage},
 };
 
-/// Fills in names that were left out, and the status: a definition is served from the moment it is stored.
-pub(super) fn fill(definition: &mut Value) {
-    let kind = text(definition, "/spec/names/kind").to_owned();
-    for (name, value) in [("singular", kind.to_lowercase()), ("listKind", format!("{kind}List"))] {
-        if text(definition, &format!("/spec/names/{name}")).is_empty() {
-            put(definition, &["spec", "names", name], value);
-        }
-    }
-    put(definition, &["status", "acceptedNames"], field(definition, "/spec/names"));
-    let versions = definition.at("/spec/versions").and_then(Value::as_array).into_iter().flatten();
-    let stored: Vec<_> = versions
-        .filter(|version| version.get("storage") == Some(&Value::Bool(true)))
-        .filter_map(|version| version.get("name").cloned())
-        .collect();
-    put(definition, &["status", "storedVersions"], stored);
-    if definition.at("/status/conditions").is_none() {
-        let condition = |of: &str, reason: &str, message: &str| json!({"type": of, "status": "True", "reason": reason, "message": message, "lastTransitionTime": stamp::stamp(&Clock::wall())});
-        let conditions = json!([
-            condition("NamesAccepted", "NoConflicts", "no conflicts found"),
-            condition("Established", "InitialNamesAccepted", "the initial names have been accepted"),
-        ]);
-        put(definition, &["status", "conditions"], conditions);
+/// All kinds served now that are stored.
+pub(crate) fn all(storage: &Storage) -> Vec<Kind> {
+    let key = DEFINITIONS.key("", "");
+    let (definitions, _) = storage.list(&key.group, &key.plural, "");
+    kinds::stored()
+        .chain(definitions.iter().flat_map(|definition| kinds::of_definition(definition)))
+        .collect()
+}
+
+/// The kind with this group, version and plural.
+pub(crate) fn find(storage: &Storage, group: &str, version: &str, plural: &str) -> Option<Kind> {
+    kinds::built_in(group, version, plural).or_else(|| {
+        let key = DEFINITIONS.key("", &format!("{plural}.{group}"));
+        let matches =
+            |kind: &Kind| kind.group() == group && kind.version() == version && kind.plural() == plural;
+        storage.definitions().find(storage, &key, matches)
+    })
+}
+
+/// What was read from definitions.
+#[derive(Debug, Default)]
+pub(crate) struct Definitions(Mutex<HashMap<ObjectKey, Defined>>);
+
+#[derive(Debug)]
+struct Defined {
+    by: Arc<Value>,
+    kinds: Vec<Kind>,
+}
+
+impl Defined {
+    fn of(definition: Arc<Value>) -> Self {
+        Self { kinds: kinds::of_definition(&definition), by: definition }
     }
 }
 
-/// Removes all objects of a kind whose definition is gone. Finalizers do not hold them: nobody could reach the objects
-/// to take them away.
-pub(super) async fn purge(storage: &Storage, definition: &Value) -> Result<(), StoreError> {
-    let (group, plural) = (text(definition, "/spec/group"), text(definition, "/spec/names/plural"));
-    for (key, _) in storage.find(|key, _| key.group == group && key.plural == plural) {
-        storage.write::<StoreError>(&key, |_| Ok(Write::Delete)).await?;
+impl Definitions {
+    /// The kind that matches among those of a definition as it is now; `None` if there is none.
+    fn find(&self, storage: &Storage, key: &ObjectKey, matches: impl Fn(&Kind) -> bool) -> Option<Kind> {
+        let mut read = self.0.lock();
+        let Some(definition) = storage.get(key) else {
+            read.remove(key);
+            return None;
+        };
+        let defined = read.entry(key.clone()).or_insert_with(|| Defined::of(definition.clone()));
+        if !Arc::ptr_eq(&defined.by, &definition) {
+            *defined = Defined::of(definition);
+        }
+        defined.kinds.iter().find(|kind| matches(kind)).cloned()
     }
-    Ok(())
 }

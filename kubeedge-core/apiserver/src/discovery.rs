@@ -6,13 +6,12 @@ use http::{HeaderValue, StatusCode, header};
 use kubeedge_core::cluster::Body;
 use serde_json::{Value, json};
 
-use crate::edit::put;
-
 use super::{
-    Server,
+    Server, definitions,
     http::{Answer, full, json_answer},
     kinds::{self, Kind},
-    openapi, reviews,
+    object::Object,
+    openapi,
     status::Refusal,
 };
 
@@ -34,8 +33,8 @@ pub(super) fn answer(server: &Server, path: &[&str], accept: &str) -> Answer {
             let groups = groups(server);
             let versions = groups.get(*name).ok_or_else(Refusal::no_such_path)?;
             let mut group = group(name, versions);
-            put(&mut group, &["kind"], "APIGroup");
-            put(&mut group, &["apiVersion"], "v1");
+            group.set(&["kind"], "APIGroup");
+            group.set(&["apiVersion"], "v1");
             group
         }
         ["api", "v1"] => resources(server, "", "v1")?,
@@ -71,15 +70,15 @@ fn version() -> Value {
 }
 
 fn served(server: &Server) -> impl Iterator<Item = Kind> {
-    kinds::all(&server.storage).into_iter().chain(reviews::kinds())
+    definitions::all(&server.storage).into_iter().chain(kinds::answered())
 }
 
 fn groups(server: &Server) -> BTreeMap<String, Vec<String>> {
     let mut groups: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for kind in served(server).filter(|kind| !kind.group.is_empty()) {
-        let versions = groups.entry(kind.group).or_default();
-        if !versions.contains(&kind.version) {
-            versions.push(kind.version);
+    for kind in served(server).filter(|kind| !kind.group().is_empty()) {
+        let versions = groups.entry(kind.group().to_owned()).or_default();
+        if !versions.iter().any(|version| version == kind.version()) {
+            versions.push(kind.version().to_owned());
         }
     }
     groups
@@ -92,14 +91,13 @@ fn group(name: &str, versions: &[String]) -> Value {
 }
 
 fn of_version(server: &Server, group: &str, version: &str) -> Vec<Kind> {
-    served(server).filter(|kind| kind.group == group && kind.version == version).collect()
+    served(server).filter(|kind| kind.group() == group && kind.version() == version).collect()
 }
 
 fn resources(server: &Server, group: &str, version: &str) -> Result<Value, Refusal> {
     let kinds = of_version(server, group, version);
     let first = kinds.first().ok_or_else(Refusal::no_such_path)?;
-    let of = |kind: &Kind| if reviews::is_review(kind) { reviews::discovery(kind) } else { kind.discovery() };
-    let entries: Vec<_> = kinds.iter().flat_map(of).collect();
+    let entries: Vec<_> = kinds.iter().flat_map(Kind::discovery).collect();
     Ok(
         json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": first.api_version(), "resources": entries}),
     )

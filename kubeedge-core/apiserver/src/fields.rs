@@ -3,17 +3,11 @@
 
 use std::fmt;
 
-use k8s_openapi::api::{
-    apps::v1::{Deployment, ReplicaSet},
-    batch::v1::Job,
-    core::v1::{ConfigMap, Namespace, Node, Pod, Secret, Service, ServiceAccount},
-};
-use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::kinds::Kind;
 
-/// Removes unknown fields and tells their paths; none for kinds without a check. An error names the field whose type is
+/// Removes unknown fields and tells their paths; none for kinds without a type. An error names the field whose type is
 /// wrong.
 pub(crate) fn prune(kind: &Kind, object: &mut Value) -> Result<Vec<String>, String> {
     for part in ["spec", "status"] {
@@ -21,32 +15,11 @@ pub(crate) fn prune(kind: &Kind, object: &mut Value) -> Result<Vec<String>, Stri
             quantities(part);
         }
     }
-    let object_of = &*object;
-    let known = match (kind.group.as_str(), kind.plural.as_str()) {
-        ("", "pods") => through::<Pod>(object_of)?,
-        ("", "configmaps") => through::<ConfigMap>(object_of)?,
-        ("", "secrets") => through::<Secret>(object_of)?,
-        ("", "services") => through::<Service>(object_of)?,
-        ("", "serviceaccounts") => through::<ServiceAccount>(object_of)?,
-        ("", "namespaces") => through::<Namespace>(object_of)?,
-        ("", "nodes") => through::<Node>(object_of)?,
-        ("apps", "deployments") => through::<Deployment>(object_of)?,
-        ("apps", "replicasets") => through::<ReplicaSet>(object_of)?,
-        ("batch", "jobs") => through::<Job>(object_of)?,
-        _ => return Ok(Vec::new()),
-    };
+    let Some(types) = kind.built_in().and_then(|kind| kind.types.as_ref()) else { return Ok(Vec::new()) };
+    let known = (types.through)(object)?;
     let mut out = Vec::new();
     missing(object, &known, &Path::Root, &mut out);
     Ok(out)
-}
-
-fn through<T: DeserializeOwned + Serialize>(object: &Value) -> Result<Value, String> {
-    // Where the fault is costs more to find out than whether there is one.
-    let typed = T::deserialize(object).or_else(|_| {
-        serde_path_to_error::deserialize(object)
-            .map_err(|error| format!("{}: {}", error.path(), error.inner()))
-    })?;
-    serde_json::to_value(typed).map_err(|error| error.to_string())
 }
 
 /// Maps of quantities, and fields that are one.
@@ -136,12 +109,12 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::kinds::built_in_kind;
+    use crate::kinds::{CONFIG_MAPS, PODS};
 
     #[test]
     fn a_misspelt_field_is_named_with_its_path() {
         let mut pod = json!({"spec": {"containers": [{"name": "a", "image": "i", "comand": ["x"], "env": []}], "foo": 1}});
-        let unknown = prune(&built_in_kind("", "pods"), &mut pod).unwrap();
+        let unknown = prune(&PODS, &mut pod).unwrap();
         assert_eq!(unknown, ["spec.containers[0].comand", "spec.foo"]);
         assert_eq!(pod["spec"], json!({"containers": [{"name": "a", "image": "i", "env": []}]}));
     }
@@ -149,11 +122,11 @@ mod tests {
     #[test]
     fn a_field_of_the_wrong_type_is_named_and_a_number_is_a_quantity() {
         let mut map = json!({"metadata": {"name": "a"}, "data": {"b": {"c": "d"}}});
-        let error = prune(&built_in_kind("", "configmaps"), &mut map).unwrap_err();
+        let error = prune(&CONFIG_MAPS, &mut map).unwrap_err();
         assert!(error.starts_with("data.b: invalid type: map"), "{error}");
         let resources = json!({"limits": {"cpu": 2, "memory": "1Gi"}, "requests": {"cpu": 0.5}});
         let mut pod = json!({"spec": {"containers": [{"name": "a", "resources": resources}]}});
-        assert_eq!(prune(&built_in_kind("", "pods"), &mut pod), Ok(Vec::new()));
+        assert_eq!(prune(&PODS, &mut pod), Ok(Vec::new()));
         let resources = &pod["spec"]["containers"][0]["resources"];
         assert_eq!(
             (&resources["limits"]["cpu"], &resources["requests"]["cpu"]),

@@ -14,13 +14,13 @@ use serde_json::{Value, json};
 pub(super) use self::call::{Call, MAX_BODY};
 use self::call::{continued, decode, parse_query, read};
 use super::{
-    Server, User, discovery,
-    edit::{field, put},
-    kinds::{self, Kind},
-    registry::text,
+    Server, definitions, discovery,
+    kinds::{Action, Kind, NodeRequest},
+    object::Object,
     selectors::Selector,
     status::{Refusal, Subject},
     table::table,
+    user::User,
     watch::{Watch, events},
 };
 
@@ -40,7 +40,7 @@ impl Target {
 
     /// Another object of the kind.
     fn subject_of<'a>(&'a self, name: &'a str) -> Subject<'a> {
-        Subject { group: &self.kind.group, plural: &self.kind.plural, name }
+        self.kind.subject(name)
     }
 }
 
@@ -80,14 +80,15 @@ impl Server {
             }
         };
         let target = self.target(group, version, rest)?;
-        if matches!(target.sub.as_str(), "log" | "exec" | "attach") {
+        let action = target.kind.subresource(&target.sub).map(|sub| sub.action);
+        if matches!(action, Some(Action::Log | Action::Stream)) {
             return super::kubelet::proxy(self, &target.namespace, &target.name, &target.sub, request).await;
         }
         let body = std::mem::replace(request.body_mut(), full(""));
         let body = read(body).await?;
         let (head, _) = request.into_parts();
         let call = Call { method: head.method, query, headers: head.headers, user, body };
-        super::access::check(&call.user, verb(&call, &target), &target.kind, &target.name, &target.sub)?;
+        authorize(&call, &target)?;
         self.dispatch(&call, target).await
     }
 
@@ -102,12 +103,14 @@ impl Server {
         };
         let part = |at: usize| rest.get(at).copied().unwrap_or_default();
         let plural = part(0);
-        let kind = kinds::find(&self.storage, group, version, plural)
-            .or_else(|| super::reviews::kind(group, version, plural))
-            .ok_or_else(Refusal::no_such_path)?;
+        let kind =
+            definitions::find(&self.storage, group, version, plural).ok_or_else(Refusal::no_such_path)?;
         let (name, sub) = (part(1).to_owned(), part(2).to_owned());
-        let misplaced =
-            if kind.namespaced { namespace.is_empty() && !name.is_empty() } else { !namespace.is_empty() };
+        let misplaced = if kind.is_namespaced() {
+            namespace.is_empty() && !name.is_empty()
+        } else {
+            !namespace.is_empty()
+        };
         if misplaced {
             return Err(Refusal::no_such_path());
         }
@@ -115,8 +118,16 @@ impl Server {
     }
 
     async fn dispatch(self: &Arc<Self>, call: &Call, target: Target) -> Answer {
-        if super::reviews::is_review(&target.kind) {
-            return super::reviews::answer(call, &target.kind);
+        if let Some(answer) = target.kind.built_in().and_then(|kind| kind.answer) {
+            return review(call, answer);
+        }
+        match target.kind.subresource(&target.sub).map(|sub| sub.action) {
+            Some(Action::Bind) if call.method == Method::POST => return self.bind(call, &target).await,
+            Some(Action::Evict) if call.method == Method::POST => return self.evict(call, &target).await,
+            Some(Action::Token) if call.method == Method::POST => {
+                return super::tokens::issue(self, call, &target.namespace, &target.name);
+            }
+            _ => {}
         }
         match (&call.method, target.name.as_str(), target.sub.as_str()) {
             (&Method::GET, "", "") if call.flag("watch") => self.watch(call, target),
@@ -124,16 +135,13 @@ impl Server {
             (&Method::GET, _, "" | "status") if call.flag("watch") => self.watch(call, target),
             (&Method::GET, _, "" | "status") => self.get(call, &target),
             (&Method::POST | &Method::DELETE, "", "")
-                if target.kind.namespaced && target.namespace.is_empty() =>
+                if target.kind.is_namespaced() && target.namespace.is_empty() =>
             {
                 Err(Refusal::method_not_allowed())
             }
             (&Method::POST, "", "") => self.create(call, &target).await,
-            (&Method::POST, _, "binding") => self.bind(call, &target).await,
-            (&Method::POST, _, "eviction") => self.evict(call, &target).await,
             (_, _, "portforward" | "proxy") => Err(Refusal::not_served(&target.sub)),
-            (&Method::POST, _, "token") => super::tokens::issue(self, call, &target.namespace, &target.name),
-            (_, _, "scale") if target.kind.scale => self.scale(call, &target).await,
+            (_, _, "scale") if target.kind.has_scale() => self.scale(call, &target).await,
             (&Method::PUT, _, "" | "status" | "finalize") => self.put(call, &target).await,
             (&Method::PATCH, _, "" | "status" | "finalize") => self.patch(call, &target).await,
             (&Method::DELETE, "", "") => self.delete_all(call, &target).await,
@@ -164,12 +172,12 @@ impl Server {
                 &target.kind,
                 &[object],
                 self.storage.moment(),
-                text(object, "/metadata/resourceVersion"),
+                object.resource_version(),
                 call.include(),
             );
             &shown
         } else if call.wants_metadata() {
-            shown = json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": field(object, "/metadata")});
+            shown = json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object.copy(&["metadata"])});
             &shown
         } else {
             object
@@ -190,9 +198,7 @@ impl Server {
         let (objects, version) = self.storage.list(&key.group, &key.plural, &target.namespace);
         let after = continued(call.param("continue"))?;
         let limit = call.param("limit").parse().ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX);
-        let place = |object: &Value| {
-            (text(object, "/metadata/namespace").to_owned(), text(object, "/metadata/name").to_owned())
-        };
+        let place = |object: &Value| (object.namespace().to_owned(), object.name().to_owned());
         let mut found: Vec<_> = objects.into_iter().filter(|object| selector.matches(object)).collect();
         if let Some(after) = after {
             found.retain(|object| place(object) > after);
@@ -202,21 +208,21 @@ impl Server {
         let next = if remaining > 0 { found.last().map(|last| place(last)) } else { None };
         let mut meta = json!({"resourceVersion": version.to_string()});
         if let Some((namespace, name)) = next {
-            put(&mut meta, &["continue"], format!("{namespace}/{name}"));
-            put(&mut meta, &["remainingItemCount"], remaining);
+            meta.set(&["continue"], format!("{namespace}/{name}"));
+            meta.set(&["remainingItemCount"], remaining);
         }
         let value = if call.wants_table() {
             let objects: Vec<&Value> = found.iter().map(|object| &**object).collect();
             let mut shown =
                 table(&target.kind, &objects, self.storage.moment(), &version.to_string(), call.include());
-            put(&mut shown, &["metadata"], meta);
+            shown.set(&["metadata"], meta);
             shown
         } else {
             let items: Vec<_> = found
                 .iter()
                 .map(|object| {
                     if call.wants_metadata() {
-                        json!({"metadata": field(object, "/metadata")})
+                        json!({"metadata": object.copy(&["metadata"])})
                     } else {
                         Value::clone(object)
                     }
@@ -225,7 +231,7 @@ impl Server {
             let (kind, api) = if call.wants_metadata() {
                 ("PartialObjectMetadataList".to_owned(), "meta.k8s.io/v1".to_owned())
             } else {
-                (format!("{}List", target.kind.kind), target.kind.api_version())
+                (format!("{}List", target.kind.name()), target.kind.api_version())
             };
             json!({"kind": kind, "apiVersion": api, "metadata": meta, "items": items})
         };
@@ -260,6 +266,28 @@ impl Server {
 
 fn selector(call: &Call, kind: &Kind) -> Result<Selector, Refusal> {
     Selector::of(kind, call.param("labelSelector"), call.param("fieldSelector"))
+}
+
+/// Answers a kind that is never stored.
+fn review(call: &Call, answer: fn(&User) -> Value) -> Answer {
+    if call.method != Method::POST {
+        return Err(Refusal::method_not_allowed());
+    }
+    let mut review = call.object()?;
+    review.set(&["status"], answer(&call.user));
+    Ok(json_answer(StatusCode::CREATED, &review))
+}
+
+/// Refuses what a user may not do. People with a certificate or token of this server may do everything; a node only what
+/// is its own.
+fn authorize(call: &Call, target: &Target) -> Result<(), Refusal> {
+    let Some(node) = call.user.node() else { return Ok(()) };
+    let verb = verb(call, target);
+    let request = NodeRequest { node, verb, name: &target.name, sub: &target.sub };
+    if target.kind.node_may(&request) {
+        return Ok(());
+    }
+    Err(Refusal::forbidden(&call.user.name, verb, &target.subject()))
 }
 
 /// The verb of a request, as access rules name it.

@@ -1,295 +1,289 @@
 //! The kinds that are served: Kubernetes' own and those of CustomResourceDefinitions.
+//!
+//! Everything that is known of a built-in kind stands in one [`BuiltIn`] in the file of its API group: names, columns,
+//! defaults, checks, what a node may do. A new kind is one such value and a line in [`BUILT_IN`]; no other file asks which
+//! kind it has before it.
 
-use std::{collections::HashMap, sync::Arc};
+mod access;
+mod built_in;
+mod columns;
+mod config;
+mod core_v1;
+mod custom;
+mod definitions;
+mod discovery;
+mod lists;
+mod namespaces;
+mod nodes;
+mod other_groups;
+mod pod_spec;
+mod pods;
+mod reviews;
+#[cfg(test)]
+mod tests;
+mod workloads;
 
-use parking_lot::Mutex;
-use serde_json::{Value, json};
+use std::sync::Arc;
 
-use crate::edit::At as _;
-use crate::edit::put;
+use serde_json::Value;
 
-use super::storage::{ObjectKey, Storage};
+use self::custom::CustomKind;
+pub(crate) use self::{
+    access::NodeRequest,
+    built_in::{Action, BuiltIn, Scope, Subresource},
+    columns::{NAME_AND_AGE, Row},
+    custom::CustomColumn,
+    lists::{Items, is_atomic_map, map_keys, merge_key},
+};
+use crate::{
+    status::{Problem, Subject},
+    storage::ObjectKey,
+};
 
-/// A kind in one version.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Kind {
-    pub group: String,
-    pub version: String,
-    pub kind: String,
-    pub plural: String,
-    pub short_names: Vec<String>,
-    pub categories: Vec<String>,
-    pub namespaced: bool,
-    pub status: bool,
-    pub scale: bool,
-    /// Columns of a custom kind's table: (name, type, JSON path, priority).
-    pub columns: Vec<(String, String, String, i64)>,
-    /// JSON paths of the fields a custom kind can be selected by.
-    pub selectable: Vec<String>,
-    /// The schema of a custom kind.
-    pub schema: Option<Arc<Value>>,
-}
-
-/// The group of custom resource definitions.
-pub(crate) const CRD_GROUP: &str = "apiextensions.k8s.io";
-/// Their plural.
-pub(crate) const CRDS: &str = "customresourcedefinitions";
-
-const N: u8 = 1;
-const STATUS: u8 = 2;
-const SCALE: u8 = 4;
-const ALL: u8 = 8;
-
-/// (group, version, kind, plural, short names, flags)
-const BUILT_IN: [(&str, &str, &str, &str, &str, u8); 36] = [
-    ("", "v1", "Pod", "pods", "po", N | STATUS | ALL),
-    ("", "v1", "Node", "nodes", "no", STATUS),
-    ("", "v1", "Namespace", "namespaces", "ns", STATUS),
-    ("", "v1", "ConfigMap", "configmaps", "cm", N),
-    ("", "v1", "Secret", "secrets", "", N),
-    ("", "v1", "Service", "services", "svc", N | STATUS | ALL),
-    ("", "v1", "Endpoints", "endpoints", "ep", N),
-    ("", "v1", "Event", "events", "ev", N),
-    ("", "v1", "ServiceAccount", "serviceaccounts", "sa", N),
-    ("", "v1", "PersistentVolume", "persistentvolumes", "pv", STATUS),
-    ("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", "pvc", N | STATUS),
-    ("", "v1", "LimitRange", "limitranges", "limits", N),
-    ("", "v1", "ResourceQuota", "resourcequotas", "quota", N | STATUS),
-    ("apps", "v1", "Deployment", "deployments", "deploy", N | STATUS | SCALE | ALL),
-    ("apps", "v1", "ReplicaSet", "replicasets", "rs", N | STATUS | SCALE | ALL),
-    ("apps", "v1", "ControllerRevision", "controllerrevisions", "", N),
-    ("batch", "v1", "Job", "jobs", "", N | STATUS | ALL),
-    ("coordination.k8s.io", "v1", "Lease", "leases", "", N),
-    ("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", "", N),
-    ("events.k8s.io", "v1", "Event", "events", "ev", N),
-    ("networking.k8s.io", "v1", "Ingress", "ingresses", "ing", N | STATUS),
-    ("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies", "netpol", N),
-    ("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", "pdb", N | STATUS),
-    ("rbac.authorization.k8s.io", "v1", "Role", "roles", "", N),
-    ("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings", "", N),
-    ("rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles", "", 0),
-    ("rbac.authorization.k8s.io", "v1", "ClusterRoleBinding", "clusterrolebindings", "", 0),
-    ("scheduling.k8s.io", "v1", "PriorityClass", "priorityclasses", "pc", 0),
-    ("storage.k8s.io", "v1", "StorageClass", "storageclasses", "sc", 0),
-    ("storage.k8s.io", "v1", "CSINode", "csinodes", "", 0),
-    ("storage.k8s.io", "v1", "CSIDriver", "csidrivers", "", 0),
-    ("storage.k8s.io", "v1", "VolumeAttachment", "volumeattachments", "", STATUS),
-    ("certificates.k8s.io", "v1", "CertificateSigningRequest", "certificatesigningrequests", "csr", STATUS),
-    ("node.k8s.io", "v1", "RuntimeClass", "runtimeclasses", "", 0),
-    (CRD_GROUP, "v1", "CustomResourceDefinition", CRDS, "crd,crds", STATUS),
-    (
-        "admissionregistration.k8s.io",
-        "v1",
-        "ValidatingWebhookConfiguration",
-        "validatingwebhookconfigurations",
-        "",
-        0,
-    ),
+/// All built-in kinds, in the order that discovery tells them in.
+const BUILT_IN: [&BuiltIn; 36] = [
+    &pods::POD,
+    &nodes::NODE,
+    &namespaces::NAMESPACE,
+    &config::CONFIG_MAP,
+    &config::SECRET,
+    &core_v1::SERVICE,
+    &core_v1::ENDPOINTS,
+    &core_v1::EVENT,
+    &core_v1::SERVICE_ACCOUNT,
+    &core_v1::PERSISTENT_VOLUME,
+    &core_v1::PERSISTENT_VOLUME_CLAIM,
+    &core_v1::LIMIT_RANGE,
+    &core_v1::RESOURCE_QUOTA,
+    &workloads::DEPLOYMENT,
+    &workloads::REPLICA_SET,
+    &workloads::CONTROLLER_REVISION,
+    &workloads::JOB,
+    &other_groups::LEASE,
+    &other_groups::ENDPOINT_SLICE,
+    &core_v1::NEWER_EVENT,
+    &other_groups::INGRESS,
+    &other_groups::NETWORK_POLICY,
+    &other_groups::POD_DISRUPTION_BUDGET,
+    &other_groups::ROLE,
+    &other_groups::ROLE_BINDING,
+    &other_groups::CLUSTER_ROLE,
+    &other_groups::CLUSTER_ROLE_BINDING,
+    &other_groups::PRIORITY_CLASS,
+    &other_groups::STORAGE_CLASS,
+    &other_groups::CSI_NODE,
+    &other_groups::CSI_DRIVER,
+    &other_groups::VOLUME_ATTACHMENT,
+    &other_groups::CERTIFICATE_SIGNING_REQUEST,
+    &other_groups::RUNTIME_CLASS,
+    &other_groups::CUSTOM_RESOURCE_DEFINITION,
+    &other_groups::VALIDATING_WEBHOOK_CONFIGURATION,
 ];
 
+/// Those that are answered and never stored.
+const REVIEWS: [&BuiltIn; 4] = [
+    &reviews::SELF_SUBJECT_ACCESS_REVIEW,
+    &reviews::SUBJECT_ACCESS_REVIEW,
+    &reviews::SELF_SUBJECT_RULES_REVIEW,
+    &reviews::SELF_SUBJECT_REVIEW,
+];
+
+/// The kinds that parts of the server and its controllers work with.
+pub(crate) const PODS: Kind = Kind::BuiltIn(&pods::POD);
+pub(crate) const NODES: Kind = Kind::BuiltIn(&nodes::NODE);
+pub(crate) const NAMESPACES: Kind = Kind::BuiltIn(&namespaces::NAMESPACE);
+pub(crate) const CONFIG_MAPS: Kind = Kind::BuiltIn(&config::CONFIG_MAP);
+pub(crate) const EVENTS: Kind = Kind::BuiltIn(&core_v1::EVENT);
+pub(crate) const SERVICE_ACCOUNTS: Kind = Kind::BuiltIn(&core_v1::SERVICE_ACCOUNT);
+pub(crate) const DEPLOYMENTS: Kind = Kind::BuiltIn(&workloads::DEPLOYMENT);
+pub(crate) const REPLICA_SETS: Kind = Kind::BuiltIn(&workloads::REPLICA_SET);
+pub(crate) const LEASES: Kind = Kind::BuiltIn(&other_groups::LEASE);
+pub(crate) const DEFINITIONS: Kind = Kind::BuiltIn(&other_groups::CUSTOM_RESOURCE_DEFINITION);
+
+/// A kind in one version. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) enum Kind {
+    BuiltIn(&'static BuiltIn),
+    Custom(Arc<CustomKind>),
+}
+
 impl Kind {
-    /// `v1` or `apps/v1`.
-    pub(crate) fn api_version(&self) -> String {
-        if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
+    pub(crate) fn group(&self) -> &str {
+        match self {
+            Self::BuiltIn(kind) => kind.group,
+            Self::Custom(kind) => &kind.group,
+        }
     }
 
-    /// Whether it comes from a CustomResourceDefinition.
-    pub(crate) fn is_custom(&self) -> bool {
-        self.schema.is_some()
+    pub(crate) fn version(&self) -> &str {
+        match self {
+            Self::BuiltIn(kind) => kind.version,
+            Self::Custom(kind) => &kind.version,
+        }
+    }
+
+    /// Its name in `kind`.
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::BuiltIn(kind) => kind.kind,
+            Self::Custom(kind) => &kind.kind,
+        }
+    }
+
+    pub(crate) fn plural(&self) -> &str {
+        match self {
+            Self::BuiltIn(kind) => kind.plural,
+            Self::Custom(kind) => &kind.plural,
+        }
+    }
+
+    pub(crate) fn is_namespaced(&self) -> bool {
+        match self {
+            Self::BuiltIn(kind) => kind.scope == Scope::Namespaced,
+            Self::Custom(kind) => kind.namespaced,
+        }
+    }
+
+    /// Whether its status is written apart.
+    pub(crate) fn has_status(&self) -> bool {
+        match self {
+            Self::BuiltIn(kind) => kind.status,
+            Self::Custom(kind) => kind.status,
+        }
+    }
+
+    /// Whether its `spec.replicas` can be written as a Scale.
+    pub(crate) fn has_scale(&self) -> bool {
+        self.built_in().is_some_and(|kind| kind.scale)
+    }
+
+    /// `v1` or `apps/v1`.
+    pub(crate) fn api_version(&self) -> String {
+        let (group, version) = (self.group(), self.version());
+        if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
+    }
+
+    /// What is known of it, if it is one of Kubernetes' own.
+    pub(crate) fn built_in(&self) -> Option<&'static BuiltIn> {
+        match self {
+            Self::BuiltIn(kind) => Some(kind),
+            Self::Custom(_) => None,
+        }
+    }
+
+    /// The schema of a custom kind.
+    pub(crate) fn schema(&self) -> Option<&Value> {
+        match self {
+            Self::BuiltIn(_) => None,
+            Self::Custom(kind) => Some(&kind.schema),
+        }
+    }
+
+    /// The columns of a custom kind's table; none where it has those of any kind.
+    pub(crate) fn custom_columns(&self) -> &[CustomColumn] {
+        match self {
+            Self::BuiltIn(_) => &[],
+            Self::Custom(kind) => &kind.columns,
+        }
+    }
+
+    /// Whether it is this kind, in whatever version.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        (self.group(), self.plural()) == (other.group(), other.plural())
+    }
+
+    /// Whether it is kept who owns which field of its objects.
+    pub(crate) fn is_managed(&self) -> bool {
+        match self {
+            Self::BuiltIn(kind) => kind.managed,
+            Self::Custom(kind) => kind.is_managed(),
+        }
+    }
+
+    /// What a field counts as where it is absent; `None` if objects cannot be selected by it.
+    pub(crate) fn selectable(&self, path: &str) -> Option<&'static str> {
+        if path == "metadata.name" || path == "metadata.namespace" && self.is_namespaced() {
+            return Some("");
+        }
+        match self {
+            Self::BuiltIn(kind) => {
+                kind.selectable.iter().find(|field| field.path == path).map(|field| field.absent)
+            }
+            Self::Custom(kind) => kind.is_selectable(path).then_some(""),
+        }
+    }
+
+    /// A subresource beside `status` and `scale`.
+    pub(crate) fn subresource(&self, name: &str) -> Option<&'static Subresource> {
+        self.built_in()?.subresources.iter().find(|sub| sub.name == name)
+    }
+
+    /// Whether a node may do this.
+    pub(crate) fn node_may(&self, request: &NodeRequest<'_>) -> bool {
+        self.built_in().is_some_and(|kind| (kind.node_may)(request))
+    }
+
+    /// Fills in what was left out.
+    pub(crate) fn fill(&self, object: &mut Value) {
+        if let Some(kind) = self.built_in() {
+            (kind.defaults)(object);
+        }
+    }
+
+    /// What a built-in kind's checks would refuse of a change.
+    pub(crate) fn check_update(&self, before: &Value, new: &Value) -> Option<Problem> {
+        (self.built_in()?.check_update)(before, new)
+    }
+
+    /// Its entry in discovery, and those of its subresources.
+    pub(crate) fn discovery(&self) -> Vec<Value> {
+        discovery::entries(self)
+    }
+
+    /// The group its objects are stored under.
+    pub(crate) fn stored_under(&self) -> &str {
+        self.built_in().map_or_else(|| self.group(), |kind| kind.stored_under)
     }
 
     /// The key of an object of this kind.
     pub(crate) fn key(&self, namespace: &str, name: &str) -> ObjectKey {
-        let namespace = if self.namespaced { namespace } else { "" };
-        // The two groups of events are one store, as in Kubernetes.
-        let group = if self.group == "events.k8s.io" { "" } else { &self.group };
+        let namespace = if self.is_namespaced() { namespace } else { "" };
         ObjectKey {
-            group: group.to_owned(),
-            plural: self.plural.clone(),
+            group: self.stored_under().to_owned(),
+            plural: self.plural().to_owned(),
             namespace: namespace.to_owned(),
             name: name.to_owned(),
         }
     }
 
-    /// Its entry, and those of its subresources, in discovery.
-    pub(crate) fn discovery(&self) -> Vec<Value> {
-        let verbs =
-            json!(["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]);
-        let entry = |name: String, verbs: &Value| json!({"name": name, "singularName": "", "namespaced": self.namespaced, "kind": self.kind, "verbs": verbs});
-        let mut main = entry(self.plural.clone(), &verbs);
-        put(&mut main, &["singularName"], self.kind.to_lowercase());
-        if !self.short_names.is_empty() {
-            put(&mut main, &["shortNames"], json!(self.short_names));
-        }
-        if !self.categories.is_empty() {
-            put(&mut main, &["categories"], json!(self.categories));
-        }
-        let mut entries = vec![main];
-        let write = json!(["get", "patch", "update"]);
-        if self.status {
-            entries.push(entry(format!("{}/status", self.plural), &write));
-        }
-        if self.scale {
-            let mut scale = entry(format!("{}/scale", self.plural), &write);
-            put(&mut scale, &["kind"], "Scale");
-            put(&mut scale, &["group"], "autoscaling");
-            put(&mut scale, &["version"], "v1");
-            entries.push(scale);
-        }
-        let (read, make) = (json!(["get"]), json!(["create"]));
-        let stream = json!(["create", "get"]);
-        // Kind, group and version are those of what is sent there: kubectl drains by evictions only if it finds them.
-        let others: &[(&str, &Value, &str, &str)] = match (self.group.as_str(), self.plural.as_str()) {
-            ("", "pods") => &[
-                ("log", &read, "Pod", ""),
-                ("exec", &stream, "PodExecOptions", ""),
-                ("attach", &stream, "PodAttachOptions", ""),
-                ("binding", &make, "Binding", ""),
-                ("eviction", &make, "Eviction", "policy"),
-            ],
-            ("", "serviceaccounts") => &[("token", &make, "TokenRequest", "authentication.k8s.io")],
-            _ => &[],
-        };
-        for (sub, verbs, kind, group) in others {
-            let mut other = entry(format!("{}/{sub}", self.plural), verbs);
-            put(&mut other, &["kind"], *kind);
-            if !group.is_empty() {
-                put(&mut other, &["group"], *group);
-                put(&mut other, &["version"], "v1");
-            }
-            entries.push(other);
-        }
-        entries
+    /// Whether a key is of an object of this kind.
+    pub(crate) fn has(&self, key: &ObjectKey) -> bool {
+        key.plural == self.plural() && key.group == self.stored_under()
+    }
+
+    /// What a failure says it is about.
+    pub(crate) fn subject<'a>(&'a self, name: &'a str) -> Subject<'a> {
+        Subject { group: self.group(), plural: self.plural(), name }
     }
 }
 
-fn words(text: &str) -> Vec<String> {
-    text.split(',').filter(|word| !word.is_empty()).map(str::to_owned).collect()
+/// The built-in kind with this group, version and plural, reviews among them; asked for with each request.
+pub(crate) fn built_in(group: &str, version: &str, plural: &str) -> Option<Kind> {
+    let is = |kind: &&&BuiltIn| kind.group == group && kind.plural == plural && kind.version == version;
+    BUILT_IN.iter().chain(&REVIEWS).find(is).map(|kind| Kind::BuiltIn(kind))
 }
 
-/// A row of the table.
-type BuiltIn = (&'static str, &'static str, &'static str, &'static str, &'static str, u8);
-
-fn built_in() -> impl Iterator<Item = Kind> {
-    BUILT_IN.iter().map(of_row)
+/// All built-in kinds that are stored.
+pub(crate) fn stored() -> impl Iterator<Item = Kind> {
+    BUILT_IN.into_iter().map(Kind::BuiltIn)
 }
 
-/// The one with this group and plural, and of this version where one is given; asked for with each request.
-fn built_in_of(group: &str, version: Option<&str>, plural: &str) -> Option<Kind> {
-    let is =
-        |row: &&BuiltIn| row.0 == group && row.3 == plural && version.is_none_or(|version| row.1 == version);
-    BUILT_IN.iter().find(is).map(of_row)
+/// The kinds that are answered and never stored.
+pub(crate) fn answered() -> impl Iterator<Item = Kind> {
+    REVIEWS.into_iter().map(Kind::BuiltIn)
 }
 
-fn of_row(row: &BuiltIn) -> Kind {
-    let (group, version, kind, plural, short, flags) = *row;
-    Kind {
-        group: group.to_owned(),
-        version: version.to_owned(),
-        kind: kind.to_owned(),
-        plural: plural.to_owned(),
-        short_names: words(short),
-        categories: if flags & ALL != 0 { vec!["all".to_owned()] } else { Vec::new() },
-        namespaced: flags & N != 0,
-        status: flags & STATUS != 0,
-        scale: flags & SCALE != 0,
-        ..Kind::default()
-    }
-}
-
-/// The kinds a CustomResourceDefinition defines: one per served version.
-fn of_definition(definition: &Value) -> Vec<Kind> {
-    let text = |path: &str| definition.at(path).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let list = |path: &str| -> Vec<String> {
-        let found = definition.at(path).and_then(Value::as_array).into_iter().flatten();
-        found.filter_map(|item| item.as_str().map(str::to_owned)).collect()
-    };
-    let versions = definition.at("/spec/versions").and_then(Value::as_array).into_iter().flatten();
-    let served = versions.filter(|version| version.get("served") == Some(&Value::Bool(true)));
-    let kinds = served.map(|version| Kind {
-        group: text("/spec/group"),
-        version: version.get("name").and_then(Value::as_str).unwrap_or_default().to_owned(),
-        kind: text("/spec/names/kind"),
-        plural: text("/spec/names/plural"),
-        short_names: list("/spec/names/shortNames"),
-        categories: list("/spec/names/categories"),
-        namespaced: text("/spec/scope") == "Namespaced",
-        status: version.at("/subresources/status").is_some(),
-        scale: false,
-        columns: columns(version),
-        selectable: {
-            let fields = version.get("selectableFields").and_then(Value::as_array).into_iter().flatten();
-            fields.filter_map(|field| Some(field.get("jsonPath")?.as_str()?.to_owned())).collect()
-        },
-        schema: Some(Arc::new(version.at("/schema/openAPIV3Schema").cloned().unwrap_or_else(|| json!({})))),
-    });
-    kinds.collect()
-}
-
-fn columns(version: &Value) -> Vec<(String, String, String, i64)> {
-    let list = version.get("additionalPrinterColumns").and_then(Value::as_array).into_iter().flatten();
-    let text =
-        |column: &Value, key: &str| column.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let column = |column: &Value| {
-        let priority = column.get("priority").and_then(Value::as_i64).unwrap_or(0);
-        (text(column, "name"), text(column, "type"), text(column, "jsonPath"), priority)
-    };
-    list.map(column).collect()
-}
-
-/// All kinds served now.
-pub(crate) fn all(storage: &Storage) -> Vec<Kind> {
-    let (definitions, _) = storage.list(CRD_GROUP, CRDS, "");
-    built_in().chain(definitions.iter().flat_map(|definition| of_definition(definition))).collect()
-}
-
-/// The kind with this group, version and plural.
-pub(crate) fn find(storage: &Storage, group: &str, version: &str, plural: &str) -> Option<Kind> {
-    built_in_of(group, Some(version), plural).or_else(|| {
-        let key = ObjectKey {
-            group: CRD_GROUP.to_owned(),
-            plural: CRDS.to_owned(),
-            namespace: String::new(),
-            name: format!("{plural}.{group}"),
-        };
-        let matches = |kind: &Kind| kind.group == group && kind.version == version && kind.plural == plural;
-        storage.definitions().find(storage, &key, matches)
-    })
-}
-
-/// The kinds that definitions define, read once from each: its schema alone is larger than most objects.
-#[derive(Debug, Default)]
-pub(super) struct Definitions(Mutex<HashMap<ObjectKey, Defined>>);
-
-#[derive(Debug)]
-struct Defined {
-    by: Arc<Value>,
-    kinds: Vec<Kind>,
-}
-
-impl Defined {
-    fn of(definition: Arc<Value>) -> Self {
-        Self { kinds: of_definition(&definition), by: definition }
-    }
-}
-
-impl Definitions {
-    /// The kind that matches among those of a definition as it is now; `None` if there is none.
-    fn find(&self, storage: &Storage, key: &ObjectKey, matches: impl Fn(&Kind) -> bool) -> Option<Kind> {
-        let mut read = self.0.lock();
-        let Some(definition) = storage.get(key) else {
-            read.remove(key);
-            return None;
-        };
-        let defined = read.entry(key.clone()).or_insert_with(|| Defined::of(definition.clone()));
-        if !Arc::ptr_eq(&defined.by, &definition) {
-            *defined = Defined::of(definition);
-        }
-        defined.kinds.iter().find(|kind| matches(kind)).cloned()
-    }
-}
-
-/// A built-in kind by its plural in the core group or `apps`; for our own controllers.
-pub(crate) fn built_in_kind(group: &str, plural: &str) -> Kind {
-    built_in_of(group, None, plural).unwrap_or_default()
+/// The kinds that a CustomResourceDefinition defines: one per served version.
+pub(crate) fn of_definition(definition: &Value) -> Vec<Kind> {
+    custom::of_definition(definition).into_iter().map(|kind| Kind::Custom(Arc::new(kind))).collect()
 }

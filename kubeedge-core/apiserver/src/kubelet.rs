@@ -7,14 +7,7 @@ use kubeedge_core::{cluster::Body, tunnel::Duplex};
 use serde_json::Value;
 use tokio::io::AsyncReadExt;
 
-use super::{
-    Server,
-    http::Answer,
-    kinds::built_in_kind,
-    registry::text,
-    status::{Refusal, Subject},
-};
-use crate::edit::At as _;
+use super::{Server, http::Answer, kinds::PODS, object::Object, status::Refusal};
 use kubeedge_core::node_streams::NodeStreams;
 
 /// Passes a request for `sub` (log, exec, attach) of a pod on to its node.
@@ -25,10 +18,9 @@ pub(super) async fn proxy(
     sub: &str,
     request: Request<Body>,
 ) -> Answer {
-    let subject = Subject { group: "", plural: "pods", name };
-    let found = server.storage.get(&built_in_kind("", "pods").key(namespace, name));
-    let pod = found.ok_or_else(|| Refusal::not_found(&subject))?;
-    let node = text(&pod, "/spec/nodeName").to_owned();
+    let found = server.storage.get(&PODS.key(namespace, name));
+    let pod = found.ok_or_else(|| Refusal::not_found(&PODS.subject(name)))?;
+    let node = pod.node_name().to_owned();
     if node.is_empty() {
         return Err(Refusal::bad_request(format!("pod {name} does not have a host assigned")));
     }
@@ -141,15 +133,11 @@ async fn upgrade(
 
 /// The container that is meant: the named one, else the annotated default, else the only or first one.
 fn container(pod: &Value, asked: &str) -> Result<String, Refusal> {
-    let name = text(pod, "/metadata/name");
-    let lists =
-        ["/spec/containers", "/spec/initContainers"].map(|list| pod.at(list).and_then(Value::as_array));
-    let names: Vec<_> = lists.into_iter().flatten().flatten().map(|c| text(c, "/name")).collect();
+    let name = pod.name();
+    let lists = ["containers", "initContainers"].map(|list| pod.list(&["spec", list]));
+    let names: Vec<_> = lists.into_iter().flatten().map(|container| container.text(&["name"])).collect();
     if asked.is_empty() {
-        let default = pod
-            .at("/metadata/annotations")
-            .and_then(|a| a.get("kubectl.kubernetes.io/default-container"))
-            .and_then(Value::as_str);
+        let default = pod.annotation("kubectl.kubernetes.io/default-container");
         let first = default.or_else(|| names.first().copied());
         return first
             .map(str::to_owned)
@@ -163,18 +151,17 @@ fn container(pod: &Value, asked: &str) -> Result<String, Refusal> {
 
 /// A container that has not started has no log yet; Kubernetes says so.
 fn waits(pod: &Value, container: &str) -> Result<(), Refusal> {
-    let lists = ["/status/containerStatuses", "/status/initContainerStatuses"]
-        .map(|list| pod.at(list).and_then(Value::as_array));
-    let status = lists.into_iter().flatten().flatten().find(|status| text(status, "/name") == container);
+    let lists = ["containerStatuses", "initContainerStatuses"].map(|list| pod.list(&["status", list]));
+    let status = lists.into_iter().flatten().find(|status| status.text(&["name"]) == container);
     let Some(status) = status else { return Ok(()) };
-    let reason = text(status, "/state/waiting/reason");
+    let reason = status.text(&["state", "waiting", "reason"]);
     let ran = status.get("restartCount").and_then(Value::as_i64).unwrap_or(0) > 0
-        || status.at("/lastState/terminated").is_some();
+        || status.at(&["lastState", "terminated"]).is_some();
     if reason.is_empty() || ran {
         return Ok(());
     }
-    let pod_name = text(pod, "/metadata/name");
-    let why = text(status, "/state/waiting/message");
+    let pod_name = pod.name();
+    let why = status.text(&["state", "waiting", "message"]);
     let text = if why.is_empty() { reason.to_owned() } else { format!("{reason}: {why}") };
     Err(Refusal::bad_request(format!(
         "container {container:?} in pod {pod_name:?} is waiting to start: {text}"

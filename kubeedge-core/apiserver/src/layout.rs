@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value};
 
-use super::kinds::Kind;
+use super::kinds::{Items, Kind, is_atomic_map, map_keys};
 
 /// A field that tells the items of a list apart, and its value where it is left out.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,7 +55,7 @@ pub(super) enum Layout<'a> {
 impl<'a> Layout<'a> {
     /// That of a whole object.
     pub(super) fn of(kind: &'a Kind) -> Self {
-        match &kind.schema {
+        match kind.schema() {
             Some(schema) => Self::Schema(schema),
             None => Self::Known { around: "", field: "" },
         }
@@ -104,48 +104,12 @@ impl<'a> Layout<'a> {
     }
 }
 
-fn is_atomic_map(field: &str) -> bool {
-    matches!(
-        field,
-        "selector"
-            | "labelSelector"
-            | "namespaceSelector"
-            | "podSelector"
-            | "nodeSelector"
-            | "scopeSelector"
-            | "configMapKeyRef"
-            | "secretKeyRef"
-            | "fieldRef"
-            | "resourceFieldRef"
-            | "secretRef"
-            | "claimRef"
-            | "roleRef"
-            | "targetRef"
-            | "involvedObject"
-            | "dataSource"
-    )
-}
-
 fn known_list(around: &str, field: &str) -> List {
-    let of_container = matches!(around, "containers" | "initContainers" | "ephemeralContainers");
-    let keys: &[&str] = match field {
-        "containers" | "initContainers" | "ephemeralContainers" | "volumes" | "env" => &["name"],
-        "resourceClaims" | "claims" | "schedulingGates" | "drivers" | "webhooks" => &["name"],
-        "imagePullSecrets" if around == "spec" => &["name"],
-        "secrets" if around.is_empty() => &["name"],
-        "volumeMounts" => &["mountPath"],
-        "volumeDevices" => &["devicePath"],
-        "ports" if of_container => &["containerPort", "protocol"],
-        "ports" if around == "spec" => &["port", "protocol"],
-        "hostAliases" | "podIPs" => &["ip"],
-        "conditions" | "addresses" if around == "status" => &["type"],
-        "ownerReferences" => &["uid"],
-        "topologySpreadConstraints" => &["topologyKey", "whenUnsatisfiable"],
-        "finalizers" if around == "metadata" => return List::Set,
-        "podCIDRs" => return List::Set,
-        _ => return List::Atomic,
-    };
-    List::Map(keys.iter().map(|key| ListKey::new(key)).collect())
+    match map_keys(around, field) {
+        Items::By(keys) => List::Map(keys.iter().map(|key| ListKey::new(key)).collect()),
+        Items::Set => List::Set,
+        Items::Atomic => List::Atomic,
+    }
 }
 
 fn schema_list(schema: &Value) -> List {

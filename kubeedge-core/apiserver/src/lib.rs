@@ -11,14 +11,11 @@
 //! answered in JSON. Not yet: all other protobuf (told with 415), port forwarding, admission webhooks, RBAC (whoever has
 //! a certificate or token of this server may do everything, a node only what is its own).
 
-mod access;
+mod admission;
 mod apply;
-mod columns;
 pub mod controllers;
-mod defaults;
 mod definitions;
 mod discovery;
-mod edit;
 mod fields;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
@@ -28,18 +25,20 @@ mod kinds;
 mod kubelet;
 mod layout;
 mod local;
+mod object;
 mod openapi;
 mod patch;
 mod protobuf;
 mod registry;
-mod reviews;
 mod schema;
 mod selectors;
 mod serve;
 mod status;
 mod storage;
 mod table;
+mod times;
 mod tokens;
+mod user;
 mod watch;
 
 use std::sync::Arc;
@@ -53,17 +52,18 @@ use kubeedge_core::{
 use parking_lot::RwLock;
 use serde_json::{Value, json};
 
-use crate::edit::{field, put};
 pub use local::{LocalCluster, LocalError, LocalSettings};
 pub use serve::{ServeError, ServeSettings, Serving, kubeconfig};
 pub use tokens::Signer;
 use tower::{service_fn, util::BoxCloneSyncService};
 
 use self::{
-    kinds::built_in_kind,
-    registry::{Mode, Part, Validation},
+    admission::{Mode, Part, Validation},
+    kinds::{DEFINITIONS, NAMESPACES},
+    object::Object,
     status::Refusal,
     storage::Storage,
+    user::User,
 };
 use kubeedge_core::node_streams::NodeStreams;
 
@@ -82,25 +82,6 @@ pub struct EmbeddedSettings {
     pub clock: Clock,
 }
 
-/// Who makes a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct User {
-    pub name: String,
-    pub groups: Vec<String>,
-}
-
-impl User {
-    fn ourselves() -> Self {
-        Self { name: "system:kubeedge:cloudcore".to_owned(), groups: vec!["system:masters".to_owned()] }
-    }
-
-    /// The node this user is, if it is one.
-    fn node(&self) -> Option<&str> {
-        let of_nodes = self.groups.iter().any(|group| group == "system:nodes");
-        self.name.strip_prefix("system:node:").filter(|_| of_nodes)
-    }
-}
-
 #[derive(Debug)]
 struct Server {
     storage: Storage,
@@ -115,7 +96,7 @@ pub struct EmbeddedCluster {
 }
 
 /// The namespaces every Kubernetes cluster has.
-const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+const FIRST_NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 
 impl EmbeddedCluster {
     /// Opens the cluster that this store holds; an empty store becomes an empty cluster.
@@ -135,31 +116,25 @@ impl EmbeddedCluster {
     /// What every cluster has from the start. What is there already stays as it is, but definitions are renewed.
     async fn furnish(&self) {
         let server = &self.server;
-        let kind = built_in_kind("", "namespaces");
-        let wanted = NAMESPACES.iter().copied().chain(server.settings.namespaces.iter().map(String::as_str));
+        let kind = NAMESPACES;
+        let wanted =
+            FIRST_NAMESPACES.iter().copied().chain(server.settings.namespaces.iter().map(String::as_str));
         for name in wanted {
             let object = json!({"metadata": {"name": name}});
             let made = registry::create(&server.storage, &kind, "", object, Validation::Ignore, false).await;
             report(name, made.map(drop));
         }
-        let kind = built_in_kind(kinds::CRD_GROUP, kinds::CRDS);
+        let kind = DEFINITIONS;
         for definition in &server.settings.definitions {
-            let name = registry::text(definition, "/metadata/name");
+            let name = definition.name();
             let wanted = definition.clone();
             let renew = |before: &Value| {
                 let mut new = before.clone();
-                put(&mut new, &["spec"], field(&wanted, "/spec"));
+                new.set(&["spec"], wanted.copy(&["spec"]));
                 Ok(new)
             };
-            let done = registry::change(
-                &server.storage,
-                &kind,
-                "",
-                name,
-                Mode { part: Part::Main, validation: Validation::Ignore, dry_run: false },
-                renew,
-            )
-            .await;
+            let done =
+                registry::change(&server.storage, &kind, "", name, Mode::ours(Part::Main), renew).await;
             if done.is_err() {
                 let made = registry::create(
                     &server.storage,
@@ -197,44 +172,9 @@ impl ClusterApi for EmbeddedCluster {
     fn service(&self, acting_as: &Actor) -> KubeService {
         self.service_for(match acting_as {
             Actor::Ourselves => User::ourselves(),
-            Actor::Node(name) => {
-                User { name: format!("system:node:{name}"), groups: vec!["system:nodes".to_owned()] }
-            }
+            Actor::Node(name) => User::of_node(name.as_str()),
         })
     }
-}
-
-/// Gives a pod to a node.
-async fn bind(storage: &Storage, namespace: &str, name: &str, node: &str) -> Result<(), Refusal> {
-    let kind = built_in_kind("", "pods");
-    let stamp = storage.now();
-    let bound = registry::change(
-        storage,
-        &kind,
-        namespace,
-        name,
-        Mode { part: Part::Main, validation: Validation::Ignore, dry_run: false },
-        |before| {
-            let mut new = before.clone();
-            put(&mut new, &["spec", "nodeName"], node);
-            Ok(new)
-        },
-    );
-    bound.await?;
-    let scheduled =
-        json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": stamp});
-    let told = registry::change(
-        storage,
-        &kind,
-        namespace,
-        name,
-        Mode { part: Part::Status, validation: Validation::Ignore, dry_run: false },
-        |before| {
-            let patch = json!({"status": {"conditions": [scheduled]}});
-            patch::strategic_merge(before.clone(), patch)
-        },
-    );
-    told.await.map(drop)
 }
 
 #[cfg(test)]

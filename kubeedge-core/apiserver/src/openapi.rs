@@ -2,15 +2,10 @@
 //!
 //! Schemas of built-in kinds come from the Kubernetes types themselves, those of custom kinds from their definitions.
 
-use k8s_openapi::api::{
-    apps::v1::{Deployment, ReplicaSet},
-    batch::v1::Job,
-    core::v1::{ConfigMap, Namespace, Node, Pod, Secret, Service, ServiceAccount},
-};
-use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
+use schemars::{SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
-use crate::edit::put;
+use crate::object::Object;
 
 use super::kinds::Kind;
 
@@ -21,13 +16,13 @@ pub(super) fn document(kinds: &[Kind]) -> Value {
     for kind in kinds {
         let name = schema_name(kind);
         schemas.insert(name.clone(), with_kind(schema(kind, &mut generator), kind));
-        let prefix = if kind.group.is_empty() {
+        let prefix = if kind.group().is_empty() {
             "/api/v1".to_owned()
         } else {
             format!("/apis/{}", kind.api_version())
         };
-        let scope = if kind.namespaced { "/namespaces/{namespace}" } else { "" };
-        let all = format!("{prefix}{scope}/{}", kind.plural);
+        let scope = if kind.is_namespaced() { "/namespaces/{namespace}" } else { "" };
+        let all = format!("{prefix}{scope}/{}", kind.plural());
         paths.insert(
             all.clone(),
             json!({"get": operation(kind, "list", &name), "post": operation(kind, "post", &name)}),
@@ -46,33 +41,19 @@ pub(super) fn document(kinds: &[Kind]) -> Value {
 }
 
 fn schema_name(kind: &Kind) -> String {
-    let group: Vec<_> = kind.group.split('.').rev().collect();
-    let group = if kind.group.is_empty() { "core".to_owned() } else { group.join(".") };
-    format!("{group}.{}.{}", kind.version, kind.kind)
-}
-
-fn of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Value {
-    let schema = generator.subschema_for::<T>();
-    Value::from(schema)
+    let group: Vec<_> = kind.group().split('.').rev().collect();
+    let group = if kind.group().is_empty() { "core".to_owned() } else { group.join(".") };
+    format!("{group}.{}.{}", kind.version(), kind.name())
 }
 
 fn schema(kind: &Kind, generator: &mut SchemaGenerator) -> Value {
-    if let Some(schema) = &kind.schema {
-        return Value::clone(schema);
+    if let Some(schema) = kind.schema() {
+        return schema.clone();
     }
-    let reference = match (kind.group.as_str(), kind.plural.as_str()) {
-        ("", "pods") => of::<Pod>(generator),
-        ("", "configmaps") => of::<ConfigMap>(generator),
-        ("", "secrets") => of::<Secret>(generator),
-        ("", "services") => of::<Service>(generator),
-        ("", "serviceaccounts") => of::<ServiceAccount>(generator),
-        ("", "namespaces") => of::<Namespace>(generator),
-        ("", "nodes") => of::<Node>(generator),
-        ("apps", "deployments") => of::<Deployment>(generator),
-        ("apps", "replicasets") => of::<ReplicaSet>(generator),
-        ("batch", "jobs") => of::<Job>(generator),
-        _ => return json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}),
+    let Some(types) = kind.built_in().and_then(|kind| kind.types.as_ref()) else {
+        return json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
     };
+    let reference = (types.schema)(generator);
     // The kind's own schema stands under its own name, as clients look it up by group, version and kind.
     let name = reference
         .get("$ref")
@@ -84,11 +65,11 @@ fn schema(kind: &Kind, generator: &mut SchemaGenerator) -> Value {
 }
 
 fn gvk(kind: &Kind) -> Value {
-    json!({"group": kind.group, "version": kind.version, "kind": kind.kind})
+    json!({"group": kind.group(), "version": kind.version(), "kind": kind.name()})
 }
 
 fn with_kind(mut schema: Value, kind: &Kind) -> Value {
-    put(&mut schema, &["x-kubernetes-group-version-kind"], json!([gvk(kind)]));
+    schema.set(&["x-kubernetes-group-version-kind"], json!([gvk(kind)]));
     schema
 }
 

@@ -3,47 +3,14 @@
 use json_patch::PatchOperation;
 use serde_json::{Map, Value};
 
-use super::{http::MAX_BODY, status::Refusal};
+use super::{
+    http::MAX_BODY,
+    kinds::{Items, merge_key},
+    status::Refusal,
+};
 
 /// The longest JSON patch; Kubernetes' own limit.
 const MOST_OPERATIONS: usize = 10_000;
-
-/// How the items of a list are told apart when lists are merged.
-pub(super) enum Items {
-    /// Objects, by this field.
-    By(&'static str),
-    /// Plain values, as a set.
-    Set,
-    /// Not merged: the patch's list replaces the old one.
-    Atomic,
-}
-
-/// The merge key of a list, from the field's name and that of the field around it: Kubernetes uses a key
-/// consistently for a field name, but for `ports`.
-pub(super) fn items(around: &str, field: &str) -> Items {
-    match field {
-        "containers"
-        | "initContainers"
-        | "ephemeralContainers"
-        | "volumes"
-        | "env"
-        | "imagePullSecrets"
-        | "resourceClaims" => Items::By("name"),
-        "secrets" if around.is_empty() => Items::By("name"),
-        "volumeMounts" => Items::By("mountPath"),
-        "volumeDevices" => Items::By("devicePath"),
-        "ports" if matches!(around, "containers" | "initContainers" | "ephemeralContainers") => {
-            Items::By("containerPort")
-        }
-        "ports" if around == "spec" => Items::By("port"),
-        "hostAliases" | "podIPs" | "hostIPs" => Items::By("ip"),
-        "conditions" | "addresses" if around == "status" => Items::By("type"),
-        "ownerReferences" => Items::By("uid"),
-        "topologySpreadConstraints" => Items::By("topologyKey"),
-        "finalizers" => Items::Set,
-        _ => Items::Atomic,
-    }
-}
 
 /// Applies an RFC 6902 patch.
 pub(crate) fn json_patch(mut object: Value, patch: Value) -> Result<Value, Refusal> {
@@ -124,7 +91,7 @@ fn merge_map(mut into: Fields, mut patch: Fields, around: &str) -> Result<Fields
     }
     for (field, order) in orders {
         if let (Some(Value::Array(list)), Value::Array(order)) = (into.get_mut(&field), order) {
-            put_in_order(list, &order, &items(around, &field));
+            put_in_order(list, &order, &merge_key(around, &field));
         }
     }
     Ok(into)
@@ -138,7 +105,7 @@ fn merge_value(old: Option<Value>, new: Value, around: &str, field: &str) -> Res
         (_, Value::Object(new)) => Value::Object(merge_map(Fields::new(), new, field)?),
         (old, Value::Array(new)) => {
             let old = if let Some(Value::Array(old)) = old { old } else { Vec::new() };
-            Value::Array(match items(around, field) {
+            Value::Array(match merge_key(around, field) {
                 Items::By(key) => merge_list(old, new, key, field)?,
                 Items::Set => [&old[..], &new[..]].concat().into_iter().fold(Vec::new(), |mut set, item| {
                     if !set.contains(&item) {
@@ -186,7 +153,7 @@ fn merge_list(mut old: Vec<Value>, new: Vec<Value>, key: &str, field: &str) -> R
 
 /// Brings listed items into the wished order; items the order does not name stay where they stand relative to those
 /// before them.
-fn put_in_order(list: &mut Vec<Value>, order: &[Value], items: &Items) {
+fn put_in_order(list: &mut Vec<Value>, order: &[Value], items: &Items<&str>) {
     let rank = |item: &Value| match items {
         Items::By(key) => order.iter().position(|wished| wished.get(key) == item.get(key)),
         _ => order.iter().position(|wished| wished == item),

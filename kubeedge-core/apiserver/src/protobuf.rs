@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use self::messages::{Field, fields};
-use super::{edit::put, registry::text, status::Refusal};
+use super::{object::Object, status::Refusal};
 
 /// What each body begins with.
 const MAGIC: &[u8] = b"k8s\0";
@@ -30,10 +30,10 @@ pub(crate) fn decode(body: &[u8]) -> Result<Value, Refusal> {
             _ => {}
         }
     }
-    let kind = text(&object, "/kind").to_owned();
+    let kind = object.text(&["kind"]).to_owned();
     let mut decoded = message(&kind, raw)?;
     for (field, value) in object.as_object().into_iter().flatten() {
-        put(&mut decoded, &[field], value.clone());
+        decoded.set(&[field], value.clone());
     }
     Ok(decoded)
 }
@@ -124,7 +124,7 @@ fn add(out: &mut Map<String, Value>, field: &Field, wire: Wire<'_>) -> Result<()
 }
 
 fn put_into(map: &mut Value, key: &str, value: Value) {
-    put(map, &[key], value);
+    map.set(&[key], value);
 }
 
 fn entry_of(entry: &[u8], of: &str) -> Result<(String, Value), Refusal> {

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::defaults::Problem;
+use super::status::Problem;
 
 fn keeps_unknown(schema: &Value) -> bool {
     schema.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(true))
@@ -56,16 +56,14 @@ pub(crate) fn check(schema: &Value, value: &Value, path: &str, out: &mut Vec<Pro
         return;
     }
     if let Some(why) = wrong_type(schema, value) {
-        return out.push((path.to_owned(), why));
+        return out.push(Problem::new(path, why));
     }
     if let Some(allowed) = schema.get("enum").and_then(Value::as_array)
         && !allowed.contains(value)
     {
         let list: Vec<_> = allowed.iter().map(Value::to_string).collect();
-        out.push((
-            path.to_owned(),
-            format!("Unsupported value: {value}: supported values: {}", list.join(", ")),
-        ));
+        let why = format!("Unsupported value: {value}: supported values: {}", list.join(", "));
+        out.push(Problem::new(path, why));
     }
     check_bounds(schema, value, path, out);
     match value {
@@ -87,7 +85,7 @@ fn check_object(schema: &Value, fields: &Map<String, Value>, path: &str, out: &m
         schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
     {
         if !fields.contains_key(key) {
-            out.push((join(key), "Required value".to_owned()));
+            out.push(Problem::required(&join(key)));
         }
     }
     let properties = schema.get("properties").and_then(Value::as_object);
@@ -133,23 +131,13 @@ fn type_of(value: &Value) -> &'static str {
 fn check_bounds(schema: &Value, value: &Value, path: &str, out: &mut Vec<Problem>) {
     let bound = |name: &str| schema.get(name).and_then(Value::as_f64);
     if let Some(number) = value.as_f64() {
-        if bound("minimum").is_some_and(|least| number < least) {
-            out.push((
-                path.to_owned(),
-                format!(
-                    "Invalid value: {value}: should be greater than or equal to {}",
-                    bound("minimum").unwrap_or(0.0)
-                ),
-            ));
+        if let Some(least) = bound("minimum").filter(|least| number < *least) {
+            let why = format!("Invalid value: {value}: should be greater than or equal to {least}");
+            out.push(Problem::new(path, why));
         }
-        if bound("maximum").is_some_and(|most| number > most) {
-            out.push((
-                path.to_owned(),
-                format!(
-                    "Invalid value: {value}: should be less than or equal to {}",
-                    bound("maximum").unwrap_or(0.0)
-                ),
-            ));
+        if let Some(most) = bound("maximum").filter(|most| number > *most) {
+            let why = format!("Invalid value: {value}: should be less than or equal to {most}");
+            out.push(Problem::new(path, why));
         }
     }
     let length = match value {
@@ -160,10 +148,8 @@ fn check_bounds(schema: &Value, value: &Value, path: &str, out: &mut Vec<Problem
     if let Some((length, least, most)) = length {
         let length = length as f64;
         if bound(least).is_some_and(|least| length < least) || bound(most).is_some_and(|most| length > most) {
-            out.push((
-                path.to_owned(),
-                format!("Invalid value: its length is outside of {least} and {most}"),
-            ));
+            let why = format!("Invalid value: its length is outside of {least} and {most}");
+            out.push(Problem::new(path, why));
         }
     }
 }
@@ -199,7 +185,7 @@ mod tests {
         let object = json!({"spec": {"mode": "c", "port": 0, "list": [{"n": "x"}]}});
         let mut problems = Vec::new();
         check(&schema(), &object, "", &mut problems);
-        let paths: Vec<_> = problems.iter().map(|(path, _)| path.as_str()).collect();
+        let paths: Vec<_> = problems.iter().map(|problem| problem.path.as_str()).collect();
         assert_eq!(paths, ["spec.name", "spec.list[0].n", "spec.mode", "spec.port"]);
     }
 }

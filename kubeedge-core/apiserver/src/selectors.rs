@@ -3,13 +3,13 @@
 use serde_json::Value;
 
 use super::{kinds::Kind, status::Refusal};
-use crate::edit::At as _;
+use crate::object::Object;
 
 /// What objects a list or watch is about.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Selector {
     labels: Vec<Requirement>,
-    fields: Vec<(String, bool, String)>,
+    fields: Vec<FieldRequirement>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,22 +20,28 @@ enum Requirement {
     Absent(String),
 }
 
-impl Selector {
-    pub(crate) fn parse(labels: &str, fields: &str) -> Result<Self, Refusal> {
-        let labels = split_outside(labels).into_iter().map(requirement).collect::<Result<_, _>>()?;
-        let fields =
-            fields.split(',').filter(|part| !part.trim().is_empty()).map(field).collect::<Result<_, _>>()?;
-        Ok(Self { labels, fields })
-    }
+/// A field by its dotted path, and what it must, or must not, be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct FieldRequirement {
+    path: String,
+    equal: bool,
+    value: String,
+    /// What it counts as where it is absent.
+    absent: &'static str,
+}
 
+impl Selector {
     /// The selector of a request about a kind. Fields that the kind does not offer are refused: ignored, they would
     /// select everything or nothing without a word.
     pub(crate) fn of(kind: &Kind, labels: &str, fields: &str) -> Result<Self, Refusal> {
-        let selector = Self::parse(labels, fields)?;
-        match selector.fields.iter().find(|(path, ..)| !is_selectable(kind, path)) {
-            Some((path, ..)) => Err(Refusal::bad_request(format!("field label not supported: {path}"))),
-            None => Ok(selector),
-        }
+        let labels = split_outside(labels).into_iter().map(requirement).collect::<Result<_, _>>()?;
+        let fields = fields.split(',').filter(|part| !part.trim().is_empty()).map(|part| {
+            let mut field = field(part)?;
+            let unknown = || Refusal::bad_request(format!("field label not supported: {}", field.path));
+            field.absent = kind.selectable(&field.path).ok_or_else(unknown)?;
+            Ok(field)
+        });
+        Ok(Self { labels, fields: fields.collect::<Result<_, Refusal>>()? })
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -43,70 +49,31 @@ impl Selector {
     }
 
     pub(crate) fn matches(&self, object: &Value) -> bool {
-        let label = |key: &str| object.at("/metadata/labels")?.get(key)?.as_str();
         let labels = self.labels.iter().all(|requirement| match requirement {
-            Requirement::In(key, values) => label(key).is_some_and(|value| values.iter().any(|v| v == value)),
-            Requirement::NotIn(key, values) => {
-                label(key).is_none_or(|value| values.iter().all(|v| v != value))
+            Requirement::In(key, values) => {
+                object.label(key).is_some_and(|value| values.iter().any(|v| v == value))
             }
-            Requirement::Exists(key) => label(key).is_some(),
-            Requirement::Absent(key) => label(key).is_none(),
+            Requirement::NotIn(key, values) => {
+                object.label(key).is_none_or(|value| values.iter().all(|v| v != value))
+            }
+            Requirement::Exists(key) => object.label(key).is_some(),
+            Requirement::Absent(key) => object.label(key).is_none(),
         });
-        labels && self.fields.iter().all(|(path, equal, value)| (field_of(object, path) == *value) == *equal)
+        labels && self.fields.iter().all(|field| field.holds(object))
     }
 }
 
-/// Whether objects of a kind can be selected by a field: Kubernetes' own list, or that of the definition.
-fn is_selectable(kind: &Kind, path: &str) -> bool {
-    if path == "metadata.name" || path == "metadata.namespace" && kind.namespaced {
-        return true;
-    }
-    let offered: &[&str] = match (kind.group.as_str(), kind.plural.as_str()) {
-        ("", "pods") => &[
-            "spec.nodeName",
-            "spec.restartPolicy",
-            "spec.schedulerName",
-            "spec.serviceAccountName",
-            "spec.hostNetwork",
-            "status.phase",
-            "status.podIP",
-            "status.nominatedNodeName",
-        ],
-        ("", "nodes") => &["spec.unschedulable"],
-        ("", "namespaces") => &["status.phase"],
-        ("", "secrets") => &["type"],
-        ("", "services") => &["spec.clusterIP", "spec.type"],
-        ("" | "events.k8s.io", "events") => &[
-            "involvedObject.kind",
-            "involvedObject.namespace",
-            "involvedObject.name",
-            "involvedObject.uid",
-            "involvedObject.apiVersion",
-            "involvedObject.resourceVersion",
-            "involvedObject.fieldPath",
-            "reason",
-            "reportingComponent",
-            "source",
-            "type",
-        ],
-        ("apps", "replicasets") => &["status.replicas"],
-        ("batch", "jobs") => &["status.successful"],
-        ("certificates.k8s.io", _) => &["spec.signerName"],
-        _ => return kind.selectable.iter().any(|field| field.trim_start_matches('.') == path),
-    };
-    offered.contains(&path)
-}
-
-/// A field by its dotted path, as text; absent ones are empty.
-fn field_of(object: &Value, path: &str) -> String {
-    let found = path.split('.').try_fold(object, |value, part| value.get(part));
-    match found {
-        Some(Value::String(text)) => text.clone(),
-        Some(Value::Bool(value)) => value.to_string(),
-        Some(Value::Number(value)) => value.to_string(),
-        // Kubernetes' selectable flags are false when absent.
-        None if matches!(path, "spec.unschedulable" | "spec.hostNetwork") => "false".to_owned(),
-        _ => String::new(),
+impl FieldRequirement {
+    fn holds(&self, object: &Value) -> bool {
+        let found = self.path.split('.').try_fold(object, |value, part| value.get(part));
+        let same = match found {
+            Some(Value::String(text)) => *text == self.value,
+            Some(Value::Bool(value)) => value.to_string() == self.value,
+            Some(Value::Number(value)) => value.to_string() == self.value,
+            None => self.absent == self.value,
+            Some(_) => self.value.is_empty(),
+        };
+        same == self.equal
     }
 }
 
@@ -152,13 +119,13 @@ fn requirement(text: &str) -> Result<Requirement, Refusal> {
     }
 }
 
-fn field(text: &str) -> Result<(String, bool, String), Refusal> {
+fn field(text: &str) -> Result<FieldRequirement, Refusal> {
     let split = text.split_once("!=").map(|(path, value)| (path, false, value));
     let split = split.or_else(|| text.split_once("==").map(|(path, value)| (path, true, value)));
     let split = split.or_else(|| text.split_once('=').map(|(path, value)| (path, true, value)));
     let (path, equal, value) = split
         .ok_or_else(|| Refusal::bad_request(format!("invalid field selector: {text:?} has no operator")))?;
-    Ok((path.trim().to_owned(), equal, value.trim().to_owned()))
+    Ok(FieldRequirement { path: path.trim().to_owned(), equal, value: value.trim().to_owned(), absent: "" })
 }
 
 #[cfg(test)]
@@ -166,6 +133,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::kinds::{NODES, PODS};
 
     #[test]
     fn selectors_of_all_forms_match_as_kubernetes_does() {
@@ -180,12 +148,14 @@ mod tests {
             ("", "spec.nodeName=n1", true),
             ("", "metadata.name!=a", false),
             ("app", "spec.nodeName=", false),
-            ("", "spec.unschedulable=false", true),
+            ("", "spec.hostNetwork=false", true),
         ] {
-            let selector = Selector::parse(labels, fields).unwrap();
+            let selector = Selector::of(&PODS, labels, fields).unwrap();
             assert_eq!(selector.matches(&pod), expected, "{labels:?} {fields:?}");
         }
-        assert!(Selector::parse("a b c", "").is_err() && Selector::parse("a in b(", "").is_err());
-        assert!(Selector::parse("", "nonsense").is_err());
+        assert!(Selector::of(&PODS, "a b c", "").is_err() && Selector::of(&PODS, "a in b(", "").is_err());
+        assert!(Selector::of(&PODS, "", "nonsense").is_err());
+        assert!(Selector::of(&NODES, "", "spec.unschedulable=false").unwrap().matches(&json!({})));
+        assert!(Selector::of(&NODES, "", "spec.nodeName=n").is_err());
     }
 }

@@ -4,7 +4,27 @@ use http::StatusCode;
 use kubeedge_core::{failure::chain, store::StoreError};
 use serde_json::{Value, json};
 
-use crate::edit::put;
+use crate::object::Object;
+
+/// A field that is not as it must be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Problem {
+    /// Where it stands: `spec.containers[0].image`.
+    pub path: String,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+impl Problem {
+    pub(crate) fn new(path: impl Into<String>, why: impl Into<String>) -> Self {
+        Self { path: path.into(), why: why.into() }
+    }
+
+    /// A field that is missing.
+    pub(crate) fn required(path: &str) -> Self {
+        Self::new(path, "Required value")
+    }
+}
 
 /// A request that was not carried out.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,7 +51,7 @@ impl Subject<'_> {
     fn details(&self) -> Value {
         let mut details = json!({"name": self.name, "kind": self.plural});
         if !self.group.is_empty() {
-            put(&mut details, &["group"], self.group);
+            details.set(&["group"], self.group);
         }
         details
     }
@@ -88,9 +108,10 @@ impl Refusal {
         Self::conflict(subject, why)
     }
 
-    /// Fields that are not as they must be: path and complaint each.
-    pub(crate) fn invalid(kind: &str, subject: &Subject<'_>, problems: &[(String, String)]) -> Self {
-        let list: Vec<_> = problems.iter().map(|(path, why)| format!("{path}: {why}")).collect();
+    /// Fields that are not as they must be.
+    pub(crate) fn invalid(kind: &str, subject: &Subject<'_>, problems: &[Problem]) -> Self {
+        let list: Vec<_> =
+            problems.iter().map(|problem| format!("{}: {}", problem.path, problem.why)).collect();
         let text = match list.as_slice() {
             [one] => one.clone(),
             many => format!("[{}]", many.join(", ")),
@@ -99,11 +120,11 @@ impl Refusal {
             if subject.group.is_empty() { kind.to_owned() } else { format!("{kind}.{}", subject.group) };
         let causes: Vec<_> = problems
             .iter()
-            .map(|(path, why)| json!({"reason": "FieldValueInvalid", "message": why, "field": path}))
+            .map(|problem| json!({"reason": "FieldValueInvalid", "message": problem.why, "field": problem.path}))
             .collect();
         let mut details = subject.details();
-        put(&mut details, &["kind"], kind);
-        put(&mut details, &["causes"], causes);
+        details.set(&["kind"], kind);
+        details.set(&["causes"], causes);
         let message = format!("{kind_group} {:?} is invalid: {text}", subject.name);
         Self { details, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message) }
     }
@@ -144,7 +165,7 @@ impl Refusal {
             "message": self.message, "reason": self.reason, "code": self.code.as_u16(),
         });
         if !self.details.is_null() {
-            put(&mut status, &["details"], self.details.clone());
+            status.set(&["details"], self.details.clone());
         }
         status
     }

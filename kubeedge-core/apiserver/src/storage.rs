@@ -25,7 +25,7 @@ use tokio::sync::watch;
 
 pub(crate) use self::history::{Change, Happened, TooOld};
 use self::{history::History, line::Line};
-use super::kinds::Definitions;
+use super::definitions::Definitions;
 use kubeedge_common::stamp;
 
 /// Where objects are kept.

@@ -4,14 +4,13 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::edit::{At as _, field, put};
-
 use super::{
     Server,
     http::{Answer, Call, json_answer},
-    kinds::built_in_kind,
-    registry::{later, text},
-    status::{Refusal, Subject},
+    kinds::SERVICE_ACCOUNTS,
+    object::Object,
+    status::Refusal,
+    times::later,
 };
 
 const ISSUER: &str = "https://kubernetes.default.svc";
@@ -21,34 +20,33 @@ const MOST_SECONDS: i64 = 365 * 86_400;
 
 /// Answers a TokenRequest.
 pub(super) fn issue(server: &Server, call: &Call, namespace: &str, name: &str) -> Answer {
-    let kind = built_in_kind("", "serviceaccounts");
-    let missing = || Refusal::not_found(&Subject { group: "", plural: "serviceaccounts", name });
-    let account = server.storage.get(&kind.key(namespace, name)).ok_or_else(missing)?;
+    let found = server.storage.get(&SERVICE_ACCOUNTS.key(namespace, name));
+    let account = found.ok_or_else(|| Refusal::not_found(&SERVICE_ACCOUNTS.subject(name)))?;
     let mut request: Value = call.object()?;
-    let seconds = request.at("/spec/expirationSeconds").and_then(Value::as_i64).unwrap_or(3600);
+    let seconds = request.number(&["spec", "expirationSeconds"]).unwrap_or(3600);
     let seconds = seconds.clamp(LEAST_SECONDS, MOST_SECONDS);
-    let mut audiences = field(&request, "/spec/audiences");
+    let mut audiences = request.copy(&["spec", "audiences"]);
     if audiences.as_array().is_none_or(Vec::is_empty) {
         audiences = json!([ISSUER]);
     }
     let moment = server.storage.moment();
     let now = moment.unix_timestamp();
     let subject = format!("system:serviceaccount:{namespace}:{name}");
-    let mut kubernetes = json!({"namespace": namespace, "serviceaccount": {"name": name, "uid": text(&account, "/metadata/uid")}});
-    if let Some(bound) = request.at("/spec/boundObjectRef").filter(|bound| bound.is_object()) {
-        put(
-            &mut kubernetes,
-            &[&text(bound, "/kind").to_lowercase()],
-            json!({"name": field(bound, "/name"), "uid": field(bound, "/uid")}),
+    let mut kubernetes =
+        json!({"namespace": namespace, "serviceaccount": {"name": name, "uid": account.uid()}});
+    if let Some(bound) = request.at(&["spec", "boundObjectRef"]).filter(|bound| bound.is_object()) {
+        kubernetes.set(
+            &[&bound.text(&["kind"]).to_lowercase()],
+            json!({"name": bound.copy(&["name"]), "uid": bound.copy(&["uid"])}),
         );
     }
     let claims = json!({"aud": audiences, "exp": now + seconds, "iat": now, "nbf": now, "iss": ISSUER, "sub": subject, "kubernetes.io": kubernetes});
     let token = server.settings.signer.sign(&claims);
-    put(&mut request, &["status"], json!({"token": token, "expirationTimestamp": later(moment, seconds)}));
-    put(&mut request, &["kind"], "TokenRequest");
-    put(&mut request, &["apiVersion"], "authentication.k8s.io/v1");
-    put(&mut request, &["spec", "expirationSeconds"], seconds);
-    put(&mut request, &["spec", "audiences"], audiences);
+    request.set(&["status"], json!({"token": token, "expirationTimestamp": later(moment, seconds)}));
+    request.set(&["kind"], "TokenRequest");
+    request.set(&["apiVersion"], "authentication.k8s.io/v1");
+    request.set(&["spec", "expirationSeconds"], seconds);
+    request.set(&["spec", "audiences"], audiences);
     Ok(json_answer(StatusCode::CREATED, &request))
 }
 

@@ -8,12 +8,12 @@ use http_body::Frame;
 use kubeedge_core::failure::BoxError;
 use serde_json::{Value, json};
 
-use crate::edit::{field, put};
 use tokio::{sync::watch, time::Instant};
 
 use super::{
     Server,
     kinds::Kind,
+    object::Object,
     selectors::Selector,
     status::Refusal,
     storage::{Change, Happened, ObjectKey, TooOld},
@@ -204,7 +204,7 @@ impl Cursor {
     fn shown(&mut self, object: &Value) -> Option<Value> {
         let Some(include) = &self.watch.table else {
             return self.watch.metadata.then(|| {
-                json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": field(object, "/metadata")})
+                json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object.copy(&["metadata"])})
             });
         };
         let now = self.server.storage.moment();
@@ -212,7 +212,7 @@ impl Cursor {
         let mut shown = table(&self.watch.kind, &[object], now, &version, include);
         // Kubernetes tells the columns once.
         if std::mem::replace(&mut self.headed, true) {
-            put(&mut shown, &["columnDefinitions"], Value::Null);
+            shown.set(&["columnDefinitions"], Value::Null);
         }
         Some(shown)
     }
@@ -220,12 +220,12 @@ impl Cursor {
     fn bookmark_line(&self, initial: bool) -> Bytes {
         let mut meta = json!({"resourceVersion": self.version.to_string(), "creationTimestamp": null});
         if initial {
-            put(&mut meta, &["annotations"], json!({"k8s.io/initial-events-end": "true"}));
+            meta.set(&["annotations"], json!({"k8s.io/initial-events-end": "true"}));
         }
         let kind = &self.watch.kind;
         lined_object(
             "BOOKMARK",
-            &json!({"kind": kind.kind, "apiVersion": kind.api_version(), "metadata": meta}),
+            &json!({"kind": kind.name(), "apiVersion": kind.api_version(), "metadata": meta}),
         )
     }
 }

@@ -5,15 +5,14 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use crate::edit::{At as _, field, put};
-
 use super::{
     super::{
-        kinds::{Kind, built_in_kind},
-        registry::{Part, parse_time, text},
+        admission::Part,
+        kinds::{DEPLOYMENTS, Kind, REPLICA_SETS},
+        object::Object,
         status::Refusal,
     },
-    Desk, Place, controller, integer,
+    Desk, Place,
     replicaset::owner,
 };
 
@@ -21,16 +20,16 @@ const HASH: &str = "pod-template-hash";
 const REVISION: &str = "deployment.kubernetes.io/revision";
 
 pub(super) async fn reconcile(desk: &Desk, at: &Place) -> Result<(), Refusal> {
-    let (kind, sets_kind) = (built_in_kind("apps", "deployments"), built_in_kind("apps", "replicasets"));
+    let (kind, sets_kind) = (DEPLOYMENTS, REPLICA_SETS);
     let Some(deployment) = desk.get(&kind, at) else { return Ok(()) };
-    if deployment.at("/metadata/deletionTimestamp").is_some() {
+    if deployment.is_deleting() {
         return Ok(());
     }
-    let uid = text(&deployment, "/metadata/uid");
-    let sets = desk.list("apps", "replicasets", &at.0);
-    let mine = sets.into_iter().filter(|set| controller(set).is_some_and(|owner| text(owner, "/uid") == uid));
+    let uid = deployment.uid();
+    let sets = desk.list(&REPLICA_SETS, &at.0);
+    let mine = sets.into_iter().filter(|set| set.is_controlled_by(uid));
     let (new, old): (Vec<_>, Vec<_>) = mine.partition(|set| same_template(set, &deployment));
-    let paused = deployment.at("/spec/paused") == Some(&Value::Bool(true));
+    let paused = deployment.is(&["spec", "paused"]);
     let mut new = new.into_iter().next();
     if !paused {
         if new.is_none() {
@@ -46,8 +45,8 @@ pub(super) async fn reconcile(desk: &Desk, at: &Place) -> Result<(), Refusal> {
 }
 
 fn template(object: &Value) -> Value {
-    let mut template = field(object, "/spec/template");
-    if let Some(labels) = template.pointer_mut("/metadata/labels").and_then(Value::as_object_mut) {
+    let mut template = object.copy(&["spec", "template"]);
+    if let Some(labels) = template.at_mut(&["metadata", "labels"]).and_then(Value::as_object_mut) {
         labels.remove(HASH);
     }
     if let Some(meta) = template.get_mut("metadata").and_then(Value::as_object_mut) {
@@ -61,7 +60,7 @@ fn same_template(set: &Value, deployment: &Value) -> bool {
 }
 
 fn revision(object: &Value) -> i64 {
-    let annotations = object.at("/metadata/annotations");
+    let annotations = object.at(&["metadata", "annotations"]);
     annotations.and_then(|a| a.get(REVISION)?.as_str()?.parse().ok()).unwrap_or(0)
 }
 
@@ -82,26 +81,26 @@ async fn make(
 ) -> Result<Arc<Value>, Refusal> {
     let mut template = template(deployment);
     let hash = hash(&template);
-    put(&mut template, &["metadata", "labels", HASH], hash.clone());
-    let mut selector = field(deployment, "/spec/selector");
-    put(&mut selector, &["matchLabels", HASH], hash.clone());
+    template.set(&["metadata", "labels", HASH], hash.clone());
+    let mut selector = deployment.copy(&["spec", "selector"]);
+    selector.set(&["matchLabels", HASH], hash.clone());
     let (surge, _) = room(deployment);
-    let running: i64 = old.iter().map(|set| integer(set, "/spec/replicas")).sum();
-    let wished = integer(deployment, "/spec/replicas");
-    let recreate = text(deployment, "/spec/strategy/type") == "Recreate";
+    let running: i64 = old.iter().map(|set| set.replicas()).sum();
+    let wished = deployment.replicas();
+    let recreate = deployment.text(&["spec", "strategy", "type"]) == "Recreate";
     let first = if recreate && running > 0 { 0 } else { (wished + surge - running).clamp(0, wished) };
     let revision = old.iter().map(|set| revision(set)).max().unwrap_or(0) + 1;
-    let mut annotations = deployment.at("/metadata/annotations").cloned().unwrap_or_else(|| json!({}));
+    let mut annotations = deployment.at(&["metadata", "annotations"]).cloned().unwrap_or_else(|| json!({}));
     if let Some(map) = annotations.as_object_mut() {
         map.remove("kubectl.kubernetes.io/last-applied-configuration");
         map.insert(REVISION.to_owned(), revision.to_string().into());
     }
     let set = json!({
-        "metadata": {"name": format!("{}-{hash}", at.1), "labels": field(&template, "/metadata/labels"), "annotations": annotations, "ownerReferences": [owner(deployment)]},
-        "spec": {"replicas": first, "selector": selector, "template": template, "minReadySeconds": field(deployment, "/spec/minReadySeconds")},
+        "metadata": {"name": format!("{}-{hash}", at.1), "labels": template.copy(&["metadata", "labels"]), "annotations": annotations, "ownerReferences": [owner(deployment)]},
+        "spec": {"replicas": first, "selector": selector, "template": template, "minReadySeconds": deployment.copy(&["spec", "minReadySeconds"])},
     });
     let made = desk.create(kind, &at.0, set).await?;
-    let message = format!("Scaled up replica set {} from 0 to {first}", text(&made, "/metadata/name"));
+    let message = format!("Scaled up replica set {} from 0 to {first}", made.name());
     desk.event(deployment, "deployment-controller", "Normal", "ScalingReplicaSet", &message).await;
     Ok(made)
 }
@@ -121,7 +120,7 @@ async fn raise_revision(
     *new = desk
         .change(kind, &at, Part::Main, |before| {
             let mut set = before.clone();
-            put(&mut set, &["metadata", "annotations", REVISION], (newest + 1).to_string());
+            set.set(&["metadata", "annotations", REVISION], (newest + 1).to_string());
             set
         })
         .await?;
@@ -130,9 +129,9 @@ async fn raise_revision(
 
 /// How many pods there may be above, and how many may be missing below the wished number.
 fn room(deployment: &Value) -> (i64, i64) {
-    let wished = integer(deployment, "/spec/replicas");
+    let wished = deployment.replicas();
     let part = |name: &str, up: bool| {
-        let value = deployment.at(&format!("/spec/strategy/rollingUpdate/{name}"));
+        let value = deployment.at(&["spec", "strategy", "rollingUpdate", name]);
         match value {
             Some(Value::String(text)) => {
                 let percent: f64 = text.trim_end_matches('%').parse().unwrap_or(25.0);
@@ -158,31 +157,30 @@ async fn roll(
     new: &mut Arc<Value>,
     old: &[Arc<Value>],
 ) -> Result<(), Refusal> {
-    let wished = integer(deployment, "/spec/replicas");
-    let old_wished: i64 = old.iter().map(|set| integer(set, "/spec/replicas")).sum();
-    if text(deployment, "/spec/strategy/type") == "Recreate" {
-        for set in old.iter().filter(|set| integer(set, "/spec/replicas") > 0) {
+    let wished = deployment.replicas();
+    let old_wished: i64 = old.iter().map(|set| set.replicas()).sum();
+    if deployment.text(&["spec", "strategy", "type"]) == "Recreate" {
+        for set in old.iter().filter(|set| set.replicas() > 0) {
             scale(desk, kind, deployment, set, 0).await?;
         }
-        let left: i64 = old.iter().map(|set| integer(set, "/status/replicas")).sum();
+        let left: i64 = old.iter().map(|set| set.integer(&["status", "replicas"])).sum();
         if old_wished == 0 && left == 0 {
             *new = scale(desk, kind, deployment, new, wished).await?;
         }
         return Ok(());
     }
     let (surge, missing) = room(deployment);
-    let now = integer(new, "/spec/replicas");
+    let now = new.replicas();
     let target =
         if now > wished { wished } else { now + (wished + surge - now - old_wished).clamp(0, wished - now) };
     if target != now {
         *new = scale(desk, kind, deployment, new, target).await?;
     }
-    let available =
-        |set: &Value| integer(set, "/status/availableReplicas").min(integer(set, "/spec/replicas"));
+    let available = |set: &Value| set.integer(&["status", "availableReplicas"]).min(set.replicas());
     let up: i64 = available(new) + old.iter().map(|set| available(set)).sum::<i64>();
     let mut spare = up - (wished - missing);
     for set in old {
-        let size = integer(set, "/spec/replicas");
+        let size = set.replicas();
         // What is not available may go at once: it serves nobody.
         let dead = size - available(set);
         let fewer = (dead + spare.clamp(0, available(set))).min(size);
@@ -201,30 +199,28 @@ async fn scale(
     set: &Arc<Value>,
     to: i64,
 ) -> Result<Arc<Value>, Refusal> {
-    let from = integer(set, "/spec/replicas");
+    let from = set.replicas();
     if from == to {
         return Ok(set.clone());
     }
     let scaled = desk
         .change(kind, &super::place(set), Part::Main, |before| {
             let mut new = before.clone();
-            put(&mut new, &["spec", "replicas"], to);
+            new.set(&["spec", "replicas"], to);
             new
         })
         .await?;
     let way = if to > from { "up" } else { "down" };
-    let message = format!("Scaled {way} replica set {} from {from} to {to}", text(set, "/metadata/name"));
+    let message = format!("Scaled {way} replica set {} from {from} to {to}", set.name());
     desk.event(deployment, "deployment-controller", "Normal", "ScalingReplicaSet", &message).await;
     Ok(scaled)
 }
 
 /// Removes empty ReplicaSets beyond the history that is wished.
 async fn prune(desk: &Desk, kind: &Kind, deployment: &Value, old: &[Arc<Value>]) -> Result<(), Refusal> {
-    let keep = usize::try_from(integer(deployment, "/spec/revisionHistoryLimit")).unwrap_or(10);
-    let mut empty: Vec<_> = old
-        .iter()
-        .filter(|set| integer(set, "/spec/replicas") == 0 && integer(set, "/status/replicas") == 0)
-        .collect();
+    let keep = usize::try_from(deployment.integer(&["spec", "revisionHistoryLimit"])).unwrap_or(10);
+    let mut empty: Vec<_> =
+        old.iter().filter(|set| set.replicas() == 0 && set.integer(&["status", "replicas"]) == 0).collect();
     empty.sort_by_key(|set| revision(set));
     for set in empty.iter().take(empty.len().saturating_sub(keep)) {
         desk.delete(kind, set, None).await?;
@@ -232,6 +228,7 @@ async fn prune(desk: &Desk, kind: &Kind, deployment: &Value, old: &[Arc<Value>])
     Ok(())
 }
 
+/// Tells in the status how the rollout gets on, and which revision it is of.
 async fn publish(
     desk: &Desk,
     kind: &Kind,
@@ -240,70 +237,19 @@ async fn publish(
     new: Option<&Value>,
     old: &[Arc<Value>],
 ) -> Result<(), Refusal> {
-    let all: Vec<&Value> = new.into_iter().chain(old.iter().map(|set| &**set)).collect();
-    let sum = |pointer: &str| -> i64 { all.iter().map(|set| integer(set, pointer)).sum() };
-    let (replicas, ready, available) =
-        (sum("/status/replicas"), sum("/status/readyReplicas"), sum("/status/availableReplicas"));
-    let updated = new.map_or(0, |set| integer(set, "/status/replicas"));
-    let (revision, name) =
-        (new.map_or(0, revision), new.map(|set| text(set, "/metadata/name").to_owned()).unwrap_or_default());
-    let (stamp, moment) = (desk.now(), desk.moment());
+    let (numbers, stamp, moment) = (Numbers::of(new, old), desk.now(), desk.moment());
+    let set = new.map(Object::name).unwrap_or_default();
     let status = |before: &Value| {
-        let wished = integer(before, "/spec/replicas");
-        let (_, missing) = room(before);
-        let enough = available >= wished - missing;
-        let complete = updated == wished && replicas == wished && available >= wished;
-        let numbers = Numbers { replicas, updated, ready, available };
-        let progress = progress(before, &numbers, complete, moment);
-        let (reason, message) = match progress {
-            Progress::Complete => {
-                ("NewReplicaSetAvailable", format!("ReplicaSet {name:?} has successfully progressed."))
-            }
-            Progress::Paused => ("DeploymentPaused", "Deployment is paused".to_owned()),
-            Progress::Late => {
-                ("ProgressDeadlineExceeded", format!("ReplicaSet {name:?} has timed out progressing."))
-            }
-            Progress::Moving | Progress::Waiting => {
-                ("ReplicaSetUpdated", format!("ReplicaSet {name:?} is progressing."))
-            }
-        };
-        let availability = if enough {
-            ("MinimumReplicasAvailable", "Deployment has minimum availability.")
-        } else {
-            ("MinimumReplicasUnavailable", "Deployment does not have minimum availability.")
-        };
-        let condition = |kind: &str, holds: bool, reason: &str, message: &str| {
-            let status = if holds { "True" } else { "False" };
-            let list = before.at("/status/conditions").and_then(Value::as_array).into_iter().flatten();
-            let old = list.into_iter().find(|c| text(c, "/type") == kind);
-            let kept = |field: &str, same: bool| {
-                old.filter(|_| same && !(kind == "Progressing" && progress == Progress::Moving))
-                    .and_then(|c| c.get(field).cloned())
-                    .unwrap_or_else(|| stamp.clone().into())
-            };
-            let same_status = old.is_some_and(|c| text(c, "/status") == status);
-            let same = same_status && old.is_some_and(|c| text(c, "/reason") == reason);
-            json!({"type": kind, "status": status, "reason": reason, "message": message, "lastTransitionTime": old.filter(|_| same_status).and_then(|c| c.get("lastTransitionTime").cloned()).unwrap_or_else(|| stamp.clone().into()), "lastUpdateTime": kept("lastUpdateTime", same)})
-        };
         let mut new = before.clone();
-        // The generation that was looked at, not the one there by now: clients take it as "the controller has seen
-        // this" and the counts as its outcome.
-        put(
-            &mut new,
-            &["status"],
-            json!({
-                "observedGeneration": field(looked_at, "/metadata/generation"), "replicas": replicas, "updatedReplicas": updated,
-                "readyReplicas": ready, "availableReplicas": available, "unavailableReplicas": (wished - available).max(0),
-                "conditions": [condition("Available", enough, availability.0, availability.1), condition("Progressing", progress != Progress::Late, reason, &message)],
-            }),
-        );
+        new.set(&["status"], status(before, looked_at, &numbers, set, (&stamp, moment)));
         new
     };
     desk.change(kind, at, Part::Status, status).await?;
+    let revision = new.map_or(0, revision);
     if revision > 0 {
         desk.change(kind, at, Part::Main, |before| {
             let mut new = before.clone();
-            put(&mut new, &["metadata", "annotations", REVISION], revision.to_string());
+            new.set(&["metadata", "annotations", REVISION], revision.to_string());
             new
         })
         .await?;
@@ -319,6 +265,74 @@ struct Numbers {
     available: i64,
 }
 
+impl Numbers {
+    /// Those of the newest ReplicaSet and all older ones.
+    fn of(new: Option<&Value>, old: &[Arc<Value>]) -> Self {
+        let all: Vec<&Value> = new.into_iter().chain(old.iter().map(|set| &**set)).collect();
+        let sum = |field: &str| all.iter().map(|set| set.integer(&["status", field])).sum();
+        Self {
+            replicas: sum("replicas"),
+            updated: new.map_or(0, |set| set.integer(&["status", "replicas"])),
+            ready: sum("readyReplicas"),
+            available: sum("availableReplicas"),
+        }
+    }
+}
+
+/// The status of a Deployment whose newest ReplicaSet is `set`.
+fn status(
+    before: &Value,
+    looked_at: &Value,
+    numbers: &Numbers,
+    set: &str,
+    (stamp, moment): (&str, OffsetDateTime),
+) -> Value {
+    let Numbers { replicas, updated, ready, available } = *numbers;
+    let wished = before.replicas();
+    let enough = available >= wished - room(before).1;
+    let complete = updated == wished && replicas == wished && available >= wished;
+    let progress = progress(before, numbers, complete, moment);
+    let availability = if enough {
+        ("MinimumReplicasAvailable", "Deployment has minimum availability.")
+    } else {
+        ("MinimumReplicasUnavailable", "Deployment does not have minimum availability.")
+    };
+    let (reason, message) = progress.told(set);
+    let renewed = progress == Progress::Moving;
+    let conditions = [
+        condition(before, "Available", enough, availability, false, stamp),
+        condition(before, "Progressing", progress != Progress::Late, (reason, &message), renewed, stamp),
+    ];
+    // The generation that was looked at, not the one there by now: clients take it as "the controller has seen this" and
+    // the counts as its outcome.
+    json!({
+        "observedGeneration": looked_at.copy(&["metadata", "generation"]), "replicas": replicas, "updatedReplicas": updated,
+        "readyReplicas": ready, "availableReplicas": available, "unavailableReplicas": (wished - available).max(0),
+        "conditions": conditions,
+    })
+}
+
+/// A condition; its times stay as they were where it says the same as before. `renewed`: it was updated even so.
+fn condition(
+    before: &Value,
+    kind: &str,
+    holds: bool,
+    (reason, message): (&str, &str),
+    renewed: bool,
+    stamp: &str,
+) -> Value {
+    let status = if holds { "True" } else { "False" };
+    let old = before.condition(kind).filter(|old| old.text(&["status"]) == status);
+    let same = old.filter(|old| old.text(&["reason"]) == reason && !renewed);
+    let time = |known: Option<&Value>, field: &str| {
+        known.and_then(|known| known.get(field).cloned()).unwrap_or_else(|| stamp.into())
+    };
+    json!({
+        "type": kind, "status": status, "reason": reason, "message": message,
+        "lastTransitionTime": time(old, "lastTransitionTime"), "lastUpdateTime": time(same, "lastUpdateTime"),
+    })
+}
+
 /// How a rollout gets on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Progress {
@@ -332,9 +346,27 @@ enum Progress {
     Late,
 }
 
+impl Progress {
+    /// Reason and message of the condition.
+    fn told(self, set: &str) -> (&'static str, String) {
+        match self {
+            Self::Complete => {
+                ("NewReplicaSetAvailable", format!("ReplicaSet {set:?} has successfully progressed."))
+            }
+            Self::Paused => ("DeploymentPaused", "Deployment is paused".to_owned()),
+            Self::Late => {
+                ("ProgressDeadlineExceeded", format!("ReplicaSet {set:?} has timed out progressing."))
+            }
+            Self::Moving | Self::Waiting => {
+                ("ReplicaSetUpdated", format!("ReplicaSet {set:?} is progressing."))
+            }
+        }
+    }
+}
+
 fn progress(before: &Value, numbers: &Numbers, complete: bool, now: OffsetDateTime) -> Progress {
-    let was = |field: &str| integer(before, &format!("/status/{field}"));
-    if before.at("/spec/paused") == Some(&Value::Bool(true)) {
+    let was = |field: &str| before.integer(&["status", field]);
+    if before.is(&["spec", "paused"]) {
         return Progress::Paused;
     }
     if complete {
@@ -344,10 +376,10 @@ fn progress(before: &Value, numbers: &Numbers, complete: bool, now: OffsetDateTi
         || numbers.replicas - numbers.updated < was("replicas") - was("updatedReplicas")
         || numbers.ready > was("readyReplicas")
         || numbers.available > was("availableReplicas");
-    let renewed = integer(before, "/metadata/generation") != was("observedGeneration");
-    let list = before.at("/status/conditions").and_then(Value::as_array).into_iter().flatten();
-    let known = list.into_iter().find(|condition| text(condition, "/type") == "Progressing");
-    let reason = known.map_or("", |condition| text(condition, "/reason"));
+    let renewed = before.integer(&["metadata", "generation"]) != was("observedGeneration");
+    let list = before.conditions().iter();
+    let known = list.into_iter().find(|condition| condition.text(&["type"]) == "Progressing");
+    let reason = known.map_or("", |condition| condition.text(&["reason"]));
     if moved || renewed || matches!(reason, "" | "DeploymentPaused") {
         return Progress::Moving;
     }
@@ -355,8 +387,8 @@ fn progress(before: &Value, numbers: &Numbers, complete: bool, now: OffsetDateTi
     if reason == "NewReplicaSetAvailable" {
         return Progress::Complete;
     }
-    let deadline = before.at("/spec/progressDeadlineSeconds").and_then(Value::as_i64).unwrap_or(600);
-    let since = known.and_then(|condition| parse_time(text(condition, "/lastUpdateTime")));
+    let deadline = before.number(&["spec", "progressDeadlineSeconds"]).unwrap_or(600);
+    let since = known.and_then(|condition| condition.moment(&["lastUpdateTime"]));
     match since {
         Some(since) if reason == "ProgressDeadlineExceeded" || (now - since).whole_seconds() >= deadline => {
             Progress::Late
@@ -368,6 +400,7 @@ fn progress(before: &Value, numbers: &Numbers, complete: bool, now: OffsetDateTi
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::times;
 
     const START: &str = "2026-01-01T00:00:00Z";
 
@@ -378,7 +411,7 @@ mod tests {
     }
 
     fn after(seconds: i64, reason: &str, updated: i64) -> Progress {
-        let now = parse_time(START).unwrap() + time::Duration::seconds(seconds);
+        let now = times::parse(START).unwrap() + time::Duration::seconds(seconds);
         progress(&deployment(reason), &Numbers { replicas: 2, updated, ready: 1, available: 1 }, false, now)
     }
 

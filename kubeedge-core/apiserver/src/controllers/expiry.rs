@@ -8,8 +8,8 @@ use time::OffsetDateTime;
 
 use super::{
     super::{
-        kinds::built_in_kind,
-        registry::{parse_time, text},
+        kinds::{EVENTS, PODS},
+        object::Object,
         status::Refusal,
     },
     Desk,
@@ -24,14 +24,14 @@ const BURST: usize = 1024;
 
 pub(super) async fn reconcile(desk: &Desk) -> Result<(), Refusal> {
     let now = desk.moment();
-    let (events, pods) = (built_in_kind("", "events"), built_in_kind("", "pods"));
-    let all = desk.list("", "events", "");
+    let (events, pods) = (EVENTS, PODS);
+    let all = desk.list(&EVENTS, "");
     for event in all.iter().filter(|event| is_old(event, now)).take(BURST) {
         desk.delete(&events, event, None).await?;
     }
-    let all = desk.list("", "pods", "");
+    let all = desk.list(&PODS, "");
     let mut finished: Vec<_> = all.iter().filter(|pod| is_finished(pod)).collect();
-    finished.sort_by_key(|pod| parse_time(text(pod, "/metadata/creationTimestamp")));
+    finished.sort_by_key(|pod| pod.moment(&["metadata", "creationTimestamp"]));
     let excess = finished.len().saturating_sub(FINISHED_PODS);
     for pod in finished.into_iter().take(excess.min(BURST)) {
         desk.delete(&pods, pod, Some(0)).await?;
@@ -40,13 +40,18 @@ pub(super) async fn reconcile(desk: &Desk) -> Result<(), Refusal> {
 }
 
 fn is_finished(pod: &Value) -> bool {
-    matches!(text(pod, "/status/phase"), "Succeeded" | "Failed")
+    matches!(pod.phase(), "Succeeded" | "Failed")
 }
 
 /// Whether an event was last seen too long ago. One without any time is kept: nothing says it is old.
 fn is_old(event: &Value, now: OffsetDateTime) -> bool {
-    let times = ["/series/lastObservedTime", "/lastTimestamp", "/eventTime", "/metadata/creationTimestamp"];
-    let seen = times.iter().filter_map(|pointer| parse_time(text(event, pointer))).max();
+    let times: [&[&str]; 4] = [
+        &["series", "lastObservedTime"],
+        &["lastTimestamp"],
+        &["eventTime"],
+        &["metadata", "creationTimestamp"],
+    ];
+    let seen = times.iter().filter_map(|path| event.moment(path)).max();
     seen.is_some_and(|seen| (now - seen).whole_seconds() >= EVENT_TTL)
 }
 
@@ -55,10 +60,11 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::times;
 
     #[test]
     fn an_event_is_old_an_hour_after_it_was_last_seen() {
-        let now = parse_time("2026-01-01T02:00:00Z").unwrap();
+        let now = times::parse("2026-01-01T02:00:00Z").unwrap();
         let made = |last: &str| json!({"metadata": {"creationTimestamp": "2026-01-01T00:00:00Z"}, "lastTimestamp": last});
         assert!(is_old(&made("2026-01-01T01:00:00Z"), now));
         assert!(!is_old(&made("2026-01-01T01:00:01Z"), now));

@@ -6,27 +6,27 @@ use serde_json::Value;
 
 use super::{
     super::{
-        kinds,
-        registry::{Part, text},
+        admission::Part,
+        definitions,
+        kinds::{Kind, NODES, PODS},
+        object::Object,
         status::Refusal,
         storage::ObjectKey,
     },
     Desk, place,
 };
-use crate::edit::At as _;
 
 pub(super) async fn reconcile(desk: &Desk) -> Result<(), Refusal> {
     let all = desk.server.storage.find(|_, _| true);
-    let uids: HashSet<&str> = all.iter().map(|(_, object)| text(object, "/metadata/uid")).collect();
+    let uids: HashSet<&str> = all.iter().map(|(_, object)| object.uid()).collect();
     let foreground: HashSet<&str> = ending(&all, "foregroundDeletion");
     for (key, object) in &all {
-        let owners = object.at("/metadata/ownerReferences").and_then(Value::as_array);
-        let Some(owners) = owners.filter(|owners| !owners.is_empty()) else { continue };
+        let owners = object.owners();
         let gone = |owner: &Value| {
-            let uid = text(owner, "/uid");
+            let uid = owner.text(&["uid"]);
             !uids.contains(uid) || foreground.contains(uid)
         };
-        if owners.iter().all(gone) && object.at("/metadata/deletionTimestamp").is_none() {
+        if !owners.is_empty() && owners.iter().all(gone) && !object.is_deleting() {
             remove(desk, key, object).await?;
         }
     }
@@ -48,21 +48,21 @@ type All = [(ObjectKey, std::sync::Arc<Value>)];
 /// The uids of objects that are being deleted and hold this finalizer.
 fn ending<'a>(all: &'a All, finalizer: &str) -> HashSet<&'a str> {
     let held = |object: &Value| {
-        let list = object.at("/metadata/finalizers").and_then(Value::as_array).into_iter().flatten();
-        object.at("/metadata/deletionTimestamp").is_some() && list.into_iter().any(|item| item == finalizer)
+        let list = object.finalizers().iter();
+        object.is_deleting() && list.into_iter().any(|item| item == finalizer)
     };
-    all.iter().filter(|(_, object)| held(object)).map(|(_, object)| text(object, "/metadata/uid")).collect()
+    all.iter().filter(|(_, object)| held(object)).map(|(_, object)| object.uid()).collect()
 }
 
 fn owned_by(object: &Value, uid: &str) -> bool {
-    let owners = object.at("/metadata/ownerReferences").and_then(Value::as_array).into_iter().flatten();
-    owners.into_iter().any(|owner| text(owner, "/uid") == uid)
+    let owners = object.owners().iter();
+    owners.into_iter().any(|owner| owner.text(&["uid"]) == uid)
 }
 
-fn kind_of(desk: &Desk, object: &Value, plural: &str) -> Option<kinds::Kind> {
-    let api = text(object, "/apiVersion");
+fn kind_of(desk: &Desk, object: &Value, plural: &str) -> Option<Kind> {
+    let api = object.api_version();
     let (group, version) = api.split_once('/').unwrap_or(("", api));
-    kinds::find(&desk.server.storage, group, version, plural)
+    definitions::find(&desk.server.storage, group, version, plural)
 }
 
 async fn remove(desk: &Desk, key: &ObjectKey, object: &Value) -> Result<(), Refusal> {
@@ -73,11 +73,11 @@ async fn remove(desk: &Desk, key: &ObjectKey, object: &Value) -> Result<(), Refu
 }
 
 async fn finish(desk: &Desk, all: &All, uid: &str, finalizer: &str) -> Result<(), Refusal> {
-    for (key, object) in all.iter().filter(|(_, object)| text(object, "/metadata/uid") == uid) {
+    for (key, object) in all.iter().filter(|(_, object)| object.uid() == uid) {
         let Some(kind) = kind_of(desk, object, &key.plural) else { continue };
         let without = |before: &Value| {
             let mut new = before.clone();
-            if let Some(list) = new.pointer_mut("/metadata/finalizers").and_then(Value::as_array_mut) {
+            if let Some(list) = new.list_mut(&["metadata", "finalizers"]) {
                 list.retain(|item| item != finalizer);
             }
             new
@@ -95,8 +95,8 @@ async fn orphan(desk: &Desk, all: &All, uid: &str) -> Result<(), Refusal> {
         let Some(kind) = kind_of(desk, object, &key.plural) else { continue };
         desk.change(&kind, &place(object), Part::Main, |before| {
             let mut new = before.clone();
-            if let Some(list) = new.pointer_mut("/metadata/ownerReferences").and_then(Value::as_array_mut) {
-                list.retain(|owner| text(owner, "/uid") != uid);
+            if let Some(list) = new.list_mut(&["metadata", "ownerReferences"]) {
+                list.retain(|owner| owner.text(&["uid"]) != uid);
             }
             new
         })
@@ -107,11 +107,11 @@ async fn orphan(desk: &Desk, all: &All, uid: &str) -> Result<(), Refusal> {
 
 /// A pod whose node was removed from the cluster is nobody's.
 async fn lost_pods(desk: &Desk) -> Result<(), Refusal> {
-    let nodes: HashSet<String> = desk.list("", "nodes", "").iter().map(|node| place(node).1).collect();
-    for pod in desk.list("", "pods", "") {
-        let node = text(&pod, "/spec/nodeName");
+    let nodes: HashSet<String> = desk.list(&NODES, "").iter().map(|node| place(node).1).collect();
+    for pod in desk.list(&PODS, "") {
+        let node = pod.node_name();
         if !node.is_empty() && !nodes.contains(node) {
-            desk.delete(&kinds::built_in_kind("", "pods"), &pod, Some(0)).await?;
+            desk.delete(&PODS, &pod, Some(0)).await?;
         }
     }
     Ok(())

@@ -4,31 +4,31 @@ use serde_json::{Value, json};
 
 use super::{
     super::{
-        kinds::{self, built_in_kind},
-        registry::text,
+        definitions,
+        kinds::{CONFIG_MAPS, NAMESPACES, SERVICE_ACCOUNTS},
+        object::Object,
         status::Refusal,
         storage::Write,
     },
     Desk,
 };
-use crate::edit::At as _;
 
 pub(super) async fn reconcile(desk: &Desk, name: &str) -> Result<(), Refusal> {
-    let kind = built_in_kind("", "namespaces");
+    let kind = NAMESPACES;
     let Some(namespace) = desk.get(&kind, &(String::new(), name.to_owned())) else { return Ok(()) };
-    if namespace.at("/metadata/deletionTimestamp").is_some() {
+    if namespace.is_deleting() {
         return end(desk, name).await;
     }
     let settings = &desk.server.settings;
     let wanted = [
-        (built_in_kind("", "serviceaccounts"), json!({"metadata": {"name": "default"}})),
+        (SERVICE_ACCOUNTS, json!({"metadata": {"name": "default"}})),
         (
-            built_in_kind("", "configmaps"),
+            CONFIG_MAPS,
             json!({"metadata": {"name": "kube-root-ca.crt"}, "data": {"ca.crt": settings.root_ca_pem}}),
         ),
     ];
     for (kind, object) in wanted {
-        let at = (name.to_owned(), text(&object, "/metadata/name").to_owned());
+        let at = (name.to_owned(), object.name().to_owned());
         if desk.get(&kind, &at).is_none() {
             desk.create(&kind, name, object).await?;
         }
@@ -40,14 +40,14 @@ pub(super) async fn reconcile(desk: &Desk, name: &str) -> Result<(), Refusal> {
 async fn end(desk: &Desk, name: &str) -> Result<(), Refusal> {
     let inside = desk.server.storage.find(|key, _| key.namespace == name);
     if inside.is_empty() {
-        let key = built_in_kind("", "namespaces").key("", name);
+        let key = NAMESPACES.key("", name);
         desk.server.storage.write::<Refusal>(&key, |_| Ok(Write::Delete)).await?;
         return Ok(());
     }
     for (key, object) in inside.iter().filter(|(_, object)| !is_ending(object)) {
-        let api = text(object, "/apiVersion");
+        let api = object.api_version();
         let (group, version) = api.split_once('/').unwrap_or(("", api));
-        if let Some(kind) = kinds::find(&desk.server.storage, group, version, &key.plural) {
+        if let Some(kind) = definitions::find(&desk.server.storage, group, version, &key.plural) {
             desk.delete(&kind, object, None).await?;
         }
     }
@@ -55,5 +55,5 @@ async fn end(desk: &Desk, name: &str) -> Result<(), Refusal> {
 }
 
 fn is_ending(object: &Value) -> bool {
-    object.at("/metadata/deletionTimestamp").is_some()
+    object.is_deleting()
 }

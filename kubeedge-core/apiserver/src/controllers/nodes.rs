@@ -10,17 +10,15 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use crate::edit::At as _;
-use crate::edit::put;
-
 use super::{
     super::{
-        kinds::built_in_kind,
-        registry::{Part, parse_time, text},
+        admission::Part,
+        kinds::{LEASES, NODES, PODS},
+        object::Object,
         status::Refusal,
         storage::{Change, Happened},
     },
-    Desk, condition_is, is_active, place,
+    Desk, place,
     scheduler::toleration,
 };
 
@@ -30,8 +28,8 @@ const NO_EXECUTE: &str = "NoExecute";
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
 
-/// Group, plural and namespace of the leases of nodes.
-pub(super) const LEASES: (&str, &str, &str) = ("coordination.k8s.io", "leases", "kube-node-lease");
+/// The namespace of the leases of nodes.
+pub(super) const LEASES_IN: &str = "kube-node-lease";
 
 /// What is known of all nodes, so that nobody has to look at each of them again and again.
 #[derive(Debug, Default)]
@@ -53,31 +51,27 @@ impl Ledger {
     /// Notes what a change says of a node.
     pub(super) fn note(&mut self, change: &Change) {
         let key = &change.key;
-        match (key.group.as_str(), key.plural.as_str(), change.happened) {
-            ("", "nodes", Happened::Deleted) => {
-                // A lease outlives its node.
-                self.heard.remove(&key.name);
-                self.driving_out.remove(&key.name);
-            }
-            ("", "nodes", _) => self.is_there(&key.name, &change.object),
-            (group, plural, Happened::Added | Happened::Modified)
-                if (group, plural, key.namespace.as_str()) == LEASES =>
-            {
-                self.hear(&key.name, change.version);
-            }
-            _ => {}
+        let is_gone = change.happened == Happened::Deleted;
+        if NODES.has(key) && is_gone {
+            // A lease outlives its node.
+            self.heard.remove(&key.name);
+            self.driving_out.remove(&key.name);
+        } else if NODES.has(key) {
+            self.is_there(&key.name, &change.object);
+        } else if LEASES.has(key) && key.namespace == LEASES_IN && !is_gone {
+            self.hear(&key.name, change.version);
         }
     }
 
     /// Compares what is known with all there is.
     pub(super) fn take_stock(&mut self, nodes: &[Arc<Value>], leases: &[Arc<Value>]) {
-        let names: BTreeSet<&str> = nodes.iter().map(|node| text(node, "/metadata/name")).collect();
+        let names: BTreeSet<&str> = nodes.iter().map(|node| node.name()).collect();
         self.heard.retain(|name, _| names.contains(name.as_str()));
         self.driving_out.retain(|name| names.contains(name.as_str()));
-        nodes.iter().for_each(|node| self.is_there(text(node, "/metadata/name"), node));
+        nodes.iter().for_each(|node| self.is_there(node.name(), node));
         for lease in leases {
-            let version = text(lease, "/metadata/resourceVersion").parse().unwrap_or_default();
-            self.hear(text(lease, "/metadata/name"), version);
+            let version = lease.resource_version().parse().unwrap_or_default();
+            self.hear(lease.name(), version);
         }
     }
 
@@ -85,7 +79,7 @@ impl Ledger {
         if !self.heard.contains_key(name) {
             self.heard.insert(name.to_owned(), Heard { lease: 0, since: Instant::now() });
         }
-        if taints(node).any(|taint| text(taint, "/effect") == NO_EXECUTE) {
+        if taints(node).any(|taint| taint.text(&["effect"]) == NO_EXECUTE) {
             self.driving_out.insert(name.to_owned());
         } else {
             self.driving_out.remove(name);
@@ -119,8 +113,8 @@ impl PodsOfNodes {
     fn on(&self, desk: &Desk, node: &str) -> impl Iterator<Item = &Arc<Value>> {
         let pods = self.0.get_or_init(|| {
             let mut pods: HashMap<String, Vec<Arc<Value>>> = HashMap::new();
-            for pod in desk.list("", "pods", "").into_iter().filter(|pod| is_active(pod)) {
-                pods.entry(text(&pod, "/spec/nodeName").to_owned()).or_default().push(pod);
+            for pod in desk.list(&PODS, "").into_iter().filter(|pod| pod.is_active()) {
+                pods.entry(pod.node_name().to_owned()).or_default().push(pod);
             }
             pods
         });
@@ -129,20 +123,17 @@ impl PodsOfNodes {
 }
 
 pub(super) async fn reconcile(desk: &Desk, pods: &PodsOfNodes, name: &str) -> Result<(), Refusal> {
-    match desk.get(&built_in_kind("", "nodes"), &(String::new(), name.to_owned())) {
+    match desk.get(&NODES, &(String::new(), name.to_owned())) {
         Some(node) => watch_over(desk, pods, &node).await,
         None => Ok(()),
     }
 }
 
 async fn watch_over(desk: &Desk, pods: &PodsOfNodes, node: &Value) -> Result<(), Refusal> {
-    let name = text(node, "/metadata/name").to_owned();
-    if !desk.nodes.lock().is_alive(&name) && !condition_is(node, "Ready", "Unknown") {
+    let name = node.name().to_owned();
+    if !desk.nodes.lock().is_alive(&name) && !node.condition_is("Ready", "Unknown") {
         tracing::warn!(node = %name, "node has stopped renewing its lease");
-        desk.change(&built_in_kind("", "nodes"), &place(node), Part::Status, |before| {
-            unknown(before, &desk.now())
-        })
-        .await?;
+        desk.change(&NODES, &place(node), Part::Status, |before| unknown(before, &desk.now())).await?;
         desk.event(
             node,
             "node-controller",
@@ -153,9 +144,9 @@ async fn watch_over(desk: &Desk, pods: &PodsOfNodes, node: &Value) -> Result<(),
         .await;
         return Ok(());
     }
-    let wanted = if condition_is(node, "Ready", "Unknown") {
+    let wanted = if node.condition_is("Ready", "Unknown") {
         Some(UNREACHABLE)
-    } else if condition_is(node, "Ready", "True") {
+    } else if node.condition_is("Ready", "True") {
         None
     } else {
         Some(NOT_READY)
@@ -165,32 +156,29 @@ async fn watch_over(desk: &Desk, pods: &PodsOfNodes, node: &Value) -> Result<(),
 }
 
 fn taints(node: &Value) -> impl Iterator<Item = &Value> {
-    node.at("/spec/taints").and_then(Value::as_array).into_iter().flatten()
+    node.list(&["spec", "taints"]).iter()
 }
 
 fn unknown(before: &Value, now: &str) -> Value {
     let mut node = before.clone();
-    let list = before.at("/status/conditions").and_then(Value::as_array);
-    if !list.is_some_and(|list| list.iter().any(|condition| text(condition, "/type") == "Ready")) {
+    if before.condition("Ready").is_none() {
         // A node that never said anything: without this it would be found anew at every look.
-        let mut list = list.cloned().unwrap_or_default();
+        let mut list = before.conditions().to_vec();
         list.push(json!({"type": "Ready"}));
-        put(&mut node, &["status", "conditions"], list);
+        node.set(&["status", "conditions"], list);
     }
-    for condition in
-        node.pointer_mut("/status/conditions").and_then(Value::as_array_mut).into_iter().flatten()
-    {
-        put(condition, &["status"], "Unknown");
-        put(condition, &["reason"], "NodeStatusUnknown");
-        put(condition, &["message"], "Kubelet stopped posting node status.");
-        put(condition, &["lastTransitionTime"], now);
+    for condition in node.list_mut(&["status", "conditions"]).into_iter().flatten() {
+        condition.set(&["status"], "Unknown");
+        condition.set(&["reason"], "NodeStatusUnknown");
+        condition.set(&["message"], "Kubelet stopped posting node status.");
+        condition.set(&["lastTransitionTime"], now);
     }
     node
 }
 
 async fn taint(desk: &Desk, node: &Value, wanted: Option<&str>) -> Result<(), Refusal> {
-    let ours = |taint: &Value| matches!(text(taint, "/key"), UNREACHABLE | NOT_READY);
-    let has: Vec<_> = taints(node).filter(|taint| ours(taint)).map(|taint| text(taint, "/key")).collect();
+    let ours = |taint: &Value| matches!(taint.text(&["key"]), UNREACHABLE | NOT_READY);
+    let has: Vec<_> = taints(node).filter(|taint| ours(taint)).map(|taint| taint.text(&["key"])).collect();
     let right = match wanted {
         Some(key) => has.len() == 2 && has.iter().all(|known| *known == key),
         None => has.is_empty(),
@@ -204,9 +192,9 @@ async fn taint(desk: &Desk, node: &Value, wanted: Option<&str>) -> Result<(), Re
         new.push(json!({"key": key, "effect": "NoSchedule", "timeAdded": now}));
         new.push(json!({"key": key, "effect": NO_EXECUTE, "timeAdded": now}));
     }
-    desk.change(&built_in_kind("", "nodes"), &place(node), Part::Main, |before| {
+    desk.change(&NODES, &place(node), Part::Main, |before| {
         let mut node = before.clone();
-        put(&mut node, &["spec", "taints"], new);
+        node.set(&["spec", "taints"], new);
         node
     })
     .await
@@ -216,7 +204,7 @@ async fn taint(desk: &Desk, node: &Value, wanted: Option<&str>) -> Result<(), Re
 /// Ends pods that do not tolerate their node's NoExecute taints, or no longer. What runs on a node that is cut off
 /// goes on there until the node is back and learns of it.
 async fn evict(desk: &Desk, pods: &PodsOfNodes, name: &str) -> Result<(), Refusal> {
-    let Some(node) = desk.get(&built_in_kind("", "nodes"), &(String::new(), name.to_owned())) else {
+    let Some(node) = desk.get(&NODES, &(String::new(), name.to_owned())) else {
         return Ok(());
     };
     if taints(&node).next().is_none() {
@@ -224,13 +212,9 @@ async fn evict(desk: &Desk, pods: &PodsOfNodes, name: &str) -> Result<(), Refusa
     }
     for pod in pods.on(desk, name) {
         if taints(&node).any(|taint| drives_out(taint, pod, desk.moment())) {
-            let message = format!(
-                "Marking for deletion Pod {}/{}",
-                text(pod, "/metadata/namespace"),
-                text(pod, "/metadata/name")
-            );
+            let message = format!("Marking for deletion Pod {}/{}", pod.namespace(), pod.name());
             desk.event(pod, "taint-eviction-controller", "Normal", "TaintManagerEviction", &message).await;
-            desk.delete(&built_in_kind("", "pods"), pod, None).await?;
+            desk.delete(&PODS, pod, None).await?;
         }
     }
     Ok(())
@@ -238,19 +222,20 @@ async fn evict(desk: &Desk, pods: &PodsOfNodes, name: &str) -> Result<(), Refusa
 
 /// Whether a pod must leave because of a taint, or must by now.
 fn drives_out(taint: &Value, pod: &Value, now: OffsetDateTime) -> bool {
-    if text(taint, "/effect") != NO_EXECUTE {
+    if taint.text(&["effect"]) != NO_EXECUTE {
         return false;
     }
     let Some(toleration) = toleration(pod, taint) else { return true };
     let Some(seconds) = toleration.get("tolerationSeconds").and_then(Value::as_i64) else {
         return false;
     };
-    parse_time(text(taint, "/timeAdded")).is_some_and(|since| (now - since).whole_seconds() > seconds)
+    taint.moment(&["timeAdded"]).is_some_and(|since| (now - since).whole_seconds() > seconds)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{super::super::storage::ObjectKey, *};
+    use super::*;
+    use crate::{kinds::Kind, times};
 
     fn node(name: &str, taints: Value) -> Arc<Value> {
         Arc::new(json!({"metadata": {"name": name}, "spec": {"taints": taints}}))
@@ -260,34 +245,27 @@ mod tests {
         Arc::new(json!({"metadata": {"name": name, "resourceVersion": version.to_string()}}))
     }
 
-    fn change(version: u64, place: (&str, &str, &str), happened: Happened, object: Arc<Value>) -> Change {
-        let key = ObjectKey {
-            group: place.0.to_owned(),
-            plural: place.1.to_owned(),
-            namespace: place.2.to_owned(),
-            name: text(&object, "/metadata/name").to_owned(),
-        };
+    fn change(version: u64, kind: &Kind, happened: Happened, object: Arc<Value>) -> Change {
+        let key = kind.key(LEASES_IN, object.name());
         Change::new(version, key, happened, object, None)
     }
-
-    const NODES: (&str, &str, &str) = ("", "nodes", "");
 
     #[tokio::test(start_paused = true)]
     async fn a_node_is_late_when_its_lease_has_not_changed_for_the_grace_period() {
         let mut ledger = Ledger::default();
-        ledger.note(&change(1, NODES, Happened::Added, node("a", json!([]))));
-        ledger.note(&change(2, NODES, Happened::Added, node("b", json!([]))));
+        ledger.note(&change(1, &NODES, Happened::Added, node("a", json!([]))));
+        ledger.note(&change(2, &NODES, Happened::Added, node("b", json!([]))));
         tokio::time::advance(GRACE / 2).await;
-        ledger.note(&change(3, LEASES, Happened::Modified, lease("a", 3)));
-        ledger.note(&change(4, LEASES, Happened::Modified, lease("nobody", 4)));
-        ledger.note(&change(5, NODES, Happened::Modified, node("b", json!([]))));
+        ledger.note(&change(3, &LEASES, Happened::Modified, lease("a", 3)));
+        ledger.note(&change(4, &LEASES, Happened::Modified, lease("nobody", 4)));
+        ledger.note(&change(5, &NODES, Happened::Modified, node("b", json!([]))));
         tokio::time::advance(GRACE / 2).await;
         assert_eq!(ledger.unfinished(), ["b"]);
         assert!(ledger.is_alive("a") && !ledger.is_alive("b"));
-        ledger.note(&change(6, LEASES, Happened::Deleted, lease("b", 6)));
+        ledger.note(&change(6, &LEASES, Happened::Deleted, lease("b", 6)));
         assert!(!ledger.is_alive("b"), "that a lease is gone is no sign of life");
-        ledger.note(&change(7, NODES, Happened::Deleted, node("b", json!([]))));
-        ledger.note(&change(8, NODES, Happened::Added, node("b", json!([]))));
+        ledger.note(&change(7, &NODES, Happened::Deleted, node("b", json!([]))));
+        ledger.note(&change(8, &NODES, Happened::Added, node("b", json!([]))));
         assert!(ledger.unfinished().is_empty() && ledger.is_alive("b"), "it is another node now");
     }
 
@@ -310,25 +288,25 @@ mod tests {
     fn nodes_that_drive_pods_out_are_looked_at_until_they_no_longer_do() {
         let mut ledger = Ledger::default();
         let taint = |effect: &str| json!([{"key": "k", "effect": effect}]);
-        ledger.note(&change(1, NODES, Happened::Added, node("a", taint("NoExecute"))));
-        ledger.note(&change(2, NODES, Happened::Added, node("b", taint("NoSchedule"))));
+        ledger.note(&change(1, &NODES, Happened::Added, node("a", taint("NoExecute"))));
+        ledger.note(&change(2, &NODES, Happened::Added, node("b", taint("NoSchedule"))));
         assert_eq!(ledger.unfinished(), ["a"]);
-        ledger.note(&change(3, NODES, Happened::Modified, node("a", taint("NoSchedule"))));
+        ledger.note(&change(3, &NODES, Happened::Modified, node("a", taint("NoSchedule"))));
         assert!(ledger.unfinished().is_empty());
     }
 
     #[test]
     fn a_node_that_never_said_anything_gets_a_ready_condition_that_is_unknown() {
-        assert!(condition_is(&unknown(&json!({"metadata": {"name": "n"}}), ""), "Ready", "Unknown"));
+        assert!(unknown(&json!({"metadata": {"name": "n"}}), "").condition_is("Ready", "Unknown"));
         let spoke = json!({"status": {"conditions": [{"type": "Ready", "status": "True"}, {"type": "DiskPressure", "status": "False"}]}});
         let lost = unknown(&spoke, "");
-        assert!(condition_is(&lost, "Ready", "Unknown") && condition_is(&lost, "DiskPressure", "Unknown"));
+        assert!(lost.condition_is("Ready", "Unknown") && lost.condition_is("DiskPressure", "Unknown"));
         assert_eq!(lost["status"]["conditions"].as_array().unwrap().len(), 2);
     }
 
     #[test]
     fn a_taint_drives_out_what_does_not_tolerate_it_and_others_in_their_time() {
-        let start = parse_time("2026-01-01T00:00:00Z").unwrap();
+        let start = times::parse("2026-01-01T00:00:00Z").unwrap();
         let at = |seconds| start + time::Duration::seconds(seconds);
         let taint = json!({"key": "k", "effect": "NoExecute", "timeAdded": "2026-01-01T00:00:00Z"});
         let pod = |tolerations: Value| json!({"spec": {"tolerations": tolerations}});

@@ -5,25 +5,23 @@ use std::sync::Arc;
 use kubeedge_common::quantity;
 use serde_json::{Value, json};
 
-use crate::edit::At as _;
-use crate::edit::put;
-
 use super::{
     super::{
-        bind,
-        kinds::built_in_kind,
-        registry::{Part, text},
+        admission::Part,
+        kinds::{NODES, PODS},
+        object::Object,
+        registry,
         status::Refusal,
     },
-    Desk, condition_is, integer, is_active, place,
+    Desk, place,
 };
 
 pub(super) async fn reconcile(desk: &Desk) -> Result<(), Refusal> {
-    let pods = desk.list("", "pods", "");
+    let pods = desk.list(&PODS, "");
     let waiting = pods.iter().filter(|pod| {
-        text(pod, "/spec/nodeName").is_empty()
-            && is_active(pod)
-            && text(pod, "/spec/schedulerName") == "default-scheduler"
+        pod.node_name().is_empty()
+            && pod.is_active()
+            && pod.text(&["spec", "schedulerName"]) == "default-scheduler"
     });
     let mut first = None;
     for pod in waiting {
@@ -36,14 +34,14 @@ pub(super) async fn reconcile(desk: &Desk) -> Result<(), Refusal> {
 }
 
 async fn place_one(desk: &Desk, pod: &Arc<Value>) -> Result<(), Refusal> {
-    let nodes = desk.list("", "nodes", "");
-    let pods = desk.list("", "pods", "");
+    let nodes = desk.list(&NODES, "");
+    let pods = desk.list(&PODS, "");
     let mut reasons: Vec<(&'static str, usize)> = Vec::new();
     let mut best: Option<(i64, String)> = None;
     for node in &nodes {
-        let name = text(node, "/metadata/name");
+        let name = node.name();
         let there: Vec<&Value> =
-            pods.iter().map(|p| &**p).filter(|p| text(p, "/spec/nodeName") == name && is_active(p)).collect();
+            pods.iter().map(|p| &**p).filter(|p| p.node_name() == name && p.is_active()).collect();
         match fits(pod, node, &there) {
             Ok(spare) => {
                 if best.as_ref().is_none_or(|(most, _)| spare > *most) {
@@ -58,7 +56,7 @@ async fn place_one(desk: &Desk, pod: &Arc<Value>) -> Result<(), Refusal> {
     }
     let (namespace, name) = place(pod);
     if let Some((_, node)) = best {
-        bind(&desk.server.storage, &namespace, &name, &node).await?;
+        registry::bind(&desk.server.storage, &namespace, &name, &node).await?;
         let message = format!("Successfully assigned {namespace}/{name} to {node}");
         desk.event(pod, "default-scheduler", "Normal", "Scheduled", &message).await;
         return Ok(());
@@ -73,16 +71,14 @@ async fn place_one(desk: &Desk, pod: &Arc<Value>) -> Result<(), Refusal> {
 }
 
 async fn unschedulable(desk: &Desk, pod: &Value, why: &str) -> Result<(), Refusal> {
-    let list = pod.at("/status/conditions").and_then(Value::as_array).into_iter().flatten();
-    let known = list.into_iter().any(|c| text(c, "/type") == "PodScheduled" && text(c, "/message") == why);
-    if known {
+    if pod.condition("PodScheduled").is_some_and(|condition| condition.text(&["message"]) == why) {
         return Ok(());
     }
     desk.event(pod, "default-scheduler", "Warning", "FailedScheduling", why).await;
     let condition = json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": why, "lastTransitionTime": desk.now()});
-    desk.change(&built_in_kind("", "pods"), &place(pod), Part::Status, |before| {
+    desk.change(&PODS, &place(pod), Part::Status, |before| {
         let mut new = before.clone();
-        put(&mut new, &["status", "conditions"], json!([condition]));
+        new.set(&["status", "conditions"], json!([condition]));
         new
     })
     .await
@@ -91,18 +87,17 @@ async fn unschedulable(desk: &Desk, pod: &Value, why: &str) -> Result<(), Refusa
 
 /// Whether a pod may go to a node: what would be left, or why not, in the scheduler's words.
 fn fits(pod: &Value, node: &Value, there: &[&Value]) -> Result<i64, &'static str> {
-    if node.at("/spec/unschedulable") == Some(&Value::Bool(true)) {
+    if node.is(&["spec", "unschedulable"]) {
         return Err("node(s) were unschedulable");
     }
-    if !condition_is(node, "Ready", "True") {
+    if !node.condition_is("Ready", "True") {
         return Err("node(s) were not ready");
     }
     if !selected(pod, node) {
         return Err("node(s) didn't match Pod's node affinity/selector");
     }
-    let taints = node.at("/spec/taints").and_then(Value::as_array).cloned().unwrap_or_default();
-    let repels = |taint: &&Value| text(taint, "/effect") != "PreferNoSchedule" && !tolerates(pod, taint);
-    if taints.iter().any(|taint| repels(&taint)) {
+    let repels = |taint: &Value| taint.text(&["effect"]) != "PreferNoSchedule" && !tolerates(pod, taint);
+    if node.list(&["spec", "taints"]).iter().any(repels) {
         return Err("node(s) had untolerated taint(s)");
     }
     let wanted_ports = host_ports(pod);
@@ -114,7 +109,7 @@ fn fits(pod: &Value, node: &Value, there: &[&Value]) -> Result<i64, &'static str
 
 fn room(pod: &Value, node: &Value, there: &[&Value]) -> Result<i64, &'static str> {
     let offers = |name: &str| {
-        node.at("/status/allocatable").and_then(|a| a.get(name)?.as_str()).map_or(i64::MAX, milli)
+        node.at(&["status", "allocatable", name]).and_then(Value::as_str).map_or(i64::MAX, milli)
     };
     if there.len() as i64 >= offers("pods") / 1000 {
         return Err("Too many pods");
@@ -136,11 +131,11 @@ fn room(pod: &Value, node: &Value, there: &[&Value]) -> Result<i64, &'static str
 
 fn requests(pod: &Value, name: &str) -> i64 {
     let of = |list: &str| -> Vec<i64> {
-        let containers = pod.at(list).and_then(Value::as_array).into_iter().flatten();
-        containers.filter_map(|c| c.at("/resources/requests")?.get(name)?.as_str()).map(milli).collect()
+        let containers = pod.list(&["spec", list]).iter();
+        containers.filter_map(|c| c.at(&["resources", "requests", name])?.as_str()).map(milli).collect()
     };
-    let mains = sum(of("/spec/containers").into_iter());
-    mains.max(of("/spec/initContainers").into_iter().max().unwrap_or(0))
+    let mains = sum(of("containers").into_iter());
+    mains.max(of("initContainers").into_iter().max().unwrap_or(0))
 }
 
 /// A quantity in thousandths.
@@ -153,26 +148,30 @@ fn sum(amounts: impl Iterator<Item = i64>) -> i64 {
 }
 
 fn host_ports(pod: &Value) -> Vec<(i64, String)> {
-    let containers = pod.at("/spec/containers").and_then(Value::as_array).into_iter().flatten();
+    let containers = pod.list(&["spec", "containers"]).iter();
     let ports = containers.filter_map(|c| c.get("ports")?.as_array()).flatten();
     ports
-        .filter(|port| integer(port, "/hostPort") > 0)
-        .map(|port| (integer(port, "/hostPort"), text(port, "/protocol").to_owned()))
+        .filter(|port| port.integer(&["hostPort"]) > 0)
+        .map(|port| (port.integer(&["hostPort"]), port.text(&["protocol"]).to_owned()))
         .collect()
 }
 
 fn selected(pod: &Value, node: &Value) -> bool {
-    let label = |key: &str| node.at("/metadata/labels").and_then(|labels| labels.get(key)?.as_str());
-    let selector = pod.at("/spec/nodeSelector").and_then(Value::as_object);
-    let simple = selector.into_iter().flatten().all(|(key, value)| label(key) == value.as_str());
-    let terms = pod
-        .at("/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms");
+    let selector = pod.fields(&["spec", "nodeSelector"]);
+    let simple = selector.into_iter().flatten().all(|(key, value)| node.label(key) == value.as_str());
+    let terms = pod.at(&[
+        "spec",
+        "affinity",
+        "nodeAffinity",
+        "requiredDuringSchedulingIgnoredDuringExecution",
+        "nodeSelectorTerms",
+    ]);
     let terms = terms.and_then(Value::as_array);
     let term = |term: &Value| {
         let list = |name: &str| term.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
         let fields = list("matchFields");
-        let name = node.at("/metadata/name").and_then(Value::as_str);
-        list("matchExpressions").iter().all(|e| expression(e, label(text(e, "/key"))))
+        let name = Some(node.name());
+        list("matchExpressions").iter().all(|e| expression(e, node.label(e.text(&["key"]))))
             && fields.iter().all(|e| expression(e, name))
     };
     simple && terms.is_none_or(|terms| terms.iter().any(term))
@@ -188,7 +187,7 @@ fn expression(expression: &Value, value: Option<&str>) -> bool {
         .collect();
     let number = |text: Option<&str>| text.and_then(|text| text.parse::<i64>().ok());
     let bound = number(values.first().copied());
-    match text(expression, "/operator") {
+    match expression.text(&["operator"]) {
         "In" => value.is_some_and(|value| values.contains(&value)),
         "NotIn" => value.is_none_or(|value| !values.contains(&value)),
         "Exists" => value.is_some(),
@@ -206,13 +205,13 @@ pub(super) fn tolerates(pod: &Value, taint: &Value) -> bool {
 
 /// The toleration of a pod that answers a taint.
 pub(super) fn toleration<'a>(pod: &'a Value, taint: &Value) -> Option<&'a Value> {
-    let list = pod.at("/spec/tolerations").and_then(Value::as_array).into_iter().flatten();
+    let list = pod.list(&["spec", "tolerations"]).iter();
     list.into_iter().find(|toleration| {
-        let (key, effect) = (text(toleration, "/key"), text(toleration, "/effect"));
-        let exists = text(toleration, "/operator") == "Exists";
-        let same_key = if key.is_empty() { exists } else { key == text(taint, "/key") };
-        let same_effect = effect.is_empty() || effect == text(taint, "/effect");
-        same_key && same_effect && (exists || text(toleration, "/value") == text(taint, "/value"))
+        let (key, effect) = (toleration.text(&["key"]), toleration.text(&["effect"]));
+        let exists = toleration.text(&["operator"]) == "Exists";
+        let same_key = if key.is_empty() { exists } else { key == taint.text(&["key"]) };
+        let same_effect = effect.is_empty() || effect == taint.text(&["effect"]);
+        same_key && same_effect && (exists || toleration.text(&["value"]) == taint.text(&["value"]))
     })
 }
 

@@ -8,11 +8,12 @@ use http_body_util::BodyExt;
 use kubeedge_core::cluster::Body;
 use serde_json::{Value, json};
 
-use crate::edit::At as _;
 use crate::{
-    User, protobuf,
-    registry::{Deletion, Validation},
+    admission::{Deletion, Validation},
+    object::Object,
+    protobuf,
     status::Refusal,
+    user::User,
 };
 
 /// The largest body; Kubernetes' own limit.
@@ -98,17 +99,17 @@ pub(super) fn deletion(call: &Call) -> Result<Deletion, Refusal> {
 
 /// The deletion that options in the body and the query ask for.
 pub(super) fn deletion_by(call: &Call, options: &Value) -> Deletion {
-    let own = |pointer: &str| options.at(pointer).and_then(Value::as_str).map(str::to_owned);
+    let own = |path: &[&str]| options.at(path).and_then(Value::as_str).map(str::to_owned);
     let grace = options.get("gracePeriodSeconds").and_then(Value::as_i64);
-    let policy = own("/propagationPolicy").or_else(|| {
+    let policy = own(&["propagationPolicy"]).or_else(|| {
         let orphan = options.get("orphanDependents").and_then(Value::as_bool)?;
         orphan.then(|| "Orphan".to_owned())
     });
     let param = |name: &str| Some(call.param(name).to_owned()).filter(|value| !value.is_empty());
     Deletion {
         grace: grace.or_else(|| call.param("gracePeriodSeconds").parse().ok()),
-        uid: own("/preconditions/uid"),
-        version: own("/preconditions/resourceVersion"),
+        uid: own(&["preconditions", "uid"]),
+        version: own(&["preconditions", "resourceVersion"]),
         policy: policy.or_else(|| param("propagationPolicy")),
     }
 }

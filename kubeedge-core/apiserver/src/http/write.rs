@@ -9,20 +9,21 @@ use super::{
     call::{Call, deletion, deletion_by},
     json_answer, selector,
 };
-use crate::edit::At as _;
 use crate::{
-    Server, apply,
-    edit::{field, put},
-    kinds, patch,
-    registry::{self, Mode, Part, Validation, text},
-    status::Refusal,
+    Server,
+    admission::{Mode, Part},
+    apply,
+    kinds::DEFINITIONS,
+    object::Object,
+    patch, registry,
+    status::{Problem, Refusal},
 };
 
 impl Server {
     pub(super) async fn create(&self, call: &Call, target: &Target) -> Answer {
         let mut object = call.object()?;
         // Edges register their nodes each time they connect: what is there already is not looked at any further.
-        let key = target.kind.key(&target.namespace, text(&object, "/metadata/name"));
+        let key = target.kind.key(&target.namespace, object.name());
         if self.storage.get(&key).is_some() {
             return Err(Refusal::exists(&target.subject_of(&key.name)));
         }
@@ -40,7 +41,7 @@ impl Server {
 
     pub(super) async fn put(&self, call: &Call, target: &Target) -> Answer {
         let object = call.object()?;
-        let name = text(&object, "/metadata/name").to_owned();
+        let name = object.name().to_owned();
         if !name.is_empty() && name != target.name {
             return Err(Refusal::bad_request("the name of the object does not match the name on the URL"));
         }
@@ -82,7 +83,7 @@ impl Server {
             return self.apply(call, target, body).await;
         }
         let manager = call.manager();
-        let custom = target.kind.is_custom();
+        let custom = target.kind.built_in().is_none();
         let make = |before: &Value| {
             let mut new = match form.as_str() {
                 "application/json-patch+json" => patch::json_patch(before.clone(), body)?,
@@ -98,8 +99,8 @@ impl Server {
                 }
             };
             // A patch that names no version must not fail because of one it did not mean.
-            if before.at("/metadata/resourceVersion") == new.at("/metadata/resourceVersion") {
-                put(&mut new, &["metadata", "resourceVersion"], "");
+            if before.at(&["metadata", "resourceVersion"]) == new.at(&["metadata", "resourceVersion"]) {
+                new.set(&["metadata", "resourceVersion"], "");
             }
             apply::track(&target.kind, Some(before), &mut new, &manager, "Update", &target.sub);
             Ok(new)
@@ -117,7 +118,7 @@ impl Server {
         let exists = self.storage.get(&target.kind.key(&target.namespace, &target.name)).is_some();
         if !exists {
             let mut object = applied;
-            put(&mut object, &["metadata", "name"], target.name.clone());
+            object.set(&["metadata", "name"], target.name.clone());
             apply::track(&target.kind, None, &mut object, &manager, "Apply", &target.sub);
             return self.make(call, target, object).await;
         }
@@ -140,12 +141,12 @@ impl Server {
         )
         .await?;
         let gone = self.storage.get(&target.kind.key(&target.namespace, &target.name)).is_none();
-        if gone && target.kind.plural == kinds::CRDS && target.kind.group == kinds::CRD_GROUP {
-            crate::definitions::purge(&self.storage, &object).await?;
+        if gone && target.kind.is(&DEFINITIONS) {
+            registry::purge(&self.storage, &object).await?;
         }
-        let is_pod = target.kind.group.is_empty() && target.kind.plural == "pods";
-        if gone && !is_pod {
-            let details = json!({"name": target.name, "kind": target.kind.plural, "group": target.kind.group, "uid": object.at("/metadata/uid")});
+        let answers_object = target.kind.built_in().is_some_and(|kind| kind.lifecycle.answers_object);
+        if gone && !answers_object {
+            let details = json!({"name": target.name, "kind": target.kind.plural(), "group": target.kind.group(), "uid": object.at(&["metadata", "uid"])});
             let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details});
             return Ok(json_answer(StatusCode::OK, &status));
         }
@@ -158,7 +159,7 @@ impl Server {
         let key = target.kind.key("", "");
         let (objects, _) = self.storage.list(&key.group, &key.plural, &target.namespace);
         for object in objects.iter().filter(|object| selector.matches(object)) {
-            let (namespace, name) = (text(object, "/metadata/namespace"), text(object, "/metadata/name"));
+            let (namespace, name) = (object.namespace(), object.name());
             match registry::delete(&self.storage, &target.kind, namespace, name, &how, call.dry_run()).await {
                 Err(refusal) if refusal.code != StatusCode::NOT_FOUND => return Err(refusal),
                 _ => {}
@@ -168,14 +169,14 @@ impl Server {
     }
 
     pub(super) async fn bind(&self, call: &Call, target: &Target) -> Answer {
-        let node = text(&call.object()?, "/target/name").to_owned();
-        crate::bind(&self.storage, &target.namespace, &target.name, &node).await?;
+        let node = call.object()?.text(&["target", "name"]).to_owned();
+        registry::bind(&self.storage, &target.namespace, &target.name, &node).await?;
         Ok(success())
     }
 
     pub(super) async fn evict(&self, call: &Call, target: &Target) -> Answer {
         let eviction = if call.body.is_empty() { json!({}) } else { call.object()? };
-        let how = deletion_by(call, &field(&eviction, "/deleteOptions"));
+        let how = deletion_by(call, &eviction.copy(&["deleteOptions"]));
         registry::delete(&self.storage, &target.kind, &target.namespace, &target.name, &how, call.dry_run())
             .await?;
         Ok(success())
@@ -195,15 +196,14 @@ impl Server {
             }
             _ => patch::merge_patch(scale_of(&object), &body),
         };
-        let replicas = wished.at("/spec/replicas").and_then(Value::as_i64).filter(|replicas| *replicas >= 0);
+        let replicas = wished.number(&["spec", "replicas"]).filter(|replicas| *replicas >= 0);
         let replicas = replicas.ok_or_else(|| {
-            let problem =
-                ("spec.replicas".to_owned(), "Invalid value: must be greater than or equal to 0".to_owned());
+            let problem = Problem::new("spec.replicas", "Invalid value: must be greater than or equal to 0");
             Refusal::invalid("Scale", &target.subject(), &[problem])
         })?;
         let make = |before: &Value| {
             let mut new = before.clone();
-            put(&mut new, &["spec", "replicas"], replicas);
+            new.set(&["spec", "replicas"], replicas);
             Ok(new)
         };
         let (namespace, name) = (&target.namespace, &target.name);
@@ -212,7 +212,7 @@ impl Server {
             &target.kind,
             namespace,
             name,
-            Mode { part: Part::Main, validation: Validation::Ignore, dry_run: call.dry_run() },
+            Mode { dry_run: call.dry_run(), ..Mode::ours(Part::Main) },
             make,
         );
         Ok(json_answer(StatusCode::OK, &scale_of(&done.await?.0)))
@@ -228,17 +228,16 @@ fn success() -> http::Response<Body> {
 
 fn scale_of(object: &Value) -> Value {
     let selector: Vec<_> = object
-        .at("/spec/selector/matchLabels")
-        .and_then(Value::as_object)
+        .fields(&["spec", "selector", "matchLabels"])
         .into_iter()
         .flatten()
         .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
         .collect();
-    let meta = |name: &str| object.at(&format!("/metadata/{name}")).cloned().unwrap_or_default();
+    let meta = |name: &str| object.copy(&["metadata", name]);
     json!({
         "kind": "Scale", "apiVersion": "autoscaling/v1",
         "metadata": {"name": meta("name"), "namespace": meta("namespace"), "uid": meta("uid"), "resourceVersion": meta("resourceVersion"), "creationTimestamp": meta("creationTimestamp")},
-        "spec": {"replicas": field(object, "/spec/replicas")},
-        "status": {"replicas": object.at("/status/replicas").cloned().unwrap_or_else(|| 0.into()), "selector": selector.join(",")},
+        "spec": {"replicas": object.copy(&["spec", "replicas"])},
+        "status": {"replicas": object.at(&["status", "replicas"]).cloned().unwrap_or_else(|| 0.into()), "selector": selector.join(",")},
     })
 }
