@@ -79,24 +79,27 @@ pub(crate) fn identify(kind: &Kind, object: &mut Value) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// What is about to be created, with everything that is the server's to write. `suffix` ends a name that is made from a
-/// prefix.
-pub(crate) fn prepare(
-    kind: &Kind,
-    namespace: &str,
-    object: &mut Value,
-    now: &str,
-    suffix: impl FnOnce() -> String,
-) -> Result<(), Refusal> {
+/// What a new object gets from the server.
+#[derive(Debug)]
+pub(crate) struct Fresh {
+    pub uid: String,
+    /// The present moment.
+    pub now: String,
+    /// Makes the end of a name that is made from a prefix.
+    pub suffix: fn() -> String,
+}
+
+/// What is about to be created, with everything that is the server's to write.
+pub(crate) fn prepare(kind: &Kind, namespace: &str, object: &mut Value, fresh: Fresh) -> Result<(), Refusal> {
     identify(kind, object)?;
     let meta = object.metadata_mut().ok_or_else(no_metadata)?;
     place(kind, namespace, meta)?;
-    name(kind, meta, suffix)?;
+    name(kind, meta, fresh.suffix)?;
     for own in ["resourceVersion", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds"] {
         meta.remove(own);
     }
-    meta.insert("uid".to_owned(), uuid::Uuid::new_v4().to_string().into());
-    meta.insert("creationTimestamp".to_owned(), now.into());
+    meta.insert("uid".to_owned(), fresh.uid.into());
+    meta.insert("creationTimestamp".to_owned(), fresh.now.into());
     if object.get("spec").is_some() {
         object.set(&["metadata", "generation"], 1);
     }
@@ -125,7 +128,7 @@ fn place(kind: &Kind, namespace: &str, meta: &mut Fields) -> Result<(), Refusal>
     Ok(())
 }
 
-fn name(kind: &Kind, meta: &mut Fields, suffix: impl FnOnce() -> String) -> Result<(), Refusal> {
+fn name(kind: &Kind, meta: &mut Fields, suffix: fn() -> String) -> Result<(), Refusal> {
     if meta.get("name").and_then(Value::as_str).is_some_and(|name| !name.is_empty()) {
         return Ok(());
     }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use kubeedge_core::store::StoreError;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::{
-    admission::{self, Deletion, Mode, Part, Validation},
+    admission::{self, Deletion, Fresh, Mode, Part, Validation},
     kinds::{Kind, NAMESPACES, PODS},
     object::Object,
     patch,
@@ -23,7 +24,8 @@ pub(crate) async fn create(
     validation: Validation,
     dry_run: bool,
 ) -> Result<(Arc<Value>, Vec<String>), Refusal> {
-    admission::prepare(kind, namespace, &mut object, &storage.now(), random_suffix)?;
+    let fresh = Fresh { uid: Uuid::new_v4().to_string(), now: storage.now(), suffix: random_suffix };
+    admission::prepare(kind, namespace, &mut object, fresh)?;
     let warnings = admission::admit(kind, &mut object, validation)?;
     if kind.is_namespaced() {
         check_namespace(storage, kind, namespace)?;
