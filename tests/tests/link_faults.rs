@@ -19,7 +19,6 @@ use kubeedge_core::{
     kernel::Shutdown,
     message::Millis,
     name::ModuleName,
-    pki::Names,
     runtime::ContainerRuntime,
     store::MetaStore,
     transport::{Endpoint, Transport},
@@ -72,11 +71,7 @@ impl World {
         let clock = Clock::simulated(wall());
         let images = [("app:1".to_owned(), vec!["wait".to_owned()])].into();
         let runtime = MemoryRuntime::new(MemorySettings { images, clock: clock.clone() });
-        let local = LocalSettings {
-            address: ([127, 0, 0, 1], 0).into(),
-            names: Names::default(),
-            clock: clock.clone(),
-        };
+        let local = LocalSettings::at(([127, 0, 0, 1], 0).into()).clock(clock.clone());
         let local = LocalCluster::open(Arc::new(MemoryStore::new()), local).await.unwrap();
         let (cluster, stop) = (local.cluster().clone(), Shutdown::new());
         tokio::spawn(local.run(stop.clone()));

@@ -9,7 +9,6 @@ use kubeedge_core::{
         self,
         devices::{self, Device, DeviceModel},
     },
-    clock::Clock,
     conformance::cluster::ask,
     device::{Access, ModelProperty, Value as DeviceValue},
 };
@@ -36,13 +35,7 @@ fn documents() -> Vec<(String, Value)> {
 }
 
 async fn cluster() -> EmbeddedCluster {
-    let settings = EmbeddedSettings {
-        signer: Signer::new(b"secret"),
-        definitions: api::definitions(),
-        namespaces: vec![],
-        root_ca_pem: String::new(),
-        clock: Clock::wall(),
-    };
+    let settings = EmbeddedSettings::new(Signer::new(b"secret")).definitions(api::definitions());
     EmbeddedCluster::open(Arc::new(MemoryStore::default()), settings).await.unwrap()
 }
 

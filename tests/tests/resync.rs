@@ -95,13 +95,7 @@ struct World {
 
 impl World {
     async fn start(edge: impl Codec) -> Self {
-        let settings = EmbeddedSettings {
-            signer: Signer::new(b"secret"),
-            definitions: api::definitions(),
-            namespaces: Vec::new(),
-            root_ca_pem: String::new(),
-            clock: Clock::wall(),
-        };
+        let settings = EmbeddedSettings::new(Signer::new(b"secret")).definitions(api::definitions());
         let cluster = EmbeddedCluster::open(Arc::new(MemoryStore::new()), settings).await.unwrap();
         let (wire, cloud, stop) = (Wire::new(), Noting::new(Adaptive::default()), Shutdown::new());
         let mut settings =

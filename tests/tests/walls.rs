@@ -15,24 +15,12 @@ use quote::ToTokens;
 use syn::{Attribute, ImplItem, Item, Type, TypeParamBound, UseTree};
 
 /// Circles of top-level modules, by the root file of their crate.
-const CIRCLES: &[(&str, &[&str])] = &[
-    ("bins/edgemark/src/main.rs", &["edge", "session"]),
-    ("kubeedge-core/apiserver/src/lib.rs", &["columns", "table"]),
-    ("kubeedge-core/apiserver/src/lib.rs", &["defaults", "definitions", "registry", "schema"]),
-    (
-        "kubeedge-core/apiserver/src/lib.rs",
-        &["discovery", "http", "kubelet", "openapi", "patch", "reviews", "tokens"],
-    ),
-    ("kubeedge-core/apiserver/src/lib.rs", &["kinds", "storage"]),
-];
+const CIRCLES: &[(&str, &[&str])] = &[("bins/edgemark/src/main.rs", &["edge", "session"])];
 
 /// Inherent impls outside their type's file: `file: Type`.
 const SCATTERED: &[&str] = &[
     "bins/edgemark/src/modes/flood.rs: Run",
     "bins/edgemark/src/modes/storm.rs: Run",
-    "kubeedge-core/apiserver/src/http.rs: Server",
-    "kubeedge-core/apiserver/src/http/write.rs: Server",
-    "kubeedge-core/apiserver/src/serve.rs: EmbeddedCluster",
     "kubeedge-core/cloud/src/certs/signing.rs: Service",
     "kubeedge-core/cloud/src/hub/dispatch.rs: Work",
     "kubeedge-core/cloud/src/hub/resync.rs: Sessions",

@@ -39,7 +39,7 @@ impl Embedded {
         let folder = made.with_context(|| format!("--embedded {}", folder.display()))?;
         let store = SqliteStore::open(&folder.join("cluster.db"), SqliteOptions::default()).await?;
         let store = Arc::new(store);
-        let settings = LocalSettings { address: self.api_address, ..LocalSettings::default() };
+        let settings = LocalSettings::at(self.api_address);
         let local = LocalCluster::open(store.clone(), settings).await.context("--api-address")?;
         let kubeconfig = folder.join("kubeconfig");
         kubeedge_common::file::replace(&kubeconfig, local.kubeconfig().as_bytes(), 0o600)

@@ -89,7 +89,7 @@ fn check_names_what_is_unknown_and_what_is_not_acted_on() {
 
 /// A Kubernetes API over TLS, and a kubeconfig for it.
 async fn cluster(kubeconfig: &Path, shutdown: Shutdown) {
-    let settings = LocalSettings { address: ([127, 0, 0, 1], 0).into(), ..LocalSettings::default() };
+    let settings = LocalSettings::at(([127, 0, 0, 1], 0).into());
     let cluster = LocalCluster::open(Arc::new(MemoryStore::default()), settings).await.unwrap();
     std::fs::write(kubeconfig, cluster.kubeconfig()).unwrap();
     tokio::spawn(cluster.run(shutdown));

@@ -6,10 +6,7 @@
 
 mod fields;
 
-use kubeedge_core::clock::Clock;
 use serde_json::{Value, json};
-
-use kubeedge_common::stamp;
 
 use self::fields::{Part, Set, changes, inner, intersect, minus, present, print, remove, set_of, union};
 use super::{
@@ -19,22 +16,29 @@ use super::{
     status::{Refusal, Subject},
 };
 
+/// Who writes an object, and how.
+#[derive(Debug)]
+pub(super) struct By<'a> {
+    pub kind: &'a Kind,
+    pub manager: String,
+    /// `Apply` or `Update`.
+    pub operation: &'static str,
+    /// The subresource; empty for the object itself.
+    pub sub: &'a str,
+    /// The present moment, as Kubernetes writes it.
+    pub time: String,
+}
+
 /// Notes in `new` which fields this write changed and by whom.
-pub(super) fn track(
-    kind: &Kind,
-    before: Option<&Value>,
-    new: &mut Value,
-    manager: &str,
-    operation: &str,
-    sub: &str,
-) {
-    if !kind.is_managed() || !new.is_object() {
+pub(super) fn track(before: Option<&Value>, new: &mut Value, by: &By<'_>) {
+    if !by.kind.is_managed() || !new.is_object() {
         return;
     }
-    let changed = changes(before.unwrap_or(&Value::Null), new, Layout::of(kind), Part::of(sub));
+    let (layout, part) = (Layout::of(by.kind), Part::of(by.sub));
+    let changed = changes(before.unwrap_or(&Value::Null), new, layout, part);
     let mut entries = before.map(entries).unwrap_or_default();
-    let there = set_of(new, Layout::of(kind), Part::of(sub));
-    for entry in entries.iter_mut().filter(|entry| entry.sub == sub) {
+    let there = set_of(new, layout, part);
+    for entry in entries.iter_mut().filter(|entry| entry.sub == by.sub) {
         // Nobody owns what was removed.
         entry.fields = present(&entry.fields, &there);
     }
@@ -42,49 +46,36 @@ pub(super) fn track(
         for entry in &mut entries {
             entry.fields = minus(&entry.fields, &changed);
         }
-        let at = entries.iter().position(|e| e.is(manager, operation, sub));
+        let at = entries.iter().position(|entry| entry.is(by));
         let mine = at.map(|at| entries.remove(at).fields).unwrap_or_default();
-        entries.push(Entry::new(kind, manager, operation, sub, union(&mine, &changed)));
+        entries.push(Entry::new(by, union(&mine, &changed)));
     }
     store(new, entries);
 }
 
 /// Server-side apply on an object that exists.
 pub(super) fn apply(
-    kind: &Kind,
     before: &Value,
     applied: Value,
-    manager: &str,
+    by: &By<'_>,
     force: bool,
-    sub: &str,
     subject: &Subject<'_>,
 ) -> Result<Value, Refusal> {
-    let wanted = set_of(&applied, Layout::of(kind), Part::of(sub));
+    let (layout, part) = (Layout::of(by.kind), Part::of(by.sub));
+    let wanted = set_of(&applied, layout, part);
     let mut all = entries(before);
-    let at = all.iter().position(|entry| entry.is(manager, "Apply", sub));
+    let at = all.iter().position(|entry| entry.is(by));
     let mine = at.map(|at| all.remove(at));
     let previous = mine.as_ref().map(|entry| entry.fields.clone()).unwrap_or_default();
-    let differing = minus(&changes(before, &applied, Layout::of(kind), Part::of(sub)), &Set::new());
-    let contested = intersect(&wanted, &differing);
-    let conflicts: Vec<_> = all
-        .iter()
-        .map(|entry| (entry, intersect(&entry.fields, &contested)))
-        .filter(|(_, set)| !set.is_empty())
-        .collect();
-    if !conflicts.is_empty() && !force {
-        return Err(conflict(subject, &conflicts));
-    }
-    let taken: Set = conflicts.iter().fold(Set::new(), |sum, (_, set)| union(&sum, set));
-    for entry in &mut all {
-        entry.fields = minus(&entry.fields, &taken);
-    }
+    let differing = minus(&changes(before, &applied, layout, part), &Set::new());
+    take_over(&mut all, &intersect(&wanted, &differing), force, subject)?;
     let others = all.iter().fold(wanted.clone(), |sum, entry| union(&sum, &entry.fields));
     let mut new = before.clone();
     remove(&mut new, &minus(&previous, &others));
     let version = applied.resource_version().to_owned();
-    let mut merged = merge(Some(new), applied, Layout::of(kind), true);
+    let mut merged = merge(Some(new), applied, layout, true);
     merged.set(&["metadata", "resourceVersion"], version);
-    let mut entry = Entry::new(kind, manager, "Apply", sub, wanted);
+    let mut entry = Entry::new(by, wanted);
     if let Some(mine) = mine.filter(|mine| mine.fields == entry.fields && same_content(before, &merged)) {
         // Applied once more without a change: no new time, so no new version for every watcher to look at.
         entry.time = mine.time;
@@ -92,6 +83,23 @@ pub(super) fn apply(
     all.insert(at.unwrap_or(all.len()).min(all.len()), entry);
     store(&mut merged, all);
     Ok(merged)
+}
+
+/// Takes contested fields from the others who own them; refuses to unless forced.
+fn take_over(all: &mut [Entry], contested: &Set, force: bool, subject: &Subject<'_>) -> Result<(), Refusal> {
+    let conflicts: Vec<_> = all
+        .iter()
+        .map(|entry| (entry, intersect(&entry.fields, contested)))
+        .filter(|(_, set)| !set.is_empty())
+        .collect();
+    if !conflicts.is_empty() && !force {
+        return Err(conflict(subject, &conflicts));
+    }
+    let taken: Set = conflicts.iter().fold(Set::new(), |sum, (_, set)| union(&sum, set));
+    for entry in all {
+        entry.fields = minus(&entry.fields, &taken);
+    }
+    Ok(())
 }
 
 /// Whether two versions of an object say the same, but for who said it.
@@ -151,20 +159,19 @@ struct Entry {
 }
 
 impl Entry {
-    fn new(kind: &Kind, manager: &str, operation: &str, sub: &str, fields: Set) -> Self {
-        let (manager, operation, sub) = (manager.to_owned(), operation.to_owned(), sub.to_owned());
+    fn new(by: &By<'_>, fields: Set) -> Self {
         Self {
-            manager,
-            operation,
-            sub,
-            api_version: kind.api_version(),
-            time: stamp::stamp(&Clock::wall()),
+            manager: by.manager.clone(),
+            operation: by.operation.to_owned(),
+            sub: by.sub.to_owned(),
+            api_version: by.kind.api_version(),
+            time: by.time.clone(),
             fields,
         }
     }
 
-    fn is(&self, manager: &str, operation: &str, sub: &str) -> bool {
-        self.manager == manager && self.operation == operation && self.sub == sub
+    fn is(&self, by: &By<'_>) -> bool {
+        self.manager == by.manager && self.operation == by.operation && self.sub == by.sub
     }
 }
 
@@ -217,13 +224,18 @@ mod tests {
         object
     }
 
+    fn writer<'a>(kind: &'a Kind, manager: &str, operation: &'static str) -> By<'a> {
+        let time = "2026-01-02T00:00:00Z".to_owned();
+        By { kind, manager: manager.to_owned(), operation, sub: "", time }
+    }
+
     fn made(by: &str, mut object: Value) -> Value {
-        track(&DEPLOYMENTS, None, &mut object, by, "Apply", "");
+        track(None, &mut object, &writer(&DEPLOYMENTS, by, "Apply"));
         object
     }
 
     fn applied(before: &Value, object: Value, by: &str, force: bool) -> Result<Value, Refusal> {
-        apply(&DEPLOYMENTS, before, object, by, force, "", &DEPLOYMENTS.subject("d"))
+        apply(before, object, &writer(&DEPLOYMENTS, by, "Apply"), force, &DEPLOYMENTS.subject("d"))
     }
 
     #[test]
@@ -276,7 +288,7 @@ mod tests {
     fn an_update_moves_what_it_changed_to_its_manager() {
         let first = made("alice", deployment(Some(3), "1"));
         let mut new = deployment(Some(4), "1");
-        track(&DEPLOYMENTS, Some(&first), &mut new, "kubectl", "Update", "");
+        track(Some(&first), &mut new, &writer(&DEPLOYMENTS, "kubectl", "Update"));
         let owners: Vec<_> = entries(&new).iter().map(|e| (e.manager.clone(), e.fields.clone())).collect();
         assert_eq!(owners[1], ("kubectl".to_owned(), inner(&json!({"f:spec": {"f:replicas": {}}}))));
         assert!(owners[0].1["f:spec"].get("f:replicas").is_none());

@@ -38,30 +38,30 @@ impl Call {
         self.query.get(name).map_or("", String::as_str)
     }
 
-    pub(super) fn header(&self, name: header::HeaderName) -> &str {
+    pub(crate) fn header(&self, name: header::HeaderName) -> &str {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
 
-    pub(super) fn wants_table(&self) -> bool {
+    pub(crate) fn wants_table(&self) -> bool {
         self.header(header::ACCEPT).contains("as=Table")
     }
 
-    pub(super) fn wants_metadata(&self) -> bool {
+    pub(crate) fn wants_metadata(&self) -> bool {
         self.header(header::ACCEPT).contains("as=PartialObjectMetadata")
     }
 
-    pub(super) fn include(&self) -> &str {
+    pub(crate) fn include(&self) -> &str {
         self.param("includeObject")
     }
 
-    pub(super) fn dry_run(&self) -> bool {
+    pub(crate) fn dry_run(&self) -> bool {
         let of_deletion = || self.object().ok()?.get("dryRun")?.as_array().cloned();
         self.param("dryRun") == "All"
             || self.method == Method::DELETE
                 && of_deletion().is_some_and(|list| list.iter().any(|stage| stage == "All"))
     }
 
-    pub(super) fn validation(&self) -> Validation {
+    pub(crate) fn validation(&self) -> Validation {
         match self.param("fieldValidation") {
             "Strict" => Validation::Strict,
             "Ignore" => Validation::Ignore,
@@ -69,7 +69,7 @@ impl Call {
         }
     }
 
-    pub(super) fn manager(&self) -> String {
+    pub(crate) fn manager(&self) -> String {
         let named = self.param("fieldManager");
         let agent = self.header(header::USER_AGENT).split('/').next().unwrap_or_default();
         if named.is_empty() { agent.to_owned() } else { named.to_owned() }
@@ -92,13 +92,13 @@ impl Call {
     }
 }
 
-pub(super) fn deletion(call: &Call) -> Result<Deletion, Refusal> {
+pub(crate) fn deletion(call: &Call) -> Result<Deletion, Refusal> {
     let options = if call.body.is_empty() { json!({}) } else { call.object()? };
     Ok(deletion_by(call, &options))
 }
 
 /// The deletion that options in the body and the query ask for.
-pub(super) fn deletion_by(call: &Call, options: &Value) -> Deletion {
+pub(crate) fn deletion_by(call: &Call, options: &Value) -> Deletion {
     let own = |path: &[&str]| options.at(path).and_then(Value::as_str).map(str::to_owned);
     let grace = options.get("gracePeriodSeconds").and_then(Value::as_i64);
     let policy = own(&["propagationPolicy"]).or_else(|| {
@@ -115,7 +115,7 @@ pub(super) fn deletion_by(call: &Call, options: &Value) -> Deletion {
 }
 
 /// The whole body, as long as it is within the limit.
-pub(super) async fn read(mut body: Body) -> Result<Bytes, Refusal> {
+pub(crate) async fn read(mut body: Body) -> Result<Bytes, Refusal> {
     let mut whole = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| Refusal::bad_request(format!("cannot read the body: {error}")))?;
@@ -129,7 +129,7 @@ pub(super) async fn read(mut body: Body) -> Result<Bytes, Refusal> {
     Ok(whole.freeze())
 }
 
-pub(super) fn continued(token: &str) -> Result<Option<(String, String)>, Refusal> {
+pub(crate) fn continued(token: &str) -> Result<Option<(String, String)>, Refusal> {
     if token.is_empty() {
         return Ok(None);
     }
@@ -137,12 +137,12 @@ pub(super) fn continued(token: &str) -> Result<Option<(String, String)>, Refusal
     place.map(Some).ok_or_else(|| Refusal::bad_request("continue key is not valid"))
 }
 
-pub(super) fn decode(text: &str) -> String {
+pub(crate) fn decode(text: &str) -> String {
     percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
 /// The query as a map; of repeated names the first counts.
-pub(super) fn parse_query(query: &str) -> HashMap<String, String> {
+pub(crate) fn parse_query(query: &str) -> HashMap<String, String> {
     let mut out = HashMap::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));

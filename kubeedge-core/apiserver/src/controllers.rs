@@ -24,13 +24,15 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use super::{
-    EmbeddedCluster, Server,
     admission::{Deletion, Mode, Part, Validation},
+    cluster::EmbeddedCluster,
+    embedded::{EmbeddedStorage, TooOld},
+    key::ObjectKey,
     kinds::{DEPLOYMENTS, EVENTS, Kind, LEASES, NAMESPACES, NODES, PODS, REPLICA_SETS},
     object::Object,
-    registry,
+    registry::Registry,
     status::Refusal,
-    storage::{Change, Happened, TooOld},
+    storage::{Change, Happened},
 };
 
 /// How often what depends on time is looked at.
@@ -51,30 +53,30 @@ type Place = (String, String);
 
 /// Runs all controllers until shutdown.
 pub async fn run(cluster: EmbeddedCluster, shutdown: Shutdown) {
-    let desk = Desk { server: cluster.server, nodes: Mutex::default() };
-    let mut newest = desk.server.storage.subscribe();
-    let mut version = desk.server.storage.version();
+    let ctx = Context::of(&cluster);
+    let mut newest = ctx.storage.subscribe();
+    let mut version = ctx.storage.version();
     let mut dirty = Dirty::default();
     let mut due = Due::at_once();
     loop {
         newest.borrow_and_update();
-        match desk.server.storage.since(version, CHUNK) {
+        match ctx.storage.changes(version, CHUNK) {
             Ok(changes) => {
                 if let Some(last) = changes.last() {
                     version = last.version;
                 }
-                changes.iter().for_each(|change| desk.note(change, &mut dirty));
+                changes.iter().for_each(|change| ctx.note(change, &mut dirty));
                 if changes.len() == CHUNK {
                     continue;
                 }
             }
             Err(TooOld) => {
-                version = desk.server.storage.version();
+                version = ctx.storage.version();
                 due = Due::at_once();
             }
         }
-        due.mark(&desk, &mut dirty);
-        dirty = desk.settle(std::mem::take(&mut dirty)).await;
+        due.mark(&ctx, &mut dirty);
+        dirty = ctx.settle(std::mem::take(&mut dirty)).await;
         let next = if dirty.is_empty() { due.look } else { due.look.min(Instant::now() + RETRY) };
         tokio::select! {
             () = shutdown.requested() => return,
@@ -99,7 +101,7 @@ impl Due {
     }
 
     /// Marks what is due.
-    fn mark(&mut self, desk: &Desk, dirty: &mut Dirty) {
+    fn mark(&mut self, ctx: &Context, dirty: &mut Dirty) {
         let now = Instant::now();
         if now < self.look {
             return;
@@ -107,9 +109,9 @@ impl Due {
         self.look = now + LOOK;
         if now >= self.everything {
             self.everything = now + EVERYTHING;
-            *dirty = desk.everything();
+            *dirty = ctx.everything();
         }
-        desk.unfinished(dirty);
+        ctx.unfinished(dirty);
         if now >= self.expiry {
             self.expiry = now + EXPIRY;
             dirty.expiry = true;
@@ -171,14 +173,26 @@ impl Dirty {
     }
 }
 
-/// What controllers work with.
+/// What controllers work with: the objects, read without waiting, and what is known of nodes.
 #[derive(Debug)]
-struct Desk {
-    server: Arc<Server>,
+struct Context {
+    registry: Arc<Registry>,
+    storage: Arc<EmbeddedStorage>,
+    /// The CA certificate that each namespace is told.
+    root_ca_pem: String,
     nodes: Mutex<nodes::Ledger>,
 }
 
-impl Desk {
+impl Context {
+    fn of(cluster: &EmbeddedCluster) -> Self {
+        Self {
+            registry: cluster.server().registry().clone(),
+            storage: cluster.storage().clone(),
+            root_ca_pem: cluster.root_ca_pem().to_owned(),
+            nodes: Mutex::default(),
+        }
+    }
+
     fn note(&self, change: &Change, dirty: &mut Dirty) {
         self.nodes.lock().note(change);
         dirty.note(change);
@@ -260,15 +274,25 @@ impl Desk {
     }
 
     fn list(&self, kind: &Kind, namespace: &str) -> Vec<Arc<Value>> {
-        self.server.storage.list(kind.stored_under(), kind.plural(), namespace).0
+        self.storage.read_all(&kind.collection(namespace))
     }
 
     fn get(&self, kind: &Kind, at: &Place) -> Option<Arc<Value>> {
-        self.server.storage.get(&kind.key(&at.0, &at.1))
+        self.storage.read(&kind.key(&at.0, &at.1))
+    }
+
+    /// The kind of a stored object; `None` where its definition is gone.
+    async fn kind_of(&self, key: &ObjectKey, object: &Value) -> Result<Option<Kind>, Refusal> {
+        let api = object.api_version();
+        let (group, version) = api.split_once('/').unwrap_or(("", api));
+        match self.registry.kind(group, version, &key.plural).await {
+            Err(refusal) if refusal.code == http::StatusCode::NOT_FOUND => Ok(None),
+            found => found.map(Some),
+        }
     }
 
     async fn create(&self, kind: &Kind, namespace: &str, object: Value) -> Result<Arc<Value>, Refusal> {
-        let made = registry::create(&self.server.storage, kind, namespace, object, Validation::Ignore, false);
+        let made = self.registry.create(kind, namespace, object, Validation::Ignore, false);
         made.await.map(|(object, _)| object)
     }
 
@@ -280,25 +304,25 @@ impl Desk {
         make: impl FnOnce(&Value) -> Value + Send,
     ) -> Result<Arc<Value>, Refusal> {
         let make = |before: &Value| Ok(make(before));
-        let done = registry::change(&self.server.storage, kind, &at.0, &at.1, Mode::ours(part), make);
+        let done = self.registry.change(kind, &at.0, &at.1, Mode::ours(part), make);
         done.await.map(|(object, _)| object)
     }
 
     async fn delete(&self, kind: &Kind, object: &Value, grace: Option<i64>) -> Result<(), Refusal> {
         let at = place(object);
         let how = Deletion { grace, uid: Some(object.uid().to_owned()), ..Deletion::default() };
-        match registry::delete(&self.server.storage, kind, &at.0, &at.1, &how, false).await {
+        match self.registry.delete(kind, &at.0, &at.1, &how, false).await {
             Err(refusal) if refusal.code != http::StatusCode::NOT_FOUND => Err(refusal),
             _ => Ok(()),
         }
     }
 
     fn now(&self) -> String {
-        self.server.storage.now()
+        self.registry.now()
     }
 
     fn moment(&self) -> OffsetDateTime {
-        self.server.storage.moment()
+        self.registry.moment()
     }
 
     /// Tells people what a controller did; the same again within its lifetime becomes a count.

@@ -1,38 +1,18 @@
-//! The kinds that CustomResourceDefinitions in a storage define, read once from each: a schema alone is larger than most
-//! objects.
+//! The kinds that CustomResourceDefinitions define, read once from each: a schema alone is larger than most objects.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
+};
 
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use super::{
-    kinds::{self, DEFINITIONS, Kind},
-    storage::{ObjectKey, Storage},
-};
+use super::kinds::{self, Kind};
 
-/// All kinds served now that are stored.
-pub(crate) fn all(storage: &Storage) -> Vec<Kind> {
-    let key = DEFINITIONS.key("", "");
-    let (definitions, _) = storage.list(&key.group, &key.plural, "");
-    kinds::stored()
-        .chain(definitions.iter().flat_map(|definition| kinds::of_definition(definition)))
-        .collect()
-}
-
-/// The kind with this group, version and plural.
-pub(crate) fn find(storage: &Storage, group: &str, version: &str, plural: &str) -> Option<Kind> {
-    kinds::built_in(group, version, plural).or_else(|| {
-        let key = DEFINITIONS.key("", &format!("{plural}.{group}"));
-        let matches =
-            |kind: &Kind| kind.group() == group && kind.version() == version && kind.plural() == plural;
-        storage.definitions().find(storage, &key, matches)
-    })
-}
-
-/// What was read from definitions.
+/// What was read from definitions, by their names.
 #[derive(Debug, Default)]
-pub(crate) struct Definitions(Mutex<HashMap<ObjectKey, Defined>>);
+pub(crate) struct Definitions(Mutex<HashMap<String, Defined>>);
 
 #[derive(Debug)]
 struct Defined {
@@ -47,17 +27,30 @@ impl Defined {
 }
 
 impl Definitions {
-    /// The kind that matches among those of a definition as it is now; `None` if there is none.
-    fn find(&self, storage: &Storage, key: &ObjectKey, matches: impl Fn(&Kind) -> bool) -> Option<Kind> {
+    /// The kind of a definition in a version; the definition is given as it is now, if it is there. Names say the plural
+    /// and the group.
+    pub(crate) fn find(&self, name: String, definition: Option<Arc<Value>>, version: &str) -> Option<Kind> {
         let mut read = self.0.lock();
-        let Some(definition) = storage.get(key) else {
-            read.remove(key);
+        let Some(definition) = definition else {
+            read.remove(&name);
             return None;
         };
-        let defined = read.entry(key.clone()).or_insert_with(|| Defined::of(definition.clone()));
-        if !Arc::ptr_eq(&defined.by, &definition) {
-            *defined = Defined::of(definition);
+        let matches = |kind: &&Kind| {
+            kind.version() == version
+                && name.strip_prefix(kind.plural()) == Some(&format!(".{}", kind.group()))
+        };
+        match read.entry(name.clone()) {
+            Entry::Occupied(mut known) => {
+                if !Arc::ptr_eq(&known.get().by, &definition) {
+                    known.insert(Defined::of(definition));
+                }
+                known.into_mut()
+            }
+            Entry::Vacant(free) => free.insert(Defined::of(definition)),
         }
-        defined.kinds.iter().find(|kind| matches(kind)).cloned()
+        .kinds
+        .iter()
+        .find(matches)
+        .cloned()
     }
 }

@@ -7,19 +7,16 @@ use kubeedge_core::cluster::Body;
 use serde_json::{Value, json};
 
 use super::{
-    Server, definitions,
-    http::{Answer, full, json_answer},
-    kinds::{self, Kind},
+    answer::{Answer, full, json_answer},
+    kinds::Kind,
     object::Object,
-    openapi,
+    openapi::{self, GIT_VERSION},
+    registry::Registry,
     status::Refusal,
 };
 
-/// The version kubectl and client-go are told; that of the Kubernetes API served.
-pub(super) const GIT_VERSION: &str = "v1.32.10+kubeedge";
-
 /// `accept`: the form the client wants, where there is a choice.
-pub(super) fn answer(server: &Server, path: &[&str], accept: &str) -> Answer {
+pub(super) async fn answer(registry: &Registry, path: &[&str], accept: &str) -> Answer {
     let value = match path {
         ["healthz" | "livez" | "readyz", ..] => return Ok(http::Response::new(full("ok"))),
         ["version"] => version(),
@@ -27,21 +24,23 @@ pub(super) fn answer(server: &Server, path: &[&str], accept: &str) -> Answer {
             json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": ""}]})
         }
         ["apis"] => {
-            json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups(server).iter().map(|(name, versions)| group(name, versions)).collect::<Vec<_>>()})
+            json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups(registry).await?.iter().map(|(name, versions)| group(name, versions)).collect::<Vec<_>>()})
         }
         ["apis", name] => {
-            let groups = groups(server);
+            let groups = groups(registry).await?;
             let versions = groups.get(*name).ok_or_else(Refusal::no_such_path)?;
             let mut group = group(name, versions);
             group.set(&["kind"], "APIGroup");
             group.set(&["apiVersion"], "v1");
             group
         }
-        ["api", "v1"] => resources(server, "", "v1")?,
-        ["apis", group, version] => resources(server, group, version)?,
-        ["openapi", "v3"] => openapi_paths(server),
-        ["openapi", "v3", "api", "v1"] => openapi::document(&of_version(server, "", "v1")),
-        ["openapi", "v3", "apis", group, version] => openapi::document(&of_version(server, group, version)),
+        ["api", "v1"] => resources(registry, "", "v1").await?,
+        ["apis", group, version] => resources(registry, group, version).await?,
+        ["openapi", "v3"] => openapi_paths(registry).await?,
+        ["openapi", "v3", "api", "v1"] => openapi::document(&of_version(registry, "", "v1").await?),
+        ["openapi", "v3", "apis", group, version] => {
+            openapi::document(&of_version(registry, group, version).await?)
+        }
         ["openapi", "v2"] if accept.contains("protobuf") => return Ok(openapi_v2()),
         ["openapi", "v2"] => {
             json!({"swagger": "2.0", "info": {"title": "KubeEdge", "version": GIT_VERSION}, "paths": {}})
@@ -69,19 +68,15 @@ fn version() -> Value {
     })
 }
 
-fn served(server: &Server) -> impl Iterator<Item = Kind> {
-    definitions::all(&server.storage).into_iter().chain(kinds::answered())
-}
-
-fn groups(server: &Server) -> BTreeMap<String, Vec<String>> {
+async fn groups(registry: &Registry) -> Result<BTreeMap<String, Vec<String>>, Refusal> {
     let mut groups: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for kind in served(server).filter(|kind| !kind.group().is_empty()) {
+    for kind in registry.kinds().await?.iter().filter(|kind| !kind.group().is_empty()) {
         let versions = groups.entry(kind.group().to_owned()).or_default();
         if !versions.iter().any(|version| version == kind.version()) {
             versions.push(kind.version().to_owned());
         }
     }
-    groups
+    Ok(groups)
 }
 
 fn group(name: &str, versions: &[String]) -> Value {
@@ -90,12 +85,14 @@ fn group(name: &str, versions: &[String]) -> Value {
     json!({"name": name, "versions": list, "preferredVersion": list.first()})
 }
 
-fn of_version(server: &Server, group: &str, version: &str) -> Vec<Kind> {
-    served(server).filter(|kind| kind.group() == group && kind.version() == version).collect()
+async fn of_version(registry: &Registry, group: &str, version: &str) -> Result<Vec<Kind>, Refusal> {
+    let mut kinds = registry.kinds().await?;
+    kinds.retain(|kind| kind.group() == group && kind.version() == version);
+    Ok(kinds)
 }
 
-fn resources(server: &Server, group: &str, version: &str) -> Result<Value, Refusal> {
-    let kinds = of_version(server, group, version);
+async fn resources(registry: &Registry, group: &str, version: &str) -> Result<Value, Refusal> {
+    let kinds = of_version(registry, group, version).await?;
     let first = kinds.first().ok_or_else(Refusal::no_such_path)?;
     let entries: Vec<_> = kinds.iter().flat_map(Kind::discovery).collect();
     Ok(
@@ -103,15 +100,15 @@ fn resources(server: &Server, group: &str, version: &str) -> Result<Value, Refus
     )
 }
 
-fn openapi_paths(server: &Server) -> Value {
+async fn openapi_paths(registry: &Registry) -> Result<Value, Refusal> {
     let mut paths = serde_json::Map::new();
     let mut add = |path: String| {
         let url = format!("/openapi/v3/{path}");
         paths.insert(path, json!({"serverRelativeURL": url}));
     };
     add("api/v1".to_owned());
-    for (name, versions) in groups(server) {
+    for (name, versions) in groups(registry).await? {
         versions.iter().for_each(|version| add(format!("apis/{name}/{version}")));
     }
-    json!({"paths": paths})
+    Ok(json!({"paths": paths}))
 }

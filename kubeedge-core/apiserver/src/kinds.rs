@@ -36,8 +36,8 @@ pub(crate) use self::{
     lists::{Items, is_atomic_map, map_keys, merge_key},
 };
 use crate::{
+    key::{Collection, ObjectKey},
     status::{Problem, Subject},
-    storage::ObjectKey,
 };
 
 /// All built-in kinds, in the order that discovery tells them in.
@@ -88,17 +88,30 @@ const REVIEWS: [&BuiltIn; 4] = [
     &reviews::SELF_SUBJECT_REVIEW,
 ];
 
-/// The kinds that parts of the server and its controllers work with.
+/// The kinds that parts of the server work with.
 pub(crate) const PODS: Kind = Kind::BuiltIn(&pods::POD);
-pub(crate) const NODES: Kind = Kind::BuiltIn(&nodes::NODE);
 pub(crate) const NAMESPACES: Kind = Kind::BuiltIn(&namespaces::NAMESPACE);
-pub(crate) const CONFIG_MAPS: Kind = Kind::BuiltIn(&config::CONFIG_MAP);
-pub(crate) const EVENTS: Kind = Kind::BuiltIn(&core_v1::EVENT);
 pub(crate) const SERVICE_ACCOUNTS: Kind = Kind::BuiltIn(&core_v1::SERVICE_ACCOUNT);
-pub(crate) const DEPLOYMENTS: Kind = Kind::BuiltIn(&workloads::DEPLOYMENT);
-pub(crate) const REPLICA_SETS: Kind = Kind::BuiltIn(&workloads::REPLICA_SET);
-pub(crate) const LEASES: Kind = Kind::BuiltIn(&other_groups::LEASE);
 pub(crate) const DEFINITIONS: Kind = Kind::BuiltIn(&other_groups::CUSTOM_RESOURCE_DEFINITION);
+
+/// Those that its controllers work with besides, and tests.
+#[cfg(any(feature = "controllers", test))]
+pub(crate) use self::controlled::*;
+
+#[cfg(any(feature = "controllers", test))]
+mod controlled {
+    use super::*;
+
+    pub(crate) const NODES: Kind = Kind::BuiltIn(&nodes::NODE);
+    pub(crate) const CONFIG_MAPS: Kind = Kind::BuiltIn(&config::CONFIG_MAP);
+    pub(crate) const DEPLOYMENTS: Kind = Kind::BuiltIn(&workloads::DEPLOYMENT);
+    #[cfg(feature = "controllers")]
+    pub(crate) const EVENTS: Kind = Kind::BuiltIn(&core_v1::EVENT);
+    #[cfg(feature = "controllers")]
+    pub(crate) const REPLICA_SETS: Kind = Kind::BuiltIn(&workloads::REPLICA_SET);
+    #[cfg(feature = "controllers")]
+    pub(crate) const LEASES: Kind = Kind::BuiltIn(&other_groups::LEASE);
+}
 
 /// A kind in one version. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -256,7 +269,17 @@ impl Kind {
         }
     }
 
+    /// All objects of this kind, or those of one namespace.
+    pub(crate) fn collection(&self, namespace: &str) -> Collection {
+        Collection {
+            group: self.stored_under().to_owned(),
+            plural: self.plural().to_owned(),
+            namespace: namespace.to_owned(),
+        }
+    }
+
     /// Whether a key is of an object of this kind.
+    #[cfg(feature = "controllers")]
     pub(crate) fn has(&self, key: &ObjectKey) -> bool {
         key.plural == self.plural() && key.group == self.stored_under()
     }

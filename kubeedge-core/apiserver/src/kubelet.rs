@@ -7,54 +7,73 @@ use kubeedge_core::{cluster::Body, tunnel::Duplex};
 use serde_json::Value;
 use tokio::io::AsyncReadExt;
 
-use super::{Server, http::Answer, kinds::PODS, object::Object, status::Refusal};
+use super::{
+    answer::{Answer, full},
+    kinds::PODS,
+    object::Object,
+    registry::Registry,
+    status::Refusal,
+    tasks::Tasks,
+};
 use kubeedge_core::node_streams::NodeStreams;
 
-/// Passes a request for `sub` (log, exec, attach) of a pod on to its node.
+/// What a node is asked for: `log`, `exec` or `attach` of a pod.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place<'a> {
+    pub namespace: &'a str,
+    pub pod: &'a str,
+    pub sub: &'a str,
+}
+
+/// Passes a request on to the node of a pod. A stream between client and node is a task of `tasks`.
 pub(super) async fn proxy(
-    server: &Arc<Server>,
-    namespace: &str,
-    name: &str,
-    sub: &str,
+    registry: &Registry,
+    streams: Option<Arc<dyn NodeStreams>>,
+    place: &Place<'_>,
     request: Request<Body>,
+    tasks: &Tasks,
 ) -> Answer {
-    let found = server.storage.get(&PODS.key(namespace, name));
-    let pod = found.ok_or_else(|| Refusal::not_found(&PODS.subject(name)))?;
+    let Place { namespace, pod: name, sub } = *place;
+    let pod = registry.get(&PODS, namespace, name).await?;
     let node = pod.node_name().to_owned();
     if node.is_empty() {
         return Err(Refusal::bad_request(format!("pod {name} does not have a host assigned")));
     }
     let query = request.uri().query().unwrap_or_default().to_owned();
-    let asked =
-        query.split('&').find_map(|pair| pair.strip_prefix("container=")).unwrap_or_default().to_owned();
-    let container = container(&pod, &asked)?;
-    let streams = server.streams.read().clone();
+    let (of_container, rest): (Vec<_>, Vec<_>) =
+        query.split('&').filter(|pair| !pair.is_empty()).partition(|pair| pair.starts_with("container="));
+    let asked = of_container.first().and_then(|pair| pair.strip_prefix("container="));
+    let container = container(&pod, asked.unwrap_or_default())?;
     let streams = streams.ok_or_else(|| {
         Refusal::unavailable("logs and exec are not available: no stream server is running")
     })?;
-    let rest: Vec<_> =
-        query.split('&').filter(|pair| !pair.is_empty() && !pair.starts_with("container=")).collect();
     if sub == "log" {
         waits(&pod, &container)?;
         let path = with_query(format!("/containerLogs/{namespace}/{name}/{container}"), &rest.join("&"));
-        let logs = streams.logs(&node.as_str().into(), path, HeaderMap::new()).await;
-        let body = logs.map_err(|error| Refusal::unavailable(error.to_string()))?;
-        let mut response = Response::new(body);
-        response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain"));
-        return Ok(response);
+        return logs(&*streams, &node, path).await;
     }
-    let renamed: Vec<_> = rest
-        .iter()
-        .map(|pair| match *pair {
-            "stdin=true" => "input=1",
-            "stdout=true" => "output=1",
-            "stderr=true" => "error=1",
-            "tty=true" => "tty=1",
-            other => other,
-        })
-        .collect();
+    let renamed: Vec<_> = rest.into_iter().map(renamed).collect();
     let path = with_query(format!("/{sub}/{namespace}/{name}/{container}"), &renamed.join("&"));
-    upgrade(streams, node, path, request).await
+    upgrade(&*streams, &node, path, request, tasks).await
+}
+
+/// A parameter as the kubelet names it.
+fn renamed(pair: &str) -> &str {
+    match pair {
+        "stdin=true" => "input=1",
+        "stdout=true" => "output=1",
+        "stderr=true" => "error=1",
+        "tty=true" => "tty=1",
+        other => other,
+    }
+}
+
+async fn logs(streams: &dyn NodeStreams, node: &str, path: String) -> Answer {
+    let logs = streams.logs(&node.into(), path, HeaderMap::new()).await;
+    let body = logs.map_err(|error| Refusal::unavailable(error.to_string()))?;
+    let mut response = Response::new(body);
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain"));
+    Ok(response)
 }
 
 /// How long a node may take to answer a request for a command.
@@ -96,10 +115,11 @@ fn with_query(path: String, query: &str) -> String {
 }
 
 async fn upgrade(
-    streams: Arc<dyn NodeStreams>,
-    node: String,
+    streams: &dyn NodeStreams,
+    node: &str,
     path: String,
     mut request: Request<Body>,
+    tasks: &Tasks,
 ) -> Answer {
     if request.headers().get(header::UPGRADE).is_none() {
         return Err(Refusal::bad_request("Upgrade request required"));
@@ -107,7 +127,7 @@ async fn upgrade(
     let method = request.method().clone();
     let headers = request.headers().clone();
     let ours = hyper::upgrade::on(&mut request);
-    let opened = streams.upgrade(&node.as_str().into(), method, path, headers).await;
+    let opened = streams.upgrade(&node.into(), method, path, headers).await;
     let mut theirs = opened.map_err(|error| Refusal::unavailable(error.to_string()))?;
     let head = tokio::time::timeout(ANSWER, read_head(&mut theirs)).await;
     let (status, headers) =
@@ -115,11 +135,11 @@ async fn upgrade(
     if status != StatusCode::SWITCHING_PROTOCOLS {
         return Err(refused(status, &mut theirs).await);
     }
-    let mut response = Response::new(super::http::full(""));
+    let mut response = Response::new(full(""));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     // The copying ends with either side; the node's end is closed when it is dropped.
-    tokio::spawn(async move {
+    tasks.spawn(async move {
         match ours.await {
             Ok(upgraded) => {
                 let mut upgraded = hyper_util::rt::TokioIo::new(upgraded);

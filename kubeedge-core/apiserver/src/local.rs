@@ -15,7 +15,10 @@ use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    EmbeddedCluster, EmbeddedSettings, ServeError, ServeSettings, Serving, Signer, controllers, kubeconfig,
+    cluster::{EmbeddedCluster, EmbeddedSettings},
+    controllers,
+    serve::{ServeError, ServeSettings, Serving, kubeconfig},
+    tokens::Signer,
 };
 
 /// Where authority and secret are kept, beside the objects.
@@ -26,6 +29,7 @@ const LEAF_DAYS: i64 = 365;
 
 /// How a [`LocalCluster`] is set up.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct LocalSettings {
     /// Where the API listens; port 0 for a free one.
     pub address: SocketAddr,
@@ -43,6 +47,27 @@ impl Default for LocalSettings {
             names: Names::default(),
             clock: Clock::wall(),
         }
+    }
+}
+
+impl LocalSettings {
+    /// Listens on an address; port 0 for a free one.
+    pub fn at(address: SocketAddr) -> Self {
+        Self { address, ..Self::default() }
+    }
+
+    /// Is reached by these names and addresses too.
+    #[must_use]
+    pub fn names(mut self, names: Names) -> Self {
+        self.names = names;
+        self
+    }
+
+    /// Counts with this clock.
+    #[must_use]
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
     }
 }
 
@@ -111,16 +136,12 @@ impl LocalCluster {
         let admin = ("kubernetes-admin", ["system:masters"]);
         let admin = authority.issue(admin.0, &admin.1, &Names::default(), Usage::Client, now, LEAF_DAYS)?;
         let ca_pem = to_pem("CERTIFICATE", authority.certificate());
-        let cluster = EmbeddedSettings {
-            signer: Signer::new(&own.secret),
-            definitions: api::definitions(),
-            namespaces: Vec::new(),
-            root_ca_pem: ca_pem.clone(),
-            clock: settings.clock,
-        };
+        let cluster = EmbeddedSettings::new(Signer::new(&own.secret))
+            .definitions(api::definitions())
+            .root_ca_pem(ca_pem.clone())
+            .clock(settings.clock);
         let cluster = EmbeddedCluster::open(store, cluster).await?;
-        let serve = ServeSettings { address: settings.address, identity, admin_tokens: Vec::new() };
-        let serving = cluster.serve(serve).await?;
+        let serving = cluster.serve(ServeSettings::new(settings.address, identity)).await?;
         let kubeconfig = kubeconfig(&format!("https://{}", serving.address()), &admin);
         Ok(Self { cluster, serving, kubeconfig, ca_pem })
     }

@@ -13,6 +13,7 @@ use crate::times;
 pub(crate) type Fields = Map<String, Value>;
 
 /// Reads and sets fields of an object.
+#[cfg_attr(not(feature = "controllers"), allow(dead_code, reason = "controllers read more than the server"))]
 pub(crate) trait Object {
     /// What stands at a path.
     fn at(&self, path: &[&str]) -> Option<&Value>;

@@ -9,6 +9,9 @@ use crate::object::Object;
 
 use super::kinds::Kind;
 
+/// The version kubectl and client-go are told; that of the Kubernetes API served.
+pub(super) const GIT_VERSION: &str = "v1.32.10+kubeedge";
+
 /// The document of one group and version.
 pub(super) fn document(kinds: &[Kind]) -> Value {
     let mut generator = SchemaSettings::openapi3().into_generator();
@@ -37,7 +40,7 @@ pub(super) fn document(kinds: &[Kind]) -> Value {
     for (name, schema) in generator.take_definitions(true) {
         schemas.entry(name).or_insert(schema);
     }
-    json!({"openapi": "3.0.0", "info": {"title": "Kubernetes", "version": super::discovery::GIT_VERSION}, "paths": paths, "components": {"schemas": schemas}})
+    json!({"openapi": "3.0.0", "info": {"title": "Kubernetes", "version": GIT_VERSION}, "paths": paths, "components": {"schemas": schemas}})
 }
 
 fn schema_name(kind: &Kind) -> String {

@@ -4,7 +4,7 @@ use json_patch::PatchOperation;
 use serde_json::{Map, Value};
 
 use super::{
-    http::MAX_BODY,
+    call::MAX_BODY,
     kinds::{Items, merge_key},
     status::Refusal,
 };

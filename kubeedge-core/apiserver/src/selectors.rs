@@ -5,11 +5,13 @@ use serde_json::Value;
 use super::{kinds::Kind, status::Refusal};
 use crate::object::Object;
 
-/// What objects a list or watch is about.
+/// What objects a list or watch is about: all of them by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Selector {
+pub struct Selector {
     labels: Vec<Requirement>,
     fields: Vec<FieldRequirement>,
+    /// As the client wrote them.
+    text: (String, String),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +36,7 @@ impl Selector {
     /// The selector of a request about a kind. Fields that the kind does not offer are refused: ignored, they would
     /// select everything or nothing without a word.
     pub(crate) fn of(kind: &Kind, labels: &str, fields: &str) -> Result<Self, Refusal> {
+        let text = (labels.to_owned(), fields.to_owned());
         let labels = split_outside(labels).into_iter().map(requirement).collect::<Result<_, _>>()?;
         let fields = fields.split(',').filter(|part| !part.trim().is_empty()).map(|part| {
             let mut field = field(part)?;
@@ -41,14 +44,26 @@ impl Selector {
             field.absent = kind.selectable(&field.path).ok_or_else(unknown)?;
             Ok(field)
         });
-        Ok(Self { labels, fields: fields.collect::<Result<_, Refusal>>()? })
+        Ok(Self { labels, fields: fields.collect::<Result<_, Refusal>>()?, text })
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    /// `labelSelector` as the client wrote it, for storages that ask somebody else.
+    pub fn labels(&self) -> &str {
+        &self.text.0
+    }
+
+    /// `fieldSelector` as the client wrote it.
+    pub fn fields(&self) -> &str {
+        &self.text.1
+    }
+
+    /// Whether every object matches.
+    pub fn is_empty(&self) -> bool {
         self.labels.is_empty() && self.fields.is_empty()
     }
 
-    pub(crate) fn matches(&self, object: &Value) -> bool {
+    /// Whether an object matches.
+    pub fn matches(&self, object: &Value) -> bool {
         let labels = self.labels.iter().all(|requirement| match requirement {
             Requirement::In(key, values) => {
                 object.label(key).is_some_and(|value| values.iter().any(|v| v == value))

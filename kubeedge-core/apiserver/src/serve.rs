@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use ::http::{Request, Response, header};
+use ::http::{HeaderMap, Request, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_util::{
@@ -10,7 +10,6 @@ use hyper_util::{
     server::conn::auto,
 };
 use kubeedge_core::{
-    cluster::Body,
     kernel::Shutdown,
     pki::{Identity, Leaf, to_pem},
 };
@@ -23,10 +22,11 @@ use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet};
 use tokio_rustls::TlsAcceptor;
 
 use super::{
-    EmbeddedCluster, Server, User,
-    http::json_answer,
+    answer::refused,
+    server::ApiServer,
     status::{Refusal, Subject},
-    tokens,
+    tasks::Tasks,
+    user::User,
 };
 
 /// How many connections there may be at once.
@@ -38,6 +38,7 @@ const IDLE: Duration = Duration::from_secs(90);
 
 /// How the API is served.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ServeSettings {
     /// Where to listen; port 0 for a free one. Keep it on loopback unless the network is trusted.
     pub address: SocketAddr,
@@ -45,6 +46,20 @@ pub struct ServeSettings {
     pub identity: Identity,
     /// Bearer tokens that stand for an administrator.
     pub admin_tokens: Vec<String>,
+}
+
+impl ServeSettings {
+    /// Listens on an address, as this server; administrators have certificates.
+    pub fn new(address: SocketAddr, identity: Identity) -> Self {
+        Self { address, identity, admin_tokens: Vec::new() }
+    }
+
+    /// Takes these bearer tokens for an administrator's.
+    #[must_use]
+    pub fn admin_tokens(mut self, admin_tokens: Vec<String>) -> Self {
+        self.admin_tokens = admin_tokens;
+        self
+    }
 }
 
 /// The API could not be served.
@@ -66,7 +81,7 @@ pub enum ServeError {
 
 /// A listening API.
 pub struct Serving {
-    cluster: EmbeddedCluster,
+    server: ApiServer,
     listener: TcpListener,
     address: SocketAddr,
     tls: TlsAcceptor,
@@ -76,24 +91,6 @@ pub struct Serving {
 impl std::fmt::Debug for Serving {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Serving").field("address", &self.address).finish_non_exhaustive()
-    }
-}
-
-impl EmbeddedCluster {
-    /// Starts to listen; requests are answered once [`Serving::run`] runs.
-    pub async fn serve(&self, settings: ServeSettings) -> Result<Serving, ServeError> {
-        let tls = tls(&settings.identity).map_err(|error| ServeError::Tls(error.to_string()))?;
-        let fail = |source| ServeError::Listen { address: settings.address, source };
-        let listener = TcpListener::bind(settings.address).await.map_err(fail)?;
-        let address = listener.local_addr().map_err(fail)?;
-        let admin_tokens = Arc::new(settings.admin_tokens);
-        Ok(Serving {
-            cluster: self.clone(),
-            listener,
-            address,
-            tls: TlsAcceptor::from(Arc::new(tls)),
-            admin_tokens,
-        })
     }
 }
 
@@ -115,15 +112,30 @@ fn tls(identity: &Identity) -> Result<ServerConfig, Box<dyn std::error::Error>> 
 }
 
 impl Serving {
+    /// Starts to listen; requests are answered once [`Serving::run`] runs.
+    ///
+    /// # Errors
+    /// When the address cannot be listened on, or the identity cannot be used.
+    pub async fn bind(server: &ApiServer, settings: ServeSettings) -> Result<Self, ServeError> {
+        let tls = tls(&settings.identity).map_err(|error| ServeError::Tls(error.to_string()))?;
+        let fail = |source| ServeError::Listen { address: settings.address, source };
+        let listener = TcpListener::bind(settings.address).await.map_err(fail)?;
+        let address = listener.local_addr().map_err(fail)?;
+        let admin_tokens = Arc::new(settings.admin_tokens);
+        let tls = TlsAcceptor::from(Arc::new(tls));
+        Ok(Self { server: server.clone(), listener, address, tls, admin_tokens })
+    }
+
     /// Where it listens, with the real port.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Serves until shutdown.
+    /// Serves until shutdown; streams of its clients end with it.
     pub async fn run(self, shutdown: Shutdown) {
         let slots = Arc::new(Semaphore::new(CONNECTIONS));
         let mut connections = JoinSet::new();
+        let streams = Tasks::default();
         loop {
             let accepted = tokio::select! {
                 () = shutdown.requested() => break,
@@ -142,12 +154,13 @@ impl Serving {
                 }
                 (_, Err(_)) => break,
             };
-            let (cluster, tls, tokens) = (self.cluster.clone(), self.tls.clone(), self.admin_tokens.clone());
+            let (server, tls, tokens) = (self.server.clone(), self.tls.clone(), self.admin_tokens.clone());
+            let streams = streams.clone();
             connections.spawn(async move {
                 let _slot = slot;
                 let _ = stream.set_nodelay(true);
                 match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
-                    Ok(Ok(stream)) => talk(cluster, stream, tokens).await,
+                    Ok(Ok(stream)) => talk(server, stream, tokens, streams).await,
                     Ok(Err(error)) => {
                         tracing::debug!(%peer, error = %error, "TLS handshake with a client failed")
                     }
@@ -156,20 +169,30 @@ impl Serving {
             });
         }
         connections.shutdown().await;
+        streams.shutdown().await;
     }
 }
 
 async fn talk(
-    cluster: EmbeddedCluster,
+    server: ApiServer,
     stream: tokio_rustls::server::TlsStream<tokio::net::TcpStream>,
     tokens: Arc<Vec<String>>,
+    streams: Tasks,
 ) {
     let certified =
         stream.get_ref().1.peer_certificates().and_then(<[_]>::first).and_then(|der| Leaf::read(der).ok());
     let certified = certified.map(|leaf| User { name: leaf.common_name, groups: leaf.organizations });
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-        let (server, certified, tokens) = (cluster.server.clone(), certified.clone(), tokens.clone());
-        async move { Ok::<_, std::convert::Infallible>(authenticated(&server, certified, &tokens, request).await) }
+        let (server, certified, tokens, streams) =
+            (server.clone(), certified.clone(), tokens.clone(), streams.clone());
+        async move {
+            let user = authenticated(&server, certified, &tokens, request.headers(), request.uri().path());
+            let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
+            Ok::<_, std::convert::Infallible>(match user {
+                Ok(user) => server.respond(user, request, &streams).await,
+                Err(refusal) => refused(&refusal),
+            })
+        }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE);
@@ -179,30 +202,25 @@ async fn talk(
     }
 }
 
-async fn authenticated(
-    server: &Arc<Server>,
+/// Who makes a request: as the certificate, or else the token, says, or whom that one acts for.
+fn authenticated(
+    server: &ApiServer,
     certified: Option<User>,
     tokens: &[String],
-    request: Request<Incoming>,
-) -> Response<Body> {
-    let bearer = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    headers: &HeaderMap,
+    path: &str,
+) -> Result<User, Refusal> {
+    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let bearer = bearer.and_then(|value| value.strip_prefix("Bearer "));
     let by_token = bearer.and_then(|token| token_user(server, tokens, token));
-    let is_health = matches!(request.uri().path(), "/healthz" | "/livez" | "/readyz" | "/version");
+    let is_health = matches!(path, "/healthz" | "/livez" | "/readyz" | "/version");
     let anonymous = is_health.then(|| User { name: "system:anonymous".to_owned(), groups: Vec::new() });
-    let Some(user) = certified.or(by_token).or(anonymous) else {
-        let refusal = Refusal::unauthorized();
-        return json_answer(refusal.code, &refusal.to_json());
-    };
-    let user = match impersonated(&user, request.headers()) {
-        Ok(user) => user,
-        Err(refusal) => return json_answer(refusal.code, &refusal.to_json()),
-    };
-    server.respond(user, request.map(|body| body.map_err(Into::into).boxed_unsync())).await
+    let user = certified.or(by_token).or(anonymous).ok_or_else(Refusal::unauthorized)?;
+    impersonated(&user, headers)
 }
 
 /// Whom an administrator acts for (`Impersonate-User`, `Impersonate-Group`); nobody else may.
-fn impersonated(user: &User, headers: &header::HeaderMap) -> Result<User, Refusal> {
+fn impersonated(user: &User, headers: &HeaderMap) -> Result<User, Refusal> {
     let text = |value: &header::HeaderValue| value.to_str().ok().map(str::to_owned);
     let Some(name) = headers.get("impersonate-user").and_then(text) else { return Ok(user.clone()) };
     if !user.groups.iter().any(|group| group == "system:masters") {
@@ -213,15 +231,14 @@ fn impersonated(user: &User, headers: &header::HeaderMap) -> Result<User, Refusa
     Ok(User { name, groups })
 }
 
-fn token_user(server: &Server, tokens: &[String], token: &str) -> Option<User> {
+fn token_user(server: &ApiServer, tokens: &[String], token: &str) -> Option<User> {
     // Digests are compared: how much of a guess is right cannot be told from the time it takes.
     let digest = |text: &str| ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
     let is_it = |known: &String| digest(known).as_ref() == digest(token).as_ref();
     if tokens.iter().any(is_it) {
         return Some(User { name: "admin".to_owned(), groups: vec!["system:masters".to_owned()] });
     }
-    let name = tokens::user_of(server, token)?;
-    Some(User { name, groups: vec!["system:serviceaccounts".to_owned()] })
+    server.user_of(token)
 }
 
 /// A kubeconfig for a client certificate.

@@ -1,281 +1,127 @@
-//! From HTTP requests to the registry and back.
+//! From HTTP requests to the registry and back: the path, who may, what is done.
 
-mod call;
+mod read;
+mod target;
 mod write;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full, StreamBody};
-use kubeedge_core::cluster::Body;
-use serde_json::{Value, json};
+use kubeedge_core::{
+    clock::Clock,
+    cluster::{Actor, Body, ClusterApi, KubeService},
+    node_streams::NodeStreams,
+};
+use parking_lot::RwLock;
+use serde_json::Value;
+use tower::{service_fn, util::BoxCloneSyncService};
 
-pub(super) use self::call::{Call, MAX_BODY};
-use self::call::{continued, decode, parse_query, read};
+use self::target::Target;
 use super::{
-    Server, definitions, discovery,
-    kinds::{Action, Kind, NodeRequest},
+    answer::{Answer, full, json_answer, refused},
+    call::{self, Call},
+    discovery,
+    kinds::{Action, NodeRequest},
+    kubelet,
     object::Object,
-    selectors::Selector,
-    status::{Refusal, Subject},
-    table::table,
+    registry::Registry,
+    status::Refusal,
+    storage::Storage,
+    tasks::Tasks,
+    tokens::{self, Signer},
     user::User,
-    watch::{Watch, events},
 };
 
-/// What a path is about.
-#[derive(Debug)]
-struct Target {
-    kind: Kind,
-    namespace: String,
-    name: String,
-    sub: String,
+/// A Kubernetes API over a [`Storage`]. Cheap to clone; all clones are one server.
+///
+/// Streams between clients and nodes end with the last clone, or with the [`Serving`](crate::Serving) that their clients
+/// came through.
+#[derive(Clone, Debug)]
+pub struct ApiServer {
+    registry: Arc<Registry>,
+    signer: Option<Arc<Signer>>,
+    streams: Arc<RwLock<Option<Arc<dyn NodeStreams>>>>,
+    tasks: Tasks,
 }
 
-impl Target {
-    fn subject(&self) -> Subject<'_> {
-        self.subject_of(&self.name)
+impl ApiServer {
+    /// Serves a storage. The clock is what grace is counted with, and what stamps are taken from.
+    ///
+    /// Without [`ApiServer::signer`] no tokens are made (501), without [`ApiServer::set_streams`] no node is reached (503).
+    pub fn new(storage: Arc<dyn Storage>, clock: Clock) -> Self {
+        let registry = Arc::new(Registry::new(storage, clock));
+        Self { registry, signer: None, streams: Arc::default(), tasks: Tasks::default() }
     }
 
-    /// Another object of the kind.
-    fn subject_of<'a>(&'a self, name: &'a str) -> Subject<'a> {
-        self.kind.subject(name)
-    }
-}
-
-pub(super) type Answer = Result<Response<Body>, Refusal>;
-
-/// A body of known text.
-pub(super) fn full(bytes: impl Into<Bytes>) -> Body {
-    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
-}
-
-/// A JSON answer.
-pub(super) fn json_answer(code: StatusCode, value: &Value) -> Response<Body> {
-    let mut response = Response::new(full(value.to_string()));
-    *response.status_mut() = code;
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
-    response
-}
-
-impl Server {
-    /// Answers one request; failures become `Status` objects.
-    pub(super) async fn respond(self: &Arc<Self>, user: User, request: Request<Body>) -> Response<Body> {
-        let answer = self.answer(user, request).await;
-        answer.unwrap_or_else(|refusal| json_answer(refusal.code, &refusal.to_json()))
+    /// Makes and takes tokens of service accounts, signed by this.
+    #[must_use]
+    pub fn signer(mut self, signer: Signer) -> Self {
+        self.signer = Some(Arc::new(signer));
+        self
     }
 
-    async fn answer(self: &Arc<Self>, user: User, mut request: Request<Body>) -> Answer {
-        let path = request.uri().path().trim_end_matches('/').to_owned();
-        let query = parse_query(request.uri().query().unwrap_or_default());
-        let segments: Vec<_> = path.split('/').skip(1).map(decode).collect();
-        let parts: Vec<_> = segments.iter().map(String::as_str).collect();
-        let (group, version, rest) = match parts.as_slice() {
-            ["api", version, rest @ ..] if !rest.is_empty() => ("", *version, rest),
-            ["apis", group, version, rest @ ..] if !rest.is_empty() => (*group, *version, rest),
-            _ => {
-                let accept = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok());
-                return discovery::answer(self, &parts, accept.unwrap_or_default());
-            }
-        };
-        let target = self.target(group, version, rest)?;
-        let action = target.kind.subresource(&target.sub).map(|sub| sub.action);
-        if matches!(action, Some(Action::Log | Action::Stream)) {
-            return super::kubelet::proxy(self, &target.namespace, &target.name, &target.sub, request).await;
-        }
-        let body = std::mem::replace(request.body_mut(), full(""));
-        let body = read(body).await?;
-        let (head, _) = request.into_parts();
-        let call = Call { method: head.method, query, headers: head.headers, user, body };
-        authorize(&call, &target)?;
-        self.dispatch(&call, target).await
+    /// Makes logs, exec and attach work: through these streams.
+    pub fn set_streams(&self, streams: Arc<dyn NodeStreams>) {
+        *self.streams.write() = Some(streams);
     }
 
-    fn target(&self, group: &str, version: &str, rest: &[&str]) -> Result<Target, Refusal> {
-        let (namespace, rest) = match rest {
-            ["namespaces", namespace, rest @ ..]
-                if !rest.is_empty() && !matches!(rest, ["status" | "finalize"]) =>
-            {
-                (*namespace, rest)
-            }
-            rest => ("", rest),
-        };
-        let part = |at: usize| rest.get(at).copied().unwrap_or_default();
-        let plural = part(0);
-        let kind =
-            definitions::find(&self.storage, group, version, plural).ok_or_else(Refusal::no_such_path)?;
-        let (name, sub) = (part(1).to_owned(), part(2).to_owned());
-        let misplaced = if kind.is_namespaced() {
-            namespace.is_empty() && !name.is_empty()
-        } else {
-            !namespace.is_empty()
-        };
-        if misplaced {
-            return Err(Refusal::no_such_path());
-        }
-        Ok(Target { kind, namespace: namespace.to_owned(), name, sub })
+    pub(crate) fn registry(&self) -> &Arc<Registry> {
+        &self.registry
     }
 
-    async fn dispatch(self: &Arc<Self>, call: &Call, target: Target) -> Answer {
-        if let Some(answer) = target.kind.built_in().and_then(|kind| kind.answer) {
-            return review(call, answer);
-        }
-        match target.kind.subresource(&target.sub).map(|sub| sub.action) {
-            Some(Action::Bind) if call.method == Method::POST => return self.bind(call, &target).await,
-            Some(Action::Evict) if call.method == Method::POST => return self.evict(call, &target).await,
-            Some(Action::Token) if call.method == Method::POST => {
-                return super::tokens::issue(self, call, &target.namespace, &target.name);
-            }
-            _ => {}
-        }
-        match (&call.method, target.name.as_str(), target.sub.as_str()) {
-            (&Method::GET, "", "") if call.flag("watch") => self.watch(call, target),
-            (&Method::GET, "", "") => self.list(call, &target),
-            (&Method::GET, _, "" | "status") if call.flag("watch") => self.watch(call, target),
-            (&Method::GET, _, "" | "status") => self.get(call, &target),
-            (&Method::POST | &Method::DELETE, "", "")
-                if target.kind.is_namespaced() && target.namespace.is_empty() =>
-            {
-                Err(Refusal::method_not_allowed())
-            }
-            (&Method::POST, "", "") => self.create(call, &target).await,
-            (_, _, "portforward" | "proxy") => Err(Refusal::not_served(&target.sub)),
-            (_, _, "scale") if target.kind.has_scale() => self.scale(call, &target).await,
-            (&Method::PUT, _, "" | "status" | "finalize") => self.put(call, &target).await,
-            (&Method::PATCH, _, "" | "status" | "finalize") => self.patch(call, &target).await,
-            (&Method::DELETE, "", "") => self.delete_all(call, &target).await,
-            (&Method::DELETE, _, "") => self.delete(call, &target).await,
-            (_, _, "" | "status") => Err(Refusal::method_not_allowed()),
-            _ => Err(Refusal::no_such_path()),
-        }
+    /// The user that a token of a service account stands for, if this server signed it and it is still good.
+    pub(crate) fn user_of(&self, token: &str) -> Option<User> {
+        let name = tokens::user_of(self.signer.as_deref()?, token, self.registry.moment())?;
+        Some(User { name, groups: vec!["system:serviceaccounts".to_owned()] })
     }
 
-    fn get(&self, call: &Call, target: &Target) -> Answer {
-        let found = self.storage.get(&target.kind.key(&target.namespace, &target.name));
-        let object = found.ok_or_else(|| Refusal::not_found(&target.subject()))?;
-        Ok(self.one(call, target, StatusCode::OK, &object, &[]))
+    pub(crate) fn service_for(&self, user: User) -> KubeService {
+        let server = self.clone();
+        BoxCloneSyncService::new(service_fn(move |request: Request<Body>| {
+            let (server, user) = (server.clone(), user.clone());
+            async move { Ok::<Response<Body>, _>(server.respond(user, request, &server.tasks).await) }
+        }))
     }
 
-    /// One object, in the form the client wants.
-    fn one(
-        &self,
-        call: &Call,
-        target: &Target,
-        code: StatusCode,
-        object: &Value,
-        warnings: &[String],
-    ) -> Response<Body> {
-        let shown;
-        let value = if call.wants_table() {
-            shown = table(
-                &target.kind,
-                &[object],
-                self.storage.moment(),
-                object.resource_version(),
-                call.include(),
-            );
-            &shown
-        } else if call.wants_metadata() {
-            shown = json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object.copy(&["metadata"])});
-            &shown
-        } else {
-            object
-        };
-        let mut response = json_answer(code, value);
-        for warning in warnings {
-            let line = format!("299 - {warning:?}");
-            if let Ok(line) = header::HeaderValue::from_str(&line) {
-                response.headers_mut().append(header::WARNING, line);
-            }
-        }
-        response
-    }
-
-    fn list(&self, call: &Call, target: &Target) -> Answer {
-        let selector = selector(call, &target.kind)?;
-        let key = target.kind.key("", "");
-        let (objects, version) = self.storage.list(&key.group, &key.plural, &target.namespace);
-        let after = continued(call.param("continue"))?;
-        let limit = call.param("limit").parse().ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX);
-        let place = |object: &Value| (object.namespace().to_owned(), object.name().to_owned());
-        let mut found: Vec<_> = objects.into_iter().filter(|object| selector.matches(object)).collect();
-        if let Some(after) = after {
-            found.retain(|object| place(object) > after);
-        }
-        let remaining = found.len().saturating_sub(limit);
-        found.truncate(limit);
-        let next = if remaining > 0 { found.last().map(|last| place(last)) } else { None };
-        let mut meta = json!({"resourceVersion": version.to_string()});
-        if let Some((namespace, name)) = next {
-            meta.set(&["continue"], format!("{namespace}/{name}"));
-            meta.set(&["remainingItemCount"], remaining);
-        }
-        let value = if call.wants_table() {
-            let objects: Vec<&Value> = found.iter().map(|object| &**object).collect();
-            let mut shown =
-                table(&target.kind, &objects, self.storage.moment(), &version.to_string(), call.include());
-            shown.set(&["metadata"], meta);
-            shown
-        } else {
-            let items: Vec<_> = found
-                .iter()
-                .map(|object| {
-                    if call.wants_metadata() {
-                        json!({"metadata": object.copy(&["metadata"])})
-                    } else {
-                        Value::clone(object)
-                    }
-                })
-                .collect();
-            let (kind, api) = if call.wants_metadata() {
-                ("PartialObjectMetadataList".to_owned(), "meta.k8s.io/v1".to_owned())
-            } else {
-                (format!("{}List", target.kind.name()), target.kind.api_version())
-            };
-            json!({"kind": kind, "apiVersion": api, "metadata": meta, "items": items})
-        };
-        Ok(json_answer(StatusCode::OK, &value))
-    }
-
-    fn watch(self: &Arc<Self>, call: &Call, target: Target) -> Answer {
-        let mut fields = call.param("fieldSelector").to_owned();
-        if !target.name.is_empty() {
-            fields = format!("metadata.name={}", target.name);
-        }
-        let selector = Selector::of(&target.kind, call.param("labelSelector"), &fields)?;
-        let watch = Watch {
-            key: target.kind.key(&target.namespace, ""),
-            selector,
-            table: call.wants_table().then(|| call.include().to_owned()),
-            metadata: call.wants_metadata(),
-            kind: target.kind,
-            version: call.param("resourceVersion").to_owned(),
-            bookmarks: call.flag("allowWatchBookmarks"),
-            initial: call.flag("sendInitialEvents"),
-            seconds: call.param("timeoutSeconds").parse().unwrap_or(0),
-        };
-        let stream = events(self.clone(), watch)?;
-        let mut response = Response::new(BodyExt::boxed_unsync(StreamBody::new(stream)));
-        response
-            .headers_mut()
-            .insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
-        Ok(response)
+    /// Answers one request; failures become `Status` objects. Streams that the request opens are tasks of `tasks`.
+    pub(crate) async fn respond(&self, user: User, request: Request<Body>, tasks: &Tasks) -> Response<Body> {
+        answer(self, user, request, tasks).await.unwrap_or_else(|refusal| refused(&refusal))
     }
 }
 
-fn selector(call: &Call, kind: &Kind) -> Result<Selector, Refusal> {
-    Selector::of(kind, call.param("labelSelector"), call.param("fieldSelector"))
+impl ClusterApi for ApiServer {
+    fn service(&self, acting_as: &Actor) -> KubeService {
+        self.service_for(match acting_as {
+            Actor::Ourselves => User::ourselves(),
+            Actor::Node(name) => User::of_node(name.as_str()),
+        })
+    }
 }
 
-/// Answers a kind that is never stored.
-fn review(call: &Call, answer: fn(&User) -> Value) -> Answer {
-    if call.method != Method::POST {
-        return Err(Refusal::method_not_allowed());
+async fn answer(server: &ApiServer, user: User, mut request: Request<Body>, tasks: &Tasks) -> Answer {
+    let path = request.uri().path().trim_end_matches('/').to_owned();
+    let segments: Vec<_> = path.split('/').skip(1).map(call::decode).collect();
+    let parts: Vec<_> = segments.iter().map(String::as_str).collect();
+    let Some(target) = Target::parse(&server.registry, &parts).await? else {
+        let accept = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok());
+        return discovery::answer(&server.registry, &parts, accept.unwrap_or_default()).await;
+    };
+    let query = call::parse_query(request.uri().query().unwrap_or_default());
+    let body = std::mem::replace(request.body_mut(), full(""));
+    let mut call = Call {
+        method: request.method().clone(),
+        query,
+        headers: request.headers().clone(),
+        user,
+        body: Default::default(),
+    };
+    authorize(&call, &target)?;
+    if matches!(target.action(), Some(Action::Log | Action::Stream)) {
+        let streams = server.streams.read().clone();
+        return kubelet::proxy(&server.registry, streams, &target.place(), request, tasks).await;
     }
-    let mut review = call.object()?;
-    review.set(&["status"], answer(&call.user));
-    Ok(json_answer(StatusCode::CREATED, &review))
+    call.body = call::read(body).await?;
+    dispatch(server, &call, target).await
 }
 
 /// Refuses what a user may not do. People with a certificate or token of this server may do everything; a node only what
@@ -302,4 +148,53 @@ fn verb(call: &Call, target: &Target) -> &'static str {
         (&Method::DELETE, true) => "deletecollection",
         _ => "delete",
     }
+}
+
+async fn dispatch(server: &ApiServer, call: &Call, target: Target) -> Answer {
+    if let Some(answer) = target.kind.built_in().and_then(|kind| kind.answer) {
+        return review(call, answer);
+    }
+    let registry = &server.registry;
+    match target.action() {
+        Some(Action::Bind) if call.method == Method::POST => {
+            return write::bind(registry, call, &target).await;
+        }
+        Some(Action::Evict) if call.method == Method::POST => {
+            return write::evict(registry, call, &target).await;
+        }
+        Some(Action::Token) if call.method == Method::POST => {
+            let signer = server.signer.as_deref().ok_or_else(|| Refusal::not_served(&target.sub))?;
+            return tokens::issue(registry, signer, call, &target.namespace, &target.name).await;
+        }
+        _ => {}
+    }
+    match (&call.method, target.name.as_str(), target.sub.as_str()) {
+        (&Method::GET, "", "") | (&Method::GET, _, "" | "status") if call.flag("watch") => {
+            read::watch(registry.clone(), call, target).await
+        }
+        (&Method::GET, "", "") => read::list(registry, call, &target).await,
+        (&Method::GET, _, "" | "status") => read::get(registry, call, &target).await,
+        (&Method::POST | &Method::DELETE, "", "") if target.lacks_namespace() => {
+            Err(Refusal::method_not_allowed())
+        }
+        (&Method::POST, "", "") => write::create(registry, call, &target).await,
+        (_, _, "portforward" | "proxy") => Err(Refusal::not_served(&target.sub)),
+        (_, _, "scale") if target.kind.has_scale() => write::scale(registry, call, &target).await,
+        (&Method::PUT, _, "" | "status" | "finalize") => write::put(registry, call, &target).await,
+        (&Method::PATCH, _, "" | "status" | "finalize") => write::patch(registry, call, &target).await,
+        (&Method::DELETE, "", "") => write::delete_all(registry, call, &target).await,
+        (&Method::DELETE, _, "") => write::delete(registry, call, &target).await,
+        (_, _, "" | "status") => Err(Refusal::method_not_allowed()),
+        _ => Err(Refusal::no_such_path()),
+    }
+}
+
+/// Answers a kind that is never stored.
+fn review(call: &Call, answer: fn(&User) -> Value) -> Answer {
+    if call.method != Method::POST {
+        return Err(Refusal::method_not_allowed());
+    }
+    let mut review = call.object()?;
+    review.set(&["status"], answer(&call.user));
+    Ok(json_answer(StatusCode::CREATED, &review))
 }

@@ -1,7 +1,6 @@
 //! Failures as Kubernetes tells them: `Status` objects.
 
 use http::StatusCode;
-use kubeedge_core::{failure::chain, store::StoreError};
 use serde_json::{Value, json};
 
 use crate::object::Object;
@@ -60,6 +59,11 @@ impl Subject<'_> {
 impl Refusal {
     fn new(code: StatusCode, reason: &'static str, message: impl Into<String>) -> Self {
         Self { code, reason, message: message.into(), details: Value::Null }
+    }
+
+    /// The same in other words.
+    pub(crate) fn saying(self, message: impl Into<String>) -> Self {
+        Self { message: message.into(), ..self }
     }
 
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {
@@ -154,6 +158,16 @@ impl Refusal {
         Self::new(StatusCode::GONE, "Expired", message)
     }
 
+    /// Somebody else was faster than a write.
+    pub(crate) fn changed_meanwhile(what: &str) -> Self {
+        let message = format!("Operation cannot be fulfilled on {what:?}: the object was changed meanwhile");
+        Self::new(StatusCode::CONFLICT, "Conflict", message)
+    }
+
+    pub(crate) fn internal(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", message)
+    }
+
     pub(crate) fn unavailable(message: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", message)
     }
@@ -168,12 +182,5 @@ impl Refusal {
             status.set(&["details"], self.details.clone());
         }
         status
-    }
-}
-
-impl From<StoreError> for Refusal {
-    fn from(error: StoreError) -> Self {
-        let message = format!("nothing was changed: {}", chain(&error));
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", message)
     }
 }

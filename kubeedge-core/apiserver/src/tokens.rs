@@ -3,13 +3,14 @@
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::StatusCode;
 use serde_json::{Value, json};
+use time::OffsetDateTime;
 
 use super::{
-    Server,
-    http::{Answer, Call, json_answer},
+    answer::{Answer, json_answer},
+    call::Call,
     kinds::SERVICE_ACCOUNTS,
     object::Object,
-    status::Refusal,
+    registry::Registry,
     times::later,
 };
 
@@ -19,9 +20,14 @@ const LEAST_SECONDS: i64 = 600;
 const MOST_SECONDS: i64 = 365 * 86_400;
 
 /// Answers a TokenRequest.
-pub(super) fn issue(server: &Server, call: &Call, namespace: &str, name: &str) -> Answer {
-    let found = server.storage.get(&SERVICE_ACCOUNTS.key(namespace, name));
-    let account = found.ok_or_else(|| Refusal::not_found(&SERVICE_ACCOUNTS.subject(name)))?;
+pub(super) async fn issue(
+    registry: &Registry,
+    signer: &Signer,
+    call: &Call,
+    namespace: &str,
+    name: &str,
+) -> Answer {
+    let account = registry.get(&SERVICE_ACCOUNTS, namespace, name).await?;
     let mut request: Value = call.object()?;
     let seconds = request.number(&["spec", "expirationSeconds"]).unwrap_or(3600);
     let seconds = seconds.clamp(LEAST_SECONDS, MOST_SECONDS);
@@ -29,7 +35,7 @@ pub(super) fn issue(server: &Server, call: &Call, namespace: &str, name: &str) -
     if audiences.as_array().is_none_or(Vec::is_empty) {
         audiences = json!([ISSUER]);
     }
-    let moment = server.storage.moment();
+    let moment = registry.moment();
     let now = moment.unix_timestamp();
     let subject = format!("system:serviceaccount:{namespace}:{name}");
     let mut kubernetes =
@@ -41,7 +47,7 @@ pub(super) fn issue(server: &Server, call: &Call, namespace: &str, name: &str) -
         );
     }
     let claims = json!({"aud": audiences, "exp": now + seconds, "iat": now, "nbf": now, "iss": ISSUER, "sub": subject, "kubernetes.io": kubernetes});
-    let token = server.settings.signer.sign(&claims);
+    let token = signer.sign(&claims);
     request.set(&["status"], json!({"token": token, "expirationTimestamp": later(moment, seconds)}));
     request.set(&["kind"], "TokenRequest");
     request.set(&["apiVersion"], "authentication.k8s.io/v1");
@@ -50,11 +56,11 @@ pub(super) fn issue(server: &Server, call: &Call, namespace: &str, name: &str) -
     Ok(json_answer(StatusCode::CREATED, &request))
 }
 
-/// The user a service account token stands for, if this server signed it and it is still good.
-pub(super) fn user_of(server: &Server, token: &str) -> Option<String> {
-    let claims = server.settings.signer.verify(token)?;
-    let now = server.storage.moment().unix_timestamp();
-    (claims.get("exp")?.as_i64()? > now).then(|| claims.get("sub")?.as_str().map(str::to_owned)).flatten()
+/// The user that a token of a service account stands for, if this signer signed it and it is still good.
+pub(super) fn user_of(signer: &Signer, token: &str, now: OffsetDateTime) -> Option<String> {
+    let claims = signer.verify(token)?;
+    let is_good = claims.get("exp")?.as_i64()? > now.unix_timestamp();
+    is_good.then(|| claims.get("sub")?.as_str().map(str::to_owned)).flatten()
 }
 
 /// Signs and checks JWTs with a secret that only this server knows (HS256).

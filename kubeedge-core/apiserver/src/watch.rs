@@ -7,16 +7,16 @@ use futures::{Stream, stream};
 use http_body::Frame;
 use kubeedge_core::failure::BoxError;
 use serde_json::{Value, json};
-
-use tokio::{sync::watch, time::Instant};
+use tokio::time::Instant;
 
 use super::{
-    Server,
+    key::Collection,
     kinds::Kind,
     object::Object,
+    registry::Registry,
     selectors::Selector,
     status::Refusal,
-    storage::{Change, Happened, ObjectKey, TooOld},
+    storage::{Change, Happened, ListQuery, StorageError, StorageKind, Watcher},
     table::table,
 };
 
@@ -28,14 +28,11 @@ const BEFORE_END: Duration = Duration::from_secs(2);
 const DEFAULT_SECONDS: u64 = 1800;
 /// How long a watch lasts at most, whatever its client says.
 const LONGEST_SECONDS: u64 = 86_400;
-/// How many changes are read from the history at once.
-const CHUNK: usize = 64;
-
 /// What is watched, and how it is shown.
 #[derive(Debug)]
-pub(super) struct Watch {
+pub(super) struct WatchRequest {
     pub kind: Kind,
-    pub key: ObjectKey,
+    pub collection: Collection,
     pub selector: Selector,
     /// Whether tables are wanted, and with how much of the object in each row.
     pub table: Option<String>,
@@ -47,10 +44,9 @@ pub(super) struct Watch {
 }
 
 struct Cursor {
-    server: Arc<Server>,
-    watch: Watch,
-    newest: watch::Receiver<u64>,
-    version: u64,
+    registry: Arc<Registry>,
+    request: WatchRequest,
+    watcher: Box<dyn Watcher>,
     ready: VecDeque<Bytes>,
     end: Instant,
     bookmark: Instant,
@@ -59,12 +55,11 @@ struct Cursor {
 }
 
 /// The events of a watch.
-pub(super) fn events(
-    server: Arc<Server>,
-    watch: Watch,
+pub(super) async fn events(
+    registry: Arc<Registry>,
+    request: WatchRequest,
 ) -> Result<impl Stream<Item = Result<Frame<Bytes>, BoxError>> + Send + 'static, Refusal> {
-    let newest = server.storage.subscribe_to(&watch.key.group, &watch.key.plural);
-    let asked: Option<u64> = match watch.version.as_str() {
+    let asked: Option<u64> = match request.version.as_str() {
         "" | "0" => None,
         number => Some(
             number
@@ -72,24 +67,29 @@ pub(super) fn events(
                 .map_err(|_| Refusal::bad_request(format!("invalid resource version {number:?}")))?,
         ),
     };
-    let from_start = watch.initial || asked.is_none();
+    let (there, version) = match asked.filter(|_| !request.initial) {
+        Some(version) => (Vec::new(), version),
+        None => {
+            let query = ListQuery::all(request.collection.clone()).matching(request.selector.clone());
+            let listed = registry.list(&query).await?;
+            (listed.objects, listed.version)
+        }
+    };
+    let watcher = registry.watch(&request.collection, version).await?;
     let now = Instant::now();
-    let seconds = if watch.seconds == 0 { DEFAULT_SECONDS } else { watch.seconds.min(LONGEST_SECONDS) };
+    let seconds = if request.seconds == 0 { DEFAULT_SECONDS } else { request.seconds.min(LONGEST_SECONDS) };
     let end = now + Duration::from_secs(seconds);
     let mut cursor = Cursor {
-        version: asked.unwrap_or(0),
         end,
         bookmark: next_bookmark(now, end),
         ready: VecDeque::new(),
         over: false,
         headed: false,
-        server,
-        watch,
-        newest,
+        registry,
+        request,
+        watcher,
     };
-    if from_start {
-        cursor.begin();
-    }
+    cursor.begin(&there, version);
     Ok(stream::unfold(cursor, |mut cursor| async move {
         let bytes = cursor.next().await?;
         Some((Ok(Frame::data(bytes)), cursor))
@@ -103,18 +103,13 @@ fn next_bookmark(now: Instant, end: Instant) -> Instant {
 
 impl Cursor {
     /// What there is already, as additions.
-    fn begin(&mut self) {
-        let key = &self.watch.key;
-        let (objects, version) = self.server.storage.list(&key.group, &key.plural, &key.namespace);
-        self.version = version;
-        for object in objects {
-            if self.watch.selector.matches(&object) {
-                let line = self.line("ADDED", &object, || object.to_string().into());
-                self.ready.push_back(line);
-            }
+    fn begin(&mut self, there: &[Arc<Value>], version: u64) {
+        for object in there {
+            let line = self.line("ADDED", object, version, || object.to_string().into());
+            self.ready.push_back(line);
         }
-        if self.watch.initial {
-            self.ready.push_back(self.bookmark_line(true));
+        if self.request.initial {
+            self.ready.push_back(self.bookmark_line(version, true));
         }
     }
 
@@ -126,61 +121,44 @@ impl Cursor {
             if self.over {
                 return None;
             }
-            self.newest.borrow_and_update();
-            self.read();
-            if !self.ready.is_empty() || self.over {
-                continue;
-            }
             tokio::select! {
-                changed = self.newest.changed() => if changed.is_err() { return None },
+                changes = self.watcher.next() => self.take(changes),
                 () = tokio::time::sleep_until(self.end) => return None,
-                () = tokio::time::sleep_until(self.bookmark), if self.watch.bookmarks => {
+                () = tokio::time::sleep_until(self.bookmark), if self.request.bookmarks => {
                     self.bookmark = next_bookmark(Instant::now(), self.end);
-                    // Other kinds have gone on meanwhile.
-                    self.read();
-                    self.ready.push_back(self.bookmark_line(false));
+                    let version = self.watcher.version();
+                    self.ready.push_back(self.bookmark_line(version, false));
                 }
             }
         }
     }
 
-    fn read(&mut self) {
-        loop {
-            let key = &self.watch.key;
-            let read = self.server.storage.since_of(&key.group, &key.plural, self.version, CHUNK);
-            let (changes, up_to) = match read {
-                Ok(read) => read,
-                Err(TooOld) => {
-                    // The client was too slow; it must list again.
-                    self.over = true;
+    fn take(&mut self, changes: Result<Vec<Arc<Change>>, StorageError>) {
+        match changes {
+            Ok(changes) => {
+                for change in &changes {
+                    if let Some(kind) = self.concerns(change) {
+                        let line = self.line(kind, &change.object, change.version, || change.text().clone());
+                        self.ready.push_back(line);
+                    }
+                }
+            }
+            Err(error) => {
+                self.over = true;
+                // The client was too slow; it must list again. All else ends the watch as time does.
+                if error.kind() == StorageKind::Expired {
                     let error = json!({"type": "ERROR", "object": Refusal::expired().to_json()});
                     self.ready.push_back(lined(&error));
-                    return;
+                } else {
+                    tracing::debug!(error = %error, "a watch ended early");
                 }
-            };
-            self.version = up_to;
-            if changes.is_empty() {
-                return;
-            }
-            for change in &changes {
-                if let Some(kind) = self.concerns(change) {
-                    let line = self.line(kind, &change.object, || change.text().clone());
-                    self.ready.push_back(line);
-                }
-            }
-            if !self.ready.is_empty() {
-                return;
             }
         }
     }
 
     /// What a change is to this watcher: an object that begins or ceases to match is added or deleted for it.
     fn concerns(&self, change: &Change) -> Option<&'static str> {
-        let key = &self.watch.key;
-        if !key.namespace.is_empty() && key.namespace != change.key.namespace {
-            return None;
-        }
-        let selector = &self.watch.selector;
+        let selector = &self.request.selector;
         let did =
             change.before.as_deref().is_some_and(|before| selector.is_empty() || selector.matches(before));
         let does = change.happened != Happened::Deleted && selector.matches(&change.object);
@@ -193,23 +171,22 @@ impl Cursor {
     }
 
     /// An event; `text` makes the JSON of an object that is shown as it is.
-    fn line(&mut self, kind: &str, object: &Value, text: impl FnOnce() -> Bytes) -> Bytes {
-        match self.shown(object) {
+    fn line(&mut self, kind: &str, object: &Value, version: u64, text: impl FnOnce() -> Bytes) -> Bytes {
+        match self.shown(object, version) {
             Some(shown) => lined_object(kind, &shown),
             None => lined_text(kind, &text()),
         }
     }
 
     /// What is shown of an object; `None` for the object as it is.
-    fn shown(&mut self, object: &Value) -> Option<Value> {
-        let Some(include) = &self.watch.table else {
-            return self.watch.metadata.then(|| {
+    fn shown(&mut self, object: &Value, version: u64) -> Option<Value> {
+        let Some(include) = &self.request.table else {
+            return self.request.metadata.then(|| {
                 json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object.copy(&["metadata"])})
             });
         };
-        let now = self.server.storage.moment();
-        let version = self.version.to_string();
-        let mut shown = table(&self.watch.kind, &[object], now, &version, include);
+        let now = self.registry.moment();
+        let mut shown = table(&self.request.kind, &[object], now, &version.to_string(), include);
         // Kubernetes tells the columns once.
         if std::mem::replace(&mut self.headed, true) {
             shown.set(&["columnDefinitions"], Value::Null);
@@ -217,12 +194,12 @@ impl Cursor {
         Some(shown)
     }
 
-    fn bookmark_line(&self, initial: bool) -> Bytes {
-        let mut meta = json!({"resourceVersion": self.version.to_string(), "creationTimestamp": null});
+    fn bookmark_line(&self, version: u64, initial: bool) -> Bytes {
+        let mut meta = json!({"resourceVersion": version.to_string(), "creationTimestamp": null});
         if initial {
             meta.set(&["annotations"], json!({"k8s.io/initial-events-end": "true"}));
         }
-        let kind = &self.watch.kind;
+        let kind = &self.request.kind;
         lined_object(
             "BOOKMARK",
             &json!({"kind": kind.name(), "apiVersion": kind.api_version(), "metadata": meta}),

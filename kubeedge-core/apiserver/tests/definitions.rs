@@ -6,7 +6,6 @@ use std::sync::Arc;
 use kubeedge_apiserver::{EmbeddedCluster, EmbeddedSettings, Signer};
 use kubeedge_core::{
     api::{self, devices::Device},
-    clock::Clock,
     conformance::cluster::ask,
 };
 use kubeedge_store::MemoryStore;
@@ -15,13 +14,7 @@ use serde_json::{Value, json};
 const DEVICES: &str = "/apis/devices.kubeedge.io/v1beta1/namespaces/default/devices";
 
 async fn cluster() -> EmbeddedCluster {
-    let settings = EmbeddedSettings {
-        signer: Signer::new(b"secret"),
-        definitions: api::definitions(),
-        namespaces: vec![],
-        root_ca_pem: String::new(),
-        clock: Clock::wall(),
-    };
+    let settings = EmbeddedSettings::new(Signer::new(b"secret")).definitions(api::definitions());
     EmbeddedCluster::open(Arc::new(MemoryStore::default()), settings).await.unwrap()
 }
 

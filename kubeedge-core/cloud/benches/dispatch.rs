@@ -19,7 +19,6 @@ use futures::{FutureExt, StreamExt, future::join_all};
 use kubeedge_apiserver::{EmbeddedCluster, EmbeddedSettings, Signer};
 use kubeedge_cloud::{CloudCore, CloudCoreSettings, hub::NodeIdentity};
 use kubeedge_core::{
-    clock::Clock,
     failure::BoxError,
     kernel::{Module, ModuleContext},
     message::{Content, Message},
@@ -141,13 +140,7 @@ struct Bench {
 }
 
 async fn start() -> Bench {
-    let cluster = EmbeddedSettings {
-        signer: Signer::new(b"secret"),
-        definitions: vec![],
-        namespaces: vec![],
-        root_ca_pem: String::new(),
-        clock: Clock::wall(),
-    };
+    let cluster = EmbeddedSettings::new(Signer::new(b"secret"));
     let cluster = EmbeddedCluster::open(Arc::new(MemoryStore::new()), cluster).await.unwrap();
     let mut settings = CloudCoreSettings { listen: Endpoint::from("hub"), ..CloudCoreSettings::default() };
     settings.hub.identity = NodeIdentity::Claim;

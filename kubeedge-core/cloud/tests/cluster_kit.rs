@@ -5,18 +5,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use kubeedge_apiserver::{EmbeddedCluster, EmbeddedSettings, Signer};
-use kubeedge_core::{clock::Clock, cluster::ClusterApi, conformance::cluster::ClusterHarness};
+use kubeedge_core::{cluster::ClusterApi, conformance::cluster::ClusterHarness};
 use kubeedge_store::MemoryStore;
 use parking_lot::Mutex;
 
 async fn open(store: &Arc<MemoryStore>) -> EmbeddedCluster {
-    let settings = EmbeddedSettings {
-        signer: Signer::new(b"secret"),
-        definitions: Vec::new(),
-        namespaces: Vec::new(),
-        root_ca_pem: String::new(),
-        clock: Clock::wall(),
-    };
+    let settings = EmbeddedSettings::new(Signer::new(b"secret"));
     EmbeddedCluster::open(store.clone(), settings).await.unwrap()
 }
 
@@ -77,8 +71,7 @@ mod over_tls {
         let identity = authority.issue("kube-apiserver", &[], &names, Usage::Server, now, 1).unwrap();
         let admin =
             authority.issue("admin", &["system:masters"], &Names::default(), Usage::Client, now, 1).unwrap();
-        let settings =
-            ServeSettings { address: ([127, 0, 0, 1], 0).into(), identity, admin_tokens: Vec::new() };
+        let settings = ServeSettings::new(([127, 0, 0, 1], 0).into(), identity);
         let serving = open(store).await.serve(settings).await.unwrap();
         let text = kubeconfig(&format!("https://{}", serving.address()), &admin);
         let shutdown = Shutdown::new();

@@ -180,8 +180,7 @@ impl Site {
         let file = self.settings.folder.join("cluster.db");
         let store = self.store(&file, "the cluster's objects").await?;
         let names = Names { ips: vec![self.settings.address], ..Names::default() };
-        let settings =
-            LocalSettings { address: self.settings.at(Port::Api)?, names, ..LocalSettings::default() };
+        let settings = LocalSettings::at(self.settings.at(Port::Api)?).names(names);
         let opened = LocalCluster::open(store, settings).await;
         opened.map_err(|error| self.ports()(error.into()))
     }

@@ -6,10 +6,7 @@ use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use kubeedge_apiserver::{EmbeddedCluster, EmbeddedSettings, Signer};
-use kubeedge_core::{
-    clock::Clock,
-    cluster::{Actor, ClusterApi},
-};
+use kubeedge_core::cluster::{Actor, ClusterApi};
 use kubeedge_store::MemoryStore;
 use tokio::runtime::{Builder, Runtime};
 use tower::ServiceExt;
@@ -71,13 +68,7 @@ fn block_on<F: Future>(work: F) -> F::Output {
 
 /// An empty cluster in memory.
 pub(super) async fn cluster() -> EmbeddedCluster {
-    let settings = EmbeddedSettings {
-        signer: Signer::new(b"secret"),
-        definitions: Vec::new(),
-        namespaces: Vec::new(),
-        root_ca_pem: String::new(),
-        clock: Clock::wall(),
-    };
+    let settings = EmbeddedSettings::new(Signer::new(b"secret"));
     EmbeddedCluster::open(Arc::new(MemoryStore::new()), settings).await.expect("memory does not fail")
 }
 

@@ -170,13 +170,9 @@ impl World {
         let (disk, clock) = (self.api.0.clone(), self.api.1.clock());
         let (cluster, trace, gauges) = (self.cluster.clone(), self.trace.clone(), self.gauges.clone());
         sim.host("api", move || {
-            let settings = EmbeddedSettings {
-                signer: Signer::new(b"simulation"),
-                definitions: api::definitions(),
-                namespaces: Vec::new(),
-                root_ca_pem: String::new(),
-                clock: clock.clone(),
-            };
+            let settings = EmbeddedSettings::new(Signer::new(b"simulation"))
+                .definitions(api::definitions())
+                .clock(clock.clone());
             gauge("api", &gauges);
             serve_api(disk.clone(), settings, cluster.clone(), trace.clone())
         });

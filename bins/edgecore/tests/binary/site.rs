@@ -29,7 +29,7 @@ pub(crate) struct Cloud {
 impl Cloud {
     /// Starts one with something more in it.
     pub(crate) async fn start(more: impl FnOnce(CloudCoreBuilder) -> CloudCoreBuilder) -> Self {
-        let settings = LocalSettings { address: ([127, 0, 0, 1], 0).into(), ..LocalSettings::default() };
+        let settings = LocalSettings::at(([127, 0, 0, 1], 0).into());
         let local = LocalCluster::open(Arc::new(MemoryStore::default()), settings).await.unwrap();
         let (cluster, shutdown) = (local.cluster().clone(), Shutdown::new());
         let mut settings =

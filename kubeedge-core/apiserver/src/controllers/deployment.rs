@@ -12,36 +12,36 @@ use super::{
         object::Object,
         status::Refusal,
     },
-    Desk, Place,
+    Context, Place,
     replicaset::owner,
 };
 
 const HASH: &str = "pod-template-hash";
 const REVISION: &str = "deployment.kubernetes.io/revision";
 
-pub(super) async fn reconcile(desk: &Desk, at: &Place) -> Result<(), Refusal> {
+pub(super) async fn reconcile(ctx: &Context, at: &Place) -> Result<(), Refusal> {
     let (kind, sets_kind) = (DEPLOYMENTS, REPLICA_SETS);
-    let Some(deployment) = desk.get(&kind, at) else { return Ok(()) };
+    let Some(deployment) = ctx.get(&kind, at) else { return Ok(()) };
     if deployment.is_deleting() {
         return Ok(());
     }
     let uid = deployment.uid();
-    let sets = desk.list(&REPLICA_SETS, &at.0);
+    let sets = ctx.list(&REPLICA_SETS, &at.0);
     let mine = sets.into_iter().filter(|set| set.is_controlled_by(uid));
     let (new, old): (Vec<_>, Vec<_>) = mine.partition(|set| same_template(set, &deployment));
     let paused = deployment.is(&["spec", "paused"]);
     let mut new = new.into_iter().next();
     if !paused {
         if new.is_none() {
-            new = Some(make(desk, &sets_kind, &deployment, &old, at).await?);
+            new = Some(make(ctx, &sets_kind, &deployment, &old, at).await?);
         }
         if let Some(new) = &mut new {
-            raise_revision(desk, &sets_kind, new, &old).await?;
-            roll(desk, &sets_kind, &deployment, new, &old).await?;
+            raise_revision(ctx, &sets_kind, new, &old).await?;
+            roll(ctx, &sets_kind, &deployment, new, &old).await?;
         }
-        prune(desk, &sets_kind, &deployment, &old).await?;
+        prune(ctx, &sets_kind, &deployment, &old).await?;
     }
-    publish(desk, &kind, at, &deployment, new.as_deref(), &old).await
+    publish(ctx, &kind, at, &deployment, new.as_deref(), &old).await
 }
 
 fn template(object: &Value) -> Value {
@@ -73,7 +73,7 @@ fn hash(template: &Value) -> String {
 }
 
 async fn make(
-    desk: &Desk,
+    ctx: &Context,
     kind: &Kind,
     deployment: &Value,
     old: &[Arc<Value>],
@@ -99,15 +99,15 @@ async fn make(
         "metadata": {"name": format!("{}-{hash}", at.1), "labels": template.copy(&["metadata", "labels"]), "annotations": annotations, "ownerReferences": [owner(deployment)]},
         "spec": {"replicas": first, "selector": selector, "template": template, "minReadySeconds": deployment.copy(&["spec", "minReadySeconds"])},
     });
-    let made = desk.create(kind, &at.0, set).await?;
+    let made = ctx.create(kind, &at.0, set).await?;
     let message = format!("Scaled up replica set {} from 0 to {first}", made.name());
-    desk.event(deployment, "deployment-controller", "Normal", "ScalingReplicaSet", &message).await;
+    ctx.event(deployment, "deployment-controller", "Normal", "ScalingReplicaSet", &message).await;
     Ok(made)
 }
 
 /// A template that comes back (an undo) gets the newest revision.
 async fn raise_revision(
-    desk: &Desk,
+    ctx: &Context,
     kind: &Kind,
     new: &mut Arc<Value>,
     old: &[Arc<Value>],
@@ -117,7 +117,7 @@ async fn raise_revision(
         return Ok(());
     }
     let at = super::place(new);
-    *new = desk
+    *new = ctx
         .change(kind, &at, Part::Main, |before| {
             let mut set = before.clone();
             set.set(&["metadata", "annotations", REVISION], (newest + 1).to_string());
@@ -151,7 +151,7 @@ fn room(deployment: &Value) -> (i64, i64) {
 }
 
 async fn roll(
-    desk: &Desk,
+    ctx: &Context,
     kind: &Kind,
     deployment: &Value,
     new: &mut Arc<Value>,
@@ -161,11 +161,11 @@ async fn roll(
     let old_wished: i64 = old.iter().map(|set| set.replicas()).sum();
     if deployment.text(&["spec", "strategy", "type"]) == "Recreate" {
         for set in old.iter().filter(|set| set.replicas() > 0) {
-            scale(desk, kind, deployment, set, 0).await?;
+            scale(ctx, kind, deployment, set, 0).await?;
         }
         let left: i64 = old.iter().map(|set| set.integer(&["status", "replicas"])).sum();
         if old_wished == 0 && left == 0 {
-            *new = scale(desk, kind, deployment, new, wished).await?;
+            *new = scale(ctx, kind, deployment, new, wished).await?;
         }
         return Ok(());
     }
@@ -174,7 +174,7 @@ async fn roll(
     let target =
         if now > wished { wished } else { now + (wished + surge - now - old_wished).clamp(0, wished - now) };
     if target != now {
-        *new = scale(desk, kind, deployment, new, target).await?;
+        *new = scale(ctx, kind, deployment, new, target).await?;
     }
     let available = |set: &Value| set.integer(&["status", "availableReplicas"]).min(set.replicas());
     let up: i64 = available(new) + old.iter().map(|set| available(set)).sum::<i64>();
@@ -186,14 +186,14 @@ async fn roll(
         let fewer = (dead + spare.clamp(0, available(set))).min(size);
         if fewer > 0 {
             spare -= fewer - dead.min(fewer);
-            scale(desk, kind, deployment, set, size - fewer).await?;
+            scale(ctx, kind, deployment, set, size - fewer).await?;
         }
     }
     Ok(())
 }
 
 async fn scale(
-    desk: &Desk,
+    ctx: &Context,
     kind: &Kind,
     deployment: &Value,
     set: &Arc<Value>,
@@ -203,7 +203,7 @@ async fn scale(
     if from == to {
         return Ok(set.clone());
     }
-    let scaled = desk
+    let scaled = ctx
         .change(kind, &super::place(set), Part::Main, |before| {
             let mut new = before.clone();
             new.set(&["spec", "replicas"], to);
@@ -212,42 +212,42 @@ async fn scale(
         .await?;
     let way = if to > from { "up" } else { "down" };
     let message = format!("Scaled {way} replica set {} from {from} to {to}", set.name());
-    desk.event(deployment, "deployment-controller", "Normal", "ScalingReplicaSet", &message).await;
+    ctx.event(deployment, "deployment-controller", "Normal", "ScalingReplicaSet", &message).await;
     Ok(scaled)
 }
 
 /// Removes empty ReplicaSets beyond the history that is wished.
-async fn prune(desk: &Desk, kind: &Kind, deployment: &Value, old: &[Arc<Value>]) -> Result<(), Refusal> {
+async fn prune(ctx: &Context, kind: &Kind, deployment: &Value, old: &[Arc<Value>]) -> Result<(), Refusal> {
     let keep = usize::try_from(deployment.integer(&["spec", "revisionHistoryLimit"])).unwrap_or(10);
     let mut empty: Vec<_> =
         old.iter().filter(|set| set.replicas() == 0 && set.integer(&["status", "replicas"]) == 0).collect();
     empty.sort_by_key(|set| revision(set));
     for set in empty.iter().take(empty.len().saturating_sub(keep)) {
-        desk.delete(kind, set, None).await?;
+        ctx.delete(kind, set, None).await?;
     }
     Ok(())
 }
 
 /// Tells in the status how the rollout gets on, and which revision it is of.
 async fn publish(
-    desk: &Desk,
+    ctx: &Context,
     kind: &Kind,
     at: &Place,
     looked_at: &Value,
     new: Option<&Value>,
     old: &[Arc<Value>],
 ) -> Result<(), Refusal> {
-    let (numbers, stamp, moment) = (Numbers::of(new, old), desk.now(), desk.moment());
+    let (numbers, stamp, moment) = (Numbers::of(new, old), ctx.now(), ctx.moment());
     let set = new.map(Object::name).unwrap_or_default();
     let status = |before: &Value| {
         let mut new = before.clone();
         new.set(&["status"], status(before, looked_at, &numbers, set, (&stamp, moment)));
         new
     };
-    desk.change(kind, at, Part::Status, status).await?;
+    ctx.change(kind, at, Part::Status, status).await?;
     let revision = new.map_or(0, revision);
     if revision > 0 {
-        desk.change(kind, at, Part::Main, |before| {
+        ctx.change(kind, at, Part::Main, |before| {
             let mut new = before.clone();
             new.set(&["metadata", "annotations", REVISION], revision.to_string());
             new

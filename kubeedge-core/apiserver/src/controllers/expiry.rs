@@ -12,7 +12,7 @@ use super::{
         object::Object,
         status::Refusal,
     },
-    Desk,
+    Context,
 };
 
 /// How long an event is kept after it was last seen, in seconds.
@@ -22,19 +22,19 @@ const FINISHED_PODS: usize = 1250;
 /// How many objects are removed in one go: the others wait for the next look.
 const BURST: usize = 1024;
 
-pub(super) async fn reconcile(desk: &Desk) -> Result<(), Refusal> {
-    let now = desk.moment();
+pub(super) async fn reconcile(ctx: &Context) -> Result<(), Refusal> {
+    let now = ctx.moment();
     let (events, pods) = (EVENTS, PODS);
-    let all = desk.list(&EVENTS, "");
+    let all = ctx.list(&EVENTS, "");
     for event in all.iter().filter(|event| is_old(event, now)).take(BURST) {
-        desk.delete(&events, event, None).await?;
+        ctx.delete(&events, event, None).await?;
     }
-    let all = desk.list(&PODS, "");
+    let all = ctx.list(&PODS, "");
     let mut finished: Vec<_> = all.iter().filter(|pod| is_finished(pod)).collect();
     finished.sort_by_key(|pod| pod.moment(&["metadata", "creationTimestamp"]));
     let excess = finished.len().saturating_sub(FINISHED_PODS);
     for pod in finished.into_iter().take(excess.min(BURST)) {
-        desk.delete(&pods, pod, Some(0)).await?;
+        ctx.delete(&pods, pod, Some(0)).await?;
     }
     Ok(())
 }

@@ -7,17 +7,16 @@ use serde_json::Value;
 use super::{
     super::{
         admission::Part,
-        definitions,
-        kinds::{Kind, NODES, PODS},
+        key::ObjectKey,
+        kinds::{NODES, PODS},
         object::Object,
         status::Refusal,
-        storage::ObjectKey,
     },
-    Desk, place,
+    Context, place,
 };
 
-pub(super) async fn reconcile(desk: &Desk) -> Result<(), Refusal> {
-    let all = desk.server.storage.find(|_, _| true);
+pub(super) async fn reconcile(ctx: &Context) -> Result<(), Refusal> {
+    let all = ctx.storage.find(|_| true);
     let uids: HashSet<&str> = all.iter().map(|(_, object)| object.uid()).collect();
     let foreground: HashSet<&str> = ending(&all, "foregroundDeletion");
     for (key, object) in &all {
@@ -27,20 +26,20 @@ pub(super) async fn reconcile(desk: &Desk) -> Result<(), Refusal> {
             !uids.contains(uid) || foreground.contains(uid)
         };
         if !owners.is_empty() && owners.iter().all(gone) && !object.is_deleting() {
-            remove(desk, key, object).await?;
+            remove(ctx, key, object).await?;
         }
     }
     for uid in foreground {
         let waits = all.iter().any(|(_, object)| owned_by(object, uid));
         if !waits {
-            finish(desk, &all, uid, "foregroundDeletion").await?;
+            finish(ctx, &all, uid, "foregroundDeletion").await?;
         }
     }
     for uid in ending(&all, "orphan") {
-        orphan(desk, &all, uid).await?;
-        finish(desk, &all, uid, "orphan").await?;
+        orphan(ctx, &all, uid).await?;
+        finish(ctx, &all, uid, "orphan").await?;
     }
-    lost_pods(desk).await
+    lost_pods(ctx).await
 }
 
 type All = [(ObjectKey, std::sync::Arc<Value>)];
@@ -59,22 +58,16 @@ fn owned_by(object: &Value, uid: &str) -> bool {
     owners.into_iter().any(|owner| owner.text(&["uid"]) == uid)
 }
 
-fn kind_of(desk: &Desk, object: &Value, plural: &str) -> Option<Kind> {
-    let api = object.api_version();
-    let (group, version) = api.split_once('/').unwrap_or(("", api));
-    definitions::find(&desk.server.storage, group, version, plural)
-}
-
-async fn remove(desk: &Desk, key: &ObjectKey, object: &Value) -> Result<(), Refusal> {
-    match kind_of(desk, object, &key.plural) {
-        Some(kind) => desk.delete(&kind, object, None).await,
+async fn remove(ctx: &Context, key: &ObjectKey, object: &Value) -> Result<(), Refusal> {
+    match ctx.kind_of(key, object).await? {
+        Some(kind) => ctx.delete(&kind, object, None).await,
         None => Ok(()),
     }
 }
 
-async fn finish(desk: &Desk, all: &All, uid: &str, finalizer: &str) -> Result<(), Refusal> {
+async fn finish(ctx: &Context, all: &All, uid: &str, finalizer: &str) -> Result<(), Refusal> {
     for (key, object) in all.iter().filter(|(_, object)| object.uid() == uid) {
-        let Some(kind) = kind_of(desk, object, &key.plural) else { continue };
+        let Some(kind) = ctx.kind_of(key, object).await? else { continue };
         let without = |before: &Value| {
             let mut new = before.clone();
             if let Some(list) = new.list_mut(&["metadata", "finalizers"]) {
@@ -82,7 +75,7 @@ async fn finish(desk: &Desk, all: &All, uid: &str, finalizer: &str) -> Result<()
             }
             new
         };
-        match desk.change(&kind, &place(object), Part::Main, without).await {
+        match ctx.change(&kind, &place(object), Part::Main, without).await {
             Err(refusal) if refusal.reason != "NotFound" => return Err(refusal),
             _ => {}
         }
@@ -90,10 +83,10 @@ async fn finish(desk: &Desk, all: &All, uid: &str, finalizer: &str) -> Result<()
     Ok(())
 }
 
-async fn orphan(desk: &Desk, all: &All, uid: &str) -> Result<(), Refusal> {
+async fn orphan(ctx: &Context, all: &All, uid: &str) -> Result<(), Refusal> {
     for (key, object) in all.iter().filter(|(_, object)| owned_by(object, uid)) {
-        let Some(kind) = kind_of(desk, object, &key.plural) else { continue };
-        desk.change(&kind, &place(object), Part::Main, |before| {
+        let Some(kind) = ctx.kind_of(key, object).await? else { continue };
+        ctx.change(&kind, &place(object), Part::Main, |before| {
             let mut new = before.clone();
             if let Some(list) = new.list_mut(&["metadata", "ownerReferences"]) {
                 list.retain(|owner| owner.text(&["uid"]) != uid);
@@ -106,12 +99,12 @@ async fn orphan(desk: &Desk, all: &All, uid: &str) -> Result<(), Refusal> {
 }
 
 /// A pod whose node was removed from the cluster is nobody's.
-async fn lost_pods(desk: &Desk) -> Result<(), Refusal> {
-    let nodes: HashSet<String> = desk.list(&NODES, "").iter().map(|node| place(node).1).collect();
-    for pod in desk.list(&PODS, "") {
+async fn lost_pods(ctx: &Context) -> Result<(), Refusal> {
+    let nodes: HashSet<String> = ctx.list(&NODES, "").iter().map(|node| place(node).1).collect();
+    for pod in ctx.list(&PODS, "") {
         let node = pod.node_name();
         if !node.is_empty() && !nodes.contains(node) {
-            desk.delete(&PODS, &pod, Some(0)).await?;
+            ctx.delete(&PODS, &pod, Some(0)).await?;
         }
     }
     Ok(())

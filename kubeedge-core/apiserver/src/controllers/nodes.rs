@@ -18,7 +18,7 @@ use super::{
         status::Refusal,
         storage::{Change, Happened},
     },
-    Desk, place,
+    Context, place,
     scheduler::toleration,
 };
 
@@ -110,10 +110,10 @@ impl Ledger {
 pub(super) struct PodsOfNodes(OnceLock<HashMap<String, Vec<Arc<Value>>>>);
 
 impl PodsOfNodes {
-    fn on(&self, desk: &Desk, node: &str) -> impl Iterator<Item = &Arc<Value>> {
+    fn on(&self, ctx: &Context, node: &str) -> impl Iterator<Item = &Arc<Value>> {
         let pods = self.0.get_or_init(|| {
             let mut pods: HashMap<String, Vec<Arc<Value>>> = HashMap::new();
-            for pod in desk.list(&PODS, "").into_iter().filter(|pod| pod.is_active()) {
+            for pod in ctx.list(&PODS, "").into_iter().filter(|pod| pod.is_active()) {
                 pods.entry(pod.node_name().to_owned()).or_default().push(pod);
             }
             pods
@@ -122,19 +122,19 @@ impl PodsOfNodes {
     }
 }
 
-pub(super) async fn reconcile(desk: &Desk, pods: &PodsOfNodes, name: &str) -> Result<(), Refusal> {
-    match desk.get(&NODES, &(String::new(), name.to_owned())) {
-        Some(node) => watch_over(desk, pods, &node).await,
+pub(super) async fn reconcile(ctx: &Context, pods: &PodsOfNodes, name: &str) -> Result<(), Refusal> {
+    match ctx.get(&NODES, &(String::new(), name.to_owned())) {
+        Some(node) => watch_over(ctx, pods, &node).await,
         None => Ok(()),
     }
 }
 
-async fn watch_over(desk: &Desk, pods: &PodsOfNodes, node: &Value) -> Result<(), Refusal> {
+async fn watch_over(ctx: &Context, pods: &PodsOfNodes, node: &Value) -> Result<(), Refusal> {
     let name = node.name().to_owned();
-    if !desk.nodes.lock().is_alive(&name) && !node.condition_is("Ready", "Unknown") {
+    if !ctx.nodes.lock().is_alive(&name) && !node.condition_is("Ready", "Unknown") {
         tracing::warn!(node = %name, "node has stopped renewing its lease");
-        desk.change(&NODES, &place(node), Part::Status, |before| unknown(before, &desk.now())).await?;
-        desk.event(
+        ctx.change(&NODES, &place(node), Part::Status, |before| unknown(before, &ctx.now())).await?;
+        ctx.event(
             node,
             "node-controller",
             "Normal",
@@ -151,8 +151,8 @@ async fn watch_over(desk: &Desk, pods: &PodsOfNodes, node: &Value) -> Result<(),
     } else {
         Some(NOT_READY)
     };
-    taint(desk, node, wanted).await?;
-    evict(desk, pods, &name).await
+    taint(ctx, node, wanted).await?;
+    evict(ctx, pods, &name).await
 }
 
 fn taints(node: &Value) -> impl Iterator<Item = &Value> {
@@ -176,7 +176,7 @@ fn unknown(before: &Value, now: &str) -> Value {
     node
 }
 
-async fn taint(desk: &Desk, node: &Value, wanted: Option<&str>) -> Result<(), Refusal> {
+async fn taint(ctx: &Context, node: &Value, wanted: Option<&str>) -> Result<(), Refusal> {
     let ours = |taint: &Value| matches!(taint.text(&["key"]), UNREACHABLE | NOT_READY);
     let has: Vec<_> = taints(node).filter(|taint| ours(taint)).map(|taint| taint.text(&["key"])).collect();
     let right = match wanted {
@@ -188,11 +188,11 @@ async fn taint(desk: &Desk, node: &Value, wanted: Option<&str>) -> Result<(), Re
     }
     let mut new: Vec<Value> = taints(node).filter(|taint| !ours(taint)).cloned().collect();
     if let Some(key) = wanted {
-        let now = desk.now();
+        let now = ctx.now();
         new.push(json!({"key": key, "effect": "NoSchedule", "timeAdded": now}));
         new.push(json!({"key": key, "effect": NO_EXECUTE, "timeAdded": now}));
     }
-    desk.change(&NODES, &place(node), Part::Main, |before| {
+    ctx.change(&NODES, &place(node), Part::Main, |before| {
         let mut node = before.clone();
         node.set(&["spec", "taints"], new);
         node
@@ -203,18 +203,18 @@ async fn taint(desk: &Desk, node: &Value, wanted: Option<&str>) -> Result<(), Re
 
 /// Ends pods that do not tolerate their node's NoExecute taints, or no longer. What runs on a node that is cut off
 /// goes on there until the node is back and learns of it.
-async fn evict(desk: &Desk, pods: &PodsOfNodes, name: &str) -> Result<(), Refusal> {
-    let Some(node) = desk.get(&NODES, &(String::new(), name.to_owned())) else {
+async fn evict(ctx: &Context, pods: &PodsOfNodes, name: &str) -> Result<(), Refusal> {
+    let Some(node) = ctx.get(&NODES, &(String::new(), name.to_owned())) else {
         return Ok(());
     };
     if taints(&node).next().is_none() {
         return Ok(());
     }
-    for pod in pods.on(desk, name) {
-        if taints(&node).any(|taint| drives_out(taint, pod, desk.moment())) {
+    for pod in pods.on(ctx, name) {
+        if taints(&node).any(|taint| drives_out(taint, pod, ctx.moment())) {
             let message = format!("Marking for deletion Pod {}/{}", pod.namespace(), pod.name());
-            desk.event(pod, "taint-eviction-controller", "Normal", "TaintManagerEviction", &message).await;
-            desk.delete(&PODS, pod, None).await?;
+            ctx.event(pod, "taint-eviction-controller", "Normal", "TaintManagerEviction", &message).await;
+            ctx.delete(&PODS, pod, None).await?;
         }
     }
     Ok(())

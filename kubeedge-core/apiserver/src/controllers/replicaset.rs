@@ -10,39 +10,39 @@ use super::{
         object::Object,
         status::Refusal,
     },
-    Desk, Place,
+    Context, Place,
 };
 
 /// How many pods are made or removed in one go.
 const BURST: usize = 100;
 
-pub(super) async fn reconcile(desk: &Desk, at: &Place) -> Result<(), Refusal> {
+pub(super) async fn reconcile(ctx: &Context, at: &Place) -> Result<(), Refusal> {
     let kind = REPLICA_SETS;
-    let Some(set) = desk.get(&kind, at) else { return Ok(()) };
+    let Some(set) = ctx.get(&kind, at) else { return Ok(()) };
     let uid = set.uid();
-    let pods = desk.list(&PODS, &at.0);
+    let pods = ctx.list(&PODS, &at.0);
     let mine: Vec<_> = pods.iter().filter(|pod| pod.is_controlled_by(uid) && pod.is_active()).collect();
     if !set.is_deleting() {
         let wished = usize::try_from(set.replicas()).unwrap_or(0);
         if mine.len() < wished {
             for _ in 0..(wished - mine.len()).min(BURST) {
-                make(desk, &set, at).await?;
+                make(ctx, &set, at).await?;
             }
         } else if mine.len() > wished {
             let mut order: Vec<&Value> = mine.iter().map(|pod| &***pod).collect();
             order.sort_by_key(|pod| worth(pod));
             for pod in order.into_iter().take((mine.len() - wished).min(BURST)) {
-                desk.delete(&PODS, pod, None).await?;
+                ctx.delete(&PODS, pod, None).await?;
                 let message = format!("Deleted pod: {}", pod.name());
-                desk.event(&set, "replicaset-controller", "Normal", "SuccessfulDelete", &message).await;
+                ctx.event(&set, "replicaset-controller", "Normal", "SuccessfulDelete", &message).await;
             }
         }
     }
     let active: Vec<&Value> = mine.iter().map(|pod| &***pod).collect();
     let ready = active.iter().filter(|pod| pod.condition_is("Ready", "True")).count();
-    let (patience, moment) = (set.integer(&["spec", "minReadySeconds"]), desk.moment());
+    let (patience, moment) = (set.integer(&["spec", "minReadySeconds"]), ctx.moment());
     let available = active.iter().filter(|pod| is_available(pod, patience, moment)).count();
-    desk.change(&kind, at, Part::Status, |before| {
+    ctx.change(&kind, at, Part::Status, |before| {
         let mut new = before.clone();
         new.set(&["status"], json!({
             "replicas": active.len(), "fullyLabeledReplicas": active.len(), "readyReplicas": ready, "availableReplicas": available,
@@ -70,13 +70,13 @@ fn worth(pod: &Value) -> (bool, bool, bool, i64, std::cmp::Reverse<String>) {
     (placed, pod.phase() == "Running", pod.condition_is("Ready", "True"), cost, age)
 }
 
-async fn make(desk: &Desk, set: &Value, at: &Place) -> Result<(), Refusal> {
+async fn make(ctx: &Context, set: &Value, at: &Place) -> Result<(), Refusal> {
     let mut pod = set.copy(&["spec", "template"]);
     pod.set(&["metadata", "generateName"], format!("{}-", at.1));
     pod.set(&["metadata", "ownerReferences"], json!([owner(set)]));
-    let made = desk.create(&PODS, &at.0, pod).await?;
+    let made = ctx.create(&PODS, &at.0, pod).await?;
     let message = format!("Created pod: {}", made.name());
-    desk.event(set, "replicaset-controller", "Normal", "SuccessfulCreate", &message).await;
+    ctx.event(set, "replicaset-controller", "Normal", "SuccessfulCreate", &message).await;
     Ok(())
 }
 

@@ -10,14 +10,13 @@ use super::{
         admission::Part,
         kinds::{NODES, PODS},
         object::Object,
-        registry,
         status::Refusal,
     },
-    Desk, place,
+    Context, place,
 };
 
-pub(super) async fn reconcile(desk: &Desk) -> Result<(), Refusal> {
-    let pods = desk.list(&PODS, "");
+pub(super) async fn reconcile(ctx: &Context) -> Result<(), Refusal> {
+    let pods = ctx.list(&PODS, "");
     let waiting = pods.iter().filter(|pod| {
         pod.node_name().is_empty()
             && pod.is_active()
@@ -26,16 +25,16 @@ pub(super) async fn reconcile(desk: &Desk) -> Result<(), Refusal> {
     let mut first = None;
     for pod in waiting {
         // One pod that cannot be placed for now must not keep the others waiting.
-        if let Err(refusal) = place_one(desk, pod).await {
+        if let Err(refusal) = place_one(ctx, pod).await {
             first.get_or_insert(refusal);
         }
     }
     first.map_or(Ok(()), Err)
 }
 
-async fn place_one(desk: &Desk, pod: &Arc<Value>) -> Result<(), Refusal> {
-    let nodes = desk.list(&NODES, "");
-    let pods = desk.list(&PODS, "");
+async fn place_one(ctx: &Context, pod: &Arc<Value>) -> Result<(), Refusal> {
+    let nodes = ctx.list(&NODES, "");
+    let pods = ctx.list(&PODS, "");
     let mut reasons: Vec<(&'static str, usize)> = Vec::new();
     let mut best: Option<(i64, String)> = None;
     for node in &nodes {
@@ -56,9 +55,9 @@ async fn place_one(desk: &Desk, pod: &Arc<Value>) -> Result<(), Refusal> {
     }
     let (namespace, name) = place(pod);
     if let Some((_, node)) = best {
-        registry::bind(&desk.server.storage, &namespace, &name, &node).await?;
+        ctx.registry.bind(&namespace, &name, &node).await?;
         let message = format!("Successfully assigned {namespace}/{name} to {node}");
-        desk.event(pod, "default-scheduler", "Normal", "Scheduled", &message).await;
+        ctx.event(pod, "default-scheduler", "Normal", "Scheduled", &message).await;
         return Ok(());
     }
     let why: Vec<_> = reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
@@ -67,16 +66,16 @@ async fn place_one(desk: &Desk, pod: &Arc<Value>) -> Result<(), Refusal> {
     } else {
         format!("0/{} nodes are available: {}.", nodes.len(), why.join(", "))
     };
-    unschedulable(desk, pod, &why).await
+    unschedulable(ctx, pod, &why).await
 }
 
-async fn unschedulable(desk: &Desk, pod: &Value, why: &str) -> Result<(), Refusal> {
+async fn unschedulable(ctx: &Context, pod: &Value, why: &str) -> Result<(), Refusal> {
     if pod.condition("PodScheduled").is_some_and(|condition| condition.text(&["message"]) == why) {
         return Ok(());
     }
-    desk.event(pod, "default-scheduler", "Warning", "FailedScheduling", why).await;
-    let condition = json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": why, "lastTransitionTime": desk.now()});
-    desk.change(&PODS, &place(pod), Part::Status, |before| {
+    ctx.event(pod, "default-scheduler", "Warning", "FailedScheduling", why).await;
+    let condition = json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": why, "lastTransitionTime": ctx.now()});
+    ctx.change(&PODS, &place(pod), Part::Status, |before| {
         let mut new = before.clone();
         new.set(&["status", "conditions"], json!([condition]));
         new

@@ -3,60 +3,16 @@
 //! Each kind has a history of its own, as in a Kubernetes API server: whoever watches ConfigMaps is neither woken by
 //! leases nor outrun by them.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use serde_json::Value;
 use tokio::{sync::watch, time::Instant};
 
-use super::ObjectKey;
+use super::Change;
 
 /// How many changes a history holds.
 const MOST: usize = 4096;
 /// How long. Kubernetes forgets after as long, too.
 const LONGEST: Duration = Duration::from_secs(300);
-
-/// What happened to an object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Happened {
-    Added,
-    Modified,
-    Deleted,
-}
-
-/// A change, in the history.
-#[derive(Debug)]
-pub(crate) struct Change {
-    pub version: u64,
-    pub key: ObjectKey,
-    pub happened: Happened,
-    /// The object after the change; for a deletion, as it was last, at the version of the deletion.
-    pub object: Arc<Value>,
-    /// The object before the change.
-    pub before: Option<Arc<Value>>,
-    text: OnceLock<Bytes>,
-}
-
-impl Change {
-    pub(crate) fn new(
-        version: u64,
-        key: ObjectKey,
-        happened: Happened,
-        object: Arc<Value>,
-        before: Option<Arc<Value>>,
-    ) -> Self {
-        Self { version, key, happened, object, before, text: OnceLock::new() }
-    }
-
-    /// The object as JSON: made once for the store and for all watchers.
-    pub(crate) fn text(&self) -> &Bytes {
-        self.text.get_or_init(|| self.object.to_string().into())
-    }
-}
 
 /// A watcher asked for changes that are forgotten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,7 +70,10 @@ impl History {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::{Happened, ObjectKey},
+        *,
+    };
 
     fn change(version: u64) -> Arc<Change> {
         let key = ObjectKey {

@@ -13,7 +13,7 @@ use kubeedge_core::{
 use serde_json::Value;
 use tokio::sync::oneshot;
 
-use super::{COUNTER, Change, Happened, ObjectKey, Shared, history::History};
+use super::{COUNTER, Change, Happened, ObjectKey, Shared, history::History, row};
 
 /// How many changes are stored at once at most.
 const GROUP: usize = 1024;
@@ -29,9 +29,9 @@ struct Waiting {
     done: oneshot::Sender<Result<(), StoreError>>,
 }
 
-/// The line in front of the store.
+/// The writes in front of the store.
 #[derive(Debug, Default)]
-pub(super) struct Line {
+pub(super) struct Queue {
     /// The newest version that was given out.
     pub(super) version: u64,
     /// Objects as they will be, and the version of that; `None` for what will be gone.
@@ -40,8 +40,8 @@ pub(super) struct Line {
     storing: bool,
 }
 
-impl Line {
-    /// An empty line behind this version.
+impl Queue {
+    /// An empty queue behind this version.
     pub(super) fn at(version: u64) -> Self {
         Self { version, ..Self::default() }
     }
@@ -91,7 +91,7 @@ impl Line {
 /// Stores what waits, group by group, until nothing does.
 pub(super) async fn store(shared: Arc<Shared>) {
     loop {
-        let group = shared.line.lock().next();
+        let group = shared.queue.lock().next();
         if group.is_empty() {
             return;
         }
@@ -122,12 +122,12 @@ async fn one_by_one(shared: &Shared, group: Vec<Waiting>) {
 }
 
 /// Tells those who wait for changes of a key that they are not stored.
-fn fell_with(line: &mut VecDeque<Waiting>, key: &ObjectKey, error: &StoreError) {
-    for waiting in std::mem::take(line) {
+fn fell_with(queue: &mut VecDeque<Waiting>, key: &ObjectKey, error: &StoreError) {
+    for waiting in std::mem::take(queue) {
         if waiting.key == *key {
             tell(waiting.done, Err(copy(error)));
         } else {
-            line.push_back(waiting);
+            queue.push_back(waiting);
         }
     }
 }
@@ -139,8 +139,8 @@ fn batch(group: &[Waiting]) -> Batch {
     for change in changes {
         newest = Some(change.version);
         batch = match change.happened {
-            Happened::Deleted => batch.delete(change.key.row()),
-            _ => batch.put(change.key.row(), change.text().clone()),
+            Happened::Deleted => batch.delete(row(&change.key)),
+            _ => batch.put(row(&change.key), change.text().clone()),
         };
     }
     match newest {
@@ -153,11 +153,11 @@ fn batch(group: &[Waiting]) -> Batch {
 fn publish(shared: &Shared, group: Vec<Waiting>) {
     let mut told = Vec::with_capacity(group.len());
     {
-        let mut line = shared.line.lock();
+        let mut queue = shared.queue.lock();
         let mut state = shared.state.write();
         for Waiting { change, key, done } in group {
             if let Some(change) = change {
-                line.settle(&key, change.version);
+                queue.settle(&key, change.version);
                 state.take(change);
             }
             told.push(done);
@@ -172,9 +172,9 @@ fn publish(shared: &Shared, group: Vec<Waiting>) {
 }
 
 fn give_up(shared: &Shared, group: Vec<Waiting>, error: &StoreError) {
-    let mut line = shared.line.lock();
+    let mut queue = shared.queue.lock();
     for waiting in group {
-        line.fell(&waiting.key, error);
+        queue.fell(&waiting.key, error);
         tell(waiting.done, Err(copy(error)));
     }
 }

@@ -1,7 +1,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use futures::{future::join_all, stream::BoxStream};
+use futures::{FutureExt, future::join_all, stream::BoxStream};
 use kubeedge_core::store::{Batch, Entry, MAX_VALUE};
 use kubeedge_store::MemoryStore;
 use serde_json::json;
@@ -36,10 +36,10 @@ impl MetaStore for Gate {
     }
 }
 
-async fn gated() -> (Arc<Gate>, Storage) {
+async fn gated() -> (Arc<Gate>, EmbeddedStorage) {
     let gate = Gate { inner: MemoryStore::new(), open: Semaphore::new(0), commits: AtomicUsize::new(0) };
     let gate = Arc::new(gate);
-    let storage = Storage::open(gate.clone(), Clock::wall()).await.unwrap();
+    let storage = EmbeddedStorage::open(gate.clone()).await.unwrap();
     (gate, storage)
 }
 
@@ -52,8 +52,8 @@ fn key(name: &str) -> ObjectKey {
     }
 }
 
-fn put(value: &str) -> Result<Write, StoreError> {
-    Ok(Write::Put(json!({"metadata": {}, "value": value})))
+fn put(value: &str) -> Write {
+    Write::Put(json!({"metadata": {}, "value": value}))
 }
 
 #[tokio::test]
@@ -61,26 +61,27 @@ async fn writers_that_wait_together_share_a_commit_and_build_on_each_other() {
     let (gate, storage) = gated().await;
     let key = key("counter");
     let add = |_| {
-        storage.write::<StoreError>(&key, |before| {
+        let count = |before: Option<&Value>| {
             let count = before.and_then(|before| before["count"].as_u64()).unwrap_or(0);
-            Ok(Write::Put(json!({"metadata": {}, "count": count + 1})))
-        })
+            Write::Put(json!({"metadata": {}, "count": count + 1}))
+        };
+        storage.write(&key, Box::new(count))
     };
     let (done, ()) = tokio::join!(join_all((0..50).map(add)), async {
-        assert!(storage.get(&key).is_none(), "nobody sees what is not stored");
+        assert!(storage.read(&key).is_none(), "nobody sees what is not stored");
         gate.open.add_permits(50);
     });
     let versions: Vec<_> = done.into_iter().map(|done| done.unwrap().unwrap()).collect();
     assert_eq!(versions[49]["metadata"]["resourceVersion"], "50");
-    assert_eq!(storage.get(&key).unwrap()["count"], 50);
+    assert_eq!(storage.read(&key).unwrap()["count"], 50);
     assert!(gate.commits.load(Ordering::Relaxed) < 10, "{:?}", gate.commits);
-    let changes = storage.since(0, 100).unwrap();
+    let changes = storage.changes(0, 100).unwrap();
     assert!(
         changes.iter().map(|change| change.version).eq(1..=50),
         "every version is in the history, in order"
     );
-    let again = Storage::open(gate, Clock::wall()).await.unwrap();
-    assert_eq!((again.version(), &again.get(&key).unwrap()["count"]), (50, &json!(50)));
+    let again = EmbeddedStorage::open(gate).await.unwrap();
+    assert_eq!((again.version(), &again.read(&key).unwrap()["count"]), (50, &json!(50)));
 }
 
 #[tokio::test]
@@ -93,22 +94,25 @@ async fn what_cannot_be_stored_fails_alone_and_with_it_what_was_built_on_it() {
         put("small")
     };
     let (opened, alone, too_large, built, kept, beside, ()) = tokio::join!(
-        storage.write(&first, |_| put("first")),
-        storage.write(&good, |_| put("one")),
-        storage.write(&bad, |_| put(&large)),
-        storage.write(&bad, built_on),
-        storage.write::<StoreError>(&bad, |_| Ok(Write::Keep)),
-        storage.write(&good, |_| put("two")),
+        storage.write(&first, Box::new(|_| put("first"))),
+        storage.write(&good, Box::new(|_| put("one"))),
+        storage.write(&bad, Box::new(|_| put(&large))),
+        storage.write(&bad, Box::new(built_on)),
+        storage.write(&bad, Box::new(|_| Write::Keep)),
+        storage.write(&good, Box::new(|_| put("two"))),
         async { gate.open.add_permits(100) },
     );
     assert!(opened.is_ok() && alone.is_ok() && beside.is_ok());
     assert!(too_large.is_err() && built.is_err() && kept.is_err());
-    assert!(storage.get(&bad).is_none());
-    assert_eq!(storage.get(&good).unwrap()["value"], "two");
-    let anew = storage.write(&bad, |before| {
-        assert!(before.is_none());
-        put("small")
-    });
+    assert!(storage.read(&bad).is_none());
+    assert_eq!(storage.read(&good).unwrap()["value"], "two");
+    let anew = storage.write(
+        &bad,
+        Box::new(|before| {
+            assert!(before.is_none());
+            put("small")
+        }),
+    );
     assert_eq!(anew.await.unwrap().unwrap()["value"], "small");
 }
 
@@ -116,20 +120,39 @@ async fn what_cannot_be_stored_fails_alone_and_with_it_what_was_built_on_it() {
 async fn whoever_watches_a_quiet_kind_is_neither_woken_nor_outrun_by_others() {
     let (gate, storage) = gated().await;
     gate.open.add_permits(Semaphore::MAX_PERMITS / 2);
-    let quiet = storage.subscribe_to("", "secrets");
-    let busy = storage.subscribe_to("", "configmaps");
+    let kind = |plural: &str| Collection {
+        group: String::new(),
+        plural: plural.to_owned(),
+        namespace: String::new(),
+    };
+    let mut quiet = storage.watch(&kind("secrets"), 0).await.unwrap();
+    let mut busy = storage.watch(&kind("configmaps"), 0).await.unwrap();
     let first = key("first");
     for round in 0..5000 {
-        storage.write(&first, |_| put(&round.to_string())).await.unwrap();
+        storage.write(&first, Box::new(|_| put(&round.to_string()))).await.unwrap();
     }
-    assert!(busy.has_changed().unwrap() && !quiet.has_changed().unwrap());
-    assert_eq!(storage.since_of("", "configmaps", 0, 10).unwrap_err(), TooOld);
-    let (changes, up_to) = storage.since_of("", "secrets", 0, 10).unwrap();
-    assert!(changes.is_empty());
-    assert_eq!(up_to, 5000, "nothing of it was missed up to here");
+    assert_eq!(busy.next().await.unwrap_err().kind(), StorageKind::Expired);
+    assert!(quiet.next().now_or_never().is_none());
+    assert_eq!(quiet.version(), 5000, "nothing of it was missed up to here");
     let secret = ObjectKey { plural: "secrets".to_owned(), ..first };
-    storage.write(&secret, |_| put("x")).await.unwrap();
-    let (changes, up_to) = storage.since_of("", "secrets", up_to, 10).unwrap();
-    assert_eq!((changes.len(), up_to), (1, 5001));
-    assert!(quiet.has_changed().unwrap());
+    storage.write(&secret, Box::new(|_| put("x"))).await.unwrap();
+    let versions: Vec<_> = quiet.next().await.unwrap().iter().map(|change| change.version).collect();
+    assert_eq!((versions, quiet.version()), (vec![5001], 5001));
+}
+
+#[tokio::test]
+async fn the_task_that_stores_ends_with_its_storage() {
+    let (gate, storage) = gated().await;
+    let first = key("first");
+    let write = storage.write(&first, Box::new(|_| put("never stored")));
+    assert!(write.now_or_never().is_none(), "the store lets nothing through");
+    tokio::task::yield_now().await;
+    drop(storage);
+    for _ in 0..100 {
+        if Arc::strong_count(&gate) == 1 {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("a task still holds the store");
 }

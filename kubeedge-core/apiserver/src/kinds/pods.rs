@@ -78,11 +78,12 @@ const COLUMNS: &[Column] = &[
     Column::wide("Readiness Gates", |_| "<none>".into()),
 ];
 
+/// A node runs commands in no container and binds no pod.
 fn node_may(request: &NodeRequest<'_>) -> bool {
-    request.reads()
-        || request.creates()
-        || request.verb == "delete"
-        || matches!(request.sub, "status" | "eviction")
+    match request.sub {
+        "" => request.reads() || request.creates() || request.verb == "delete",
+        sub => matches!(sub, "status" | "eviction"),
+    }
 }
 
 /// Pods on a node end in their time; all others at once.

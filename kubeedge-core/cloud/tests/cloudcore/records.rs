@@ -5,7 +5,6 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use kubeedge_apiserver::{EmbeddedCluster, EmbeddedSettings, Signer};
 use kubeedge_core::{
     api,
-    clock::Clock,
     conformance::cluster::{Answer, ask},
     message::Message,
 };
@@ -29,13 +28,7 @@ struct Kube(EmbeddedCluster);
 
 impl Kube {
     async fn new() -> Self {
-        let settings = EmbeddedSettings {
-            signer: Signer::new(b"secret"),
-            definitions: api::definitions(),
-            namespaces: Vec::new(),
-            root_ca_pem: String::new(),
-            clock: Clock::wall(),
-        };
+        let settings = EmbeddedSettings::new(Signer::new(b"secret")).definitions(api::definitions());
         Self(EmbeddedCluster::open(Arc::new(MemoryStore::new()), settings).await.unwrap())
     }
 

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use http::Request;
 use http_body_util::BodyExt;
 use k8s_openapi::api::{
     apps::v1::Deployment,
@@ -15,15 +16,12 @@ use kubeedge_store::MemoryStore;
 use tower::ServiceExt;
 
 use super::*;
+use crate::controllers;
 
 fn settings() -> EmbeddedSettings {
-    EmbeddedSettings {
-        signer: Signer::new(b"secret"),
-        definitions: vec![],
-        namespaces: vec!["kubeedge".into()],
-        root_ca_pem: "pem".into(),
-        clock: Clock::wall(),
-    }
+    EmbeddedSettings::new(Signer::new(b"secret"))
+        .namespaces(vec!["kubeedge".into()])
+        .root_ca_pem("pem".into())
 }
 
 async fn cluster() -> EmbeddedCluster {
@@ -50,7 +48,7 @@ async fn call(
     body: &str,
 ) -> (u16, Value) {
     let request = Request::builder().method(method).uri(path).header("content-type", kind);
-    let request = request.body(super::http::full(body.to_owned())).unwrap();
+    let request = request.body(crate::answer::full(body.to_owned())).unwrap();
     let response = cluster.service(who).oneshot(request).await.unwrap();
     let code = response.status().as_u16();
     let bytes = response.into_body().collect().await.unwrap().to_bytes();
@@ -131,7 +129,7 @@ async fn lists_are_paged_selected_and_shown_as_tables() {
 #[tokio::test]
 async fn bad_input_gets_one_clear_status_and_changes_nothing() {
     let cluster = cluster().await;
-    let version = cluster.server.storage.version();
+    let version = cluster.storage.version();
     let pods = "/api/v1/namespaces/default/pods";
     let (code, status) = ours(
         &cluster,
@@ -172,7 +170,7 @@ async fn bad_input_gets_one_clear_status_and_changes_nothing() {
     assert_eq!(ours(&cluster, "GET", "/apis/nope/v1/things", &Value::Null).await.0, 404);
     let huge = json!({"metadata": {"name": "big"}, "data": {"k": "x".repeat(4 << 20)}});
     assert_eq!(ours(&cluster, "POST", "/api/v1/namespaces/default/configmaps", &huge).await.0, 413);
-    assert_eq!(cluster.server.storage.version(), version);
+    assert_eq!(cluster.storage.version(), version);
 }
 
 #[tokio::test]
@@ -189,7 +187,7 @@ async fn times_beyond_every_calendar_are_cut_to_what_there_is() {
         "{gone}"
     );
     let watch = format!("{pods}?watch=true&timeoutSeconds={}", u64::MAX);
-    let request = Request::builder().uri(watch).body(super::http::full("")).unwrap();
+    let request = Request::builder().uri(watch).body(crate::answer::full("")).unwrap();
     let response = cluster.service(&Actor::Ourselves).oneshot(request).await.unwrap();
     assert_eq!(response.status(), 200);
     assert!(response.into_body().frame().await.is_some());
@@ -210,6 +208,11 @@ async fn a_node_may_touch_only_what_is_its_own() {
         call(&cluster, &n1, "DELETE", "/api/v1/namespaces/default/configmaps/x", json, "").await.0,
         403
     );
+    for sub in ["log", "exec", "attach", "binding"] {
+        let path = format!("/api/v1/namespaces/default/pods/p/{sub}");
+        let method = if sub == "log" { "GET" } else { "POST" };
+        assert_eq!(call(&cluster, &n1, method, &path, json, "").await.0, 403, "{sub}");
+    }
 }
 
 #[tokio::test]
@@ -382,7 +385,7 @@ async fn a_node_whose_clock_is_wrong_is_alive_as_long_as_it_renews_its_lease() {
 
 #[tokio::test(start_paused = true)]
 async fn lost_nodes_are_tainted_and_their_pods_end_after_as_long_as_they_tolerate_it() {
-    let settings = EmbeddedSettings { clock: Clock::simulated(Millis(1_800_000_000_000)), ..settings() };
+    let settings = settings().clock(Clock::simulated(Millis(1_800_000_000_000)));
     let cluster = EmbeddedCluster::open(Arc::new(MemoryStore::default()), settings).await.unwrap();
     let shutdown = Shutdown::new();
     let running = tokio::spawn(controllers::run(cluster.clone(), shutdown.clone()));
