@@ -53,12 +53,8 @@ pub struct Identity {
 impl Identity {
     /// As a transport wants it.
     pub fn credentials(&self) -> Credentials {
-        Credentials {
-            roots: vec![self.ca.clone()],
-            chain: vec![self.certificate.clone()],
-            key: self.key.sec1().clone(),
-            claims: Vec::new(),
-        }
+        let who = Credentials::default().with_roots([self.ca.clone()]);
+        who.with_chain([self.certificate.clone()]).with_key(self.key.sec1().clone())
     }
 }
 

@@ -1,8 +1,10 @@
 //! The seam to the network: links that carry opaque frames in both directions.
 //!
 //! *For users*: take an `Arc<dyn Transport>`, dial or listen, act on [`TransportKind`].
-//! *For implementers*: write [`Transport`], [`Listener`], [`Incoming`] and [`FrameSink`]; run
-//! `kubeedge_core::transport_conformance!` over it (feature `conformance`).
+//! *For implementers*: write [`Transport`], [`Listener`], [`Incoming`] and [`FrameSink`], and [`LinkHealth`] and [`Lanes`] where
+//! the link has them; run `kubeedge_core::transport_conformance!` over it (feature `conformance`).
+//! *For wrappers*: [`each_link`] makes a transport of another one and of what is to become of each of its links; a wrapped
+//! [`FrameSink`] forwards every method, [`FrameSink::health`] and [`FrameSink::lanes`] too.
 //!
 //! A transport knows nothing of messages but their [`Lane`]. Back-pressure is awaiting: [`FrameSink::send`] waits while the peer does
 //! not read, and no implementation buffers without bound. Verification of the peer cannot be switched off.
@@ -29,13 +31,22 @@
 //! }
 //! ```
 
-use std::{fmt, net::SocketAddr, sync::Arc};
+mod each;
+mod frame;
+mod peer;
+mod sink;
+
+use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use futures::{future::BoxFuture, stream::BoxStream};
-use tokio::time::Instant;
+use futures::stream::BoxStream;
 
+pub use self::{
+    each::{EachLink, each_link},
+    frame::{Frame, Lane, Limits},
+    peer::{Credentials, Endpoint, Peer},
+    sink::{FrameSink, Lanes, LinkHealth, Pong},
+};
 use crate::{failure::Failure, kinds};
 
 kinds! {
@@ -46,217 +57,60 @@ kinds! {
         Untrusted => "peer not trusted", GiveUp;
         Closed => "link closed", Reconnect;
         TooLarge => "frame too large", GiveUp;
+        NotText => "text that is not UTF-8", GiveUp;
         Timeout => "timed out", Retry;
         Protocol => "peer broke the protocol", Reconnect;
         Misconfigured => "transport misconfigured", GiveUp;
     }
 }
 
+impl TransportKind {
+    /// Whether a frame was refused for what it is. Nothing of it was sent, and the link lives on.
+    pub fn is_of_the_frame(self) -> bool {
+        matches!(self, Self::TooLarge | Self::NotText)
+    }
+}
+
 /// A link or a dial failed.
 pub type TransportError = Failure<TransportKind>;
 
-/// Which frames need not wait for which: a lost packet or a full window of one lane must not hold up those before it, as
-/// far as a transport can tell lanes apart. QUIC gives each a stream of its own; a WebSocket, as Go speaks it, has one
-/// order for all.
-///
-/// Frames of one lane arrive in the order they were sent; frames of different lanes may pass each other.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Lane {
-    /// Keepalives, answers, confirmations, pods and all other objects. The first in rank.
-    #[default]
-    Control,
-    /// Twins of devices.
-    Twins,
-    /// Uploads, events and what users send each other. The last.
-    Bulk,
-}
-
-impl Lane {
-    /// All of them, by rank.
-    pub const ALL: [Self; 3] = [Self::Control, Self::Twins, Self::Bulk];
-}
-
-/// One frame, kept whole: what one side sends at once, the other receives at once.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Frame {
-    /// The lane it travels in. On what is received: the lane it was sent in, or [`Lane::Control`] where the transport
-    /// does not carry it.
-    pub lane: Lane,
-    /// Whether the payload is text by the peer's word. Go sends binary tunnel data as text, so this is a label,
-    /// not a promise of UTF-8.
-    pub text: bool,
-    /// The payload.
-    pub payload: Bytes,
-}
-
-impl Frame {
-    /// A text frame.
-    pub fn text(payload: impl Into<Bytes>) -> Self {
-        Self { lane: Lane::Control, text: true, payload: payload.into() }
-    }
-    /// A binary frame.
-    pub fn binary(payload: impl Into<Bytes>) -> Self {
-        Self { lane: Lane::Control, text: false, payload: payload.into() }
-    }
-    /// The same in another lane.
-    #[must_use]
-    pub fn in_lane(self, lane: Lane) -> Self {
-        Self { lane, ..self }
-    }
-}
-
-/// Where to dial or listen: `host:port` with an optional path (`10.0.0.1:10000/project/node/events`); for the memory
-/// transport any name. Port 0 listens on a free port.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Endpoint(pub String);
-
-impl Endpoint {
-    /// The part before the first `/`.
-    pub fn authority(&self) -> &str {
-        self.0.split('/').next().unwrap_or_default()
-    }
-    /// The part from the first `/` on; `/` when there is none.
-    pub fn path(&self) -> &str {
-        self.0.find('/').and_then(|at| self.0.get(at..)).unwrap_or("/")
-    }
-}
-
-impl From<&str> for Endpoint {
-    fn from(text: &str) -> Self {
-        Self(text.to_owned())
-    }
-}
-
-impl From<SocketAddr> for Endpoint {
-    fn from(address: SocketAddr) -> Self {
-        Self(address.to_string())
-    }
-}
-
-impl fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// Who we are and whom we trust; everything in DER.
-#[derive(Clone, Default)]
-pub struct Credentials {
-    /// Certificates of the authorities that peers must chain to.
-    pub roots: Vec<Bytes>,
-    /// Our certificate chain, leaf first; empty for none.
-    pub chain: Vec<Bytes>,
-    /// The private key of the leaf: PKCS#8 or SEC1.
-    pub key: Bytes,
-    /// What the dialling side says of itself: header names and values, such as `node_id`.
-    pub claims: Vec<(String, String)>,
-}
-
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials")
-            .field("roots", &self.roots.len())
-            .field("chain", &self.chain.len())
-            .field("key", &"…")
-            .field("claims", &self.claims)
-            .finish()
-    }
-}
-
-/// What is known of the other side.
-#[derive(Clone, Debug, Default)]
-pub struct Peer {
-    /// Its network address, where the transport has one.
-    pub address: Option<SocketAddr>,
-    /// What it said of itself when dialling; unverified. Names in lower case; the first of repeated ones counts.
-    pub claims: Vec<(String, String)>,
-    /// The path it asked for.
-    pub path: String,
-    /// Its verified certificate chain in DER, leaf first; empty without TLS.
-    pub certificates: Vec<Bytes>,
-}
-
-impl Peer {
-    /// The first claim of this name (names are compared without case).
-    pub fn claim(&self, name: &str) -> Option<&str> {
-        let found = self.claims.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
-        found.map(|(_, value)| value.as_str())
-    }
-}
+/// The frames that come over a link: `None` after an orderly end, one `Err` after a broken one, nothing after either.
+pub type FrameStream = BoxStream<'static, Result<Frame, TransportError>>;
 
 /// An established link.
+#[non_exhaustive]
 pub struct Link {
     /// The other side.
     pub peer: Peer,
     /// Frames to it.
     pub tx: Box<dyn FrameSink>,
-    /// Frames from it: `None` after an orderly end, one `Err` after a broken one, nothing after either.
-    pub rx: BoxStream<'static, Result<Frame, TransportError>>,
+    /// Frames from it.
+    pub rx: FrameStream,
+}
+
+impl Link {
+    /// A link of its two halves.
+    pub fn new(peer: Peer, tx: impl FrameSink + 'static, rx: FrameStream) -> Self {
+        Self { peer, tx: Box::new(tx), rx }
+    }
+
+    /// The same link with its sending half wrapped.
+    #[must_use]
+    pub fn with_sink<S: FrameSink + 'static>(self, wrap: impl FnOnce(Box<dyn FrameSink>) -> S) -> Self {
+        Self { tx: Box::new(wrap(self.tx)), ..self }
+    }
+
+    /// The same link with its receiving half wrapped.
+    #[must_use]
+    pub fn with_frames(self, wrap: impl FnOnce(FrameStream) -> FrameStream) -> Self {
+        Self { rx: wrap(self.rx), ..self }
+    }
 }
 
 impl fmt::Debug for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Link").field("peer", &self.peer).finish_non_exhaustive()
     }
-}
-
-/// What a transport can carry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// The largest payload in bytes, both ways. Known before a byte is allocated for it.
-    pub max_frame: usize,
-}
-
-/// The peer's answer to a ping; see [`FrameSink::ping`].
-pub type Pong = BoxFuture<'static, Result<(), TransportError>>;
-
-/// The sending half of a link.
-#[async_trait]
-pub trait FrameSink: Send {
-    /// Hands over one frame, waiting while the peer does not read. A frame larger than [`Limits::max_frame`] is
-    /// refused with [`TransportKind::TooLarge`] and the link lives on. Frames of one lane arrive in order. Returned
-    /// `Ok` does not mean received. Dropped before it returns: the frame may or may not have been sent, and the
-    /// link must be given up.
-    async fn send(&mut self, frame: Frame) -> Result<(), TransportError>;
-
-    /// Puts a frame into the outgoing buffer without pushing it out, for senders that have more at hand; ends with
-    /// [`FrameSink::flush`]. The default sends at once.
-    async fn feed(&mut self, frame: Frame) -> Result<(), TransportError> {
-        self.send(frame).await
-    }
-
-    /// Pushes out what was fed.
-    async fn flush(&mut self) -> Result<(), TransportError> {
-        Ok(())
-    }
-
-    /// Whether a frame of this lane is taken now, without waiting for frames before it in its lane. For senders that
-    /// choose what goes next; [`FrameSink::send`] waits by itself. Without lanes of its own, as is the default, a
-    /// transport always says yes. So does every transport of [`Lane::Control`].
-    fn has_room(&self, lane: Lane) -> bool {
-        let _ = lane;
-        true
-    }
-
-    /// Waits until a lane that has no room has some; returns at once while all have. Cancel-safe.
-    async fn more_room(&mut self) {}
-
-    /// Asks the peer for a sign of life, without a frame. The [`Pong`] completes when the peer's stream has given out
-    /// every frame that was sent on this sink before, and with an error when the link ended first; it stays open while
-    /// the peer does not read. Our own stream has to be read for it to complete. `None`, the default: this transport
-    /// cannot tell.
-    async fn ping(&mut self) -> Result<Option<Pong>, TransportError> {
-        Ok(None)
-    }
-
-    /// When the peer last gave a sign of life that is neither a frame nor a pong, such as word that it has a ping and still
-    /// waits for the frames before it. `None`, the default: there was none.
-    fn last_sign(&self) -> Option<Instant> {
-        None
-    }
-
-    /// Ends the link in order; the peer's stream ends after the frames sent before, of all lanes. May be called twice.
-    async fn close(&mut self) -> Result<(), TransportError>;
 }
 
 /// A way to make links.
@@ -314,23 +168,5 @@ impl<T: Transport + ?Sized> Transport for Arc<T> {
     }
     async fn listen(&self, on: &Endpoint, who: &Credentials) -> Result<Box<dyn Listener>, TransportError> {
         (**self).listen(on, who).await
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_endpoint_splits_into_authority_and_path() {
-        let endpoint = Endpoint::from("10.0.0.1:10000/project/node/events");
-        assert_eq!((endpoint.authority(), endpoint.path()), ("10.0.0.1:10000", "/project/node/events"));
-        assert_eq!(Endpoint::from("h:1").path(), "/");
-    }
-
-    #[test]
-    fn credentials_do_not_print_their_key() {
-        let who = Credentials { key: Bytes::from_static(b"very secret"), ..Credentials::default() };
-        assert!(!format!("{who:?}").contains("secret"));
     }
 }

@@ -48,10 +48,8 @@ impl Doors {
         let unreachable = || Failure::new(TransportKind::Unreachable, "dialling").on(name.clone());
         let door = self.0.lock().get(&name).cloned().ok_or_else(unreachable)?;
         let (verdict, answer) = oneshot::channel();
-        let claims =
-            who.claims.iter().map(|(key, value)| (key.to_ascii_lowercase(), value.clone())).collect();
-        let peer =
-            Peer { claims, path: to.path().to_owned(), certificates: who.chain.clone(), address: None };
+        let peer = Peer::default().with_claims(who.claims.clone());
+        let peer = peer.with_path(to.path()).with_certificates(who.chain.clone());
         let knock = Knock { peer, enter: Box::new(enter), verdict };
         door.send(knock).await.map_err(|_| unreachable())?;
         match answer.await {

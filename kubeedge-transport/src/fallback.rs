@@ -125,7 +125,7 @@ impl First {
     }
 
     async fn dial(&self, to: &Endpoint, who: &Credentials) -> Result<Link, TransportError> {
-        let to = Endpoint(format!("{}{}", self.authority, to.path()));
+        let to = Endpoint::from(format!("{}{}", self.authority, to.path()));
         let dialled = tokio::time::timeout(self.settings.patience, self.transport.dial(&to, who)).await;
         let dialled =
             dialled.unwrap_or_else(|_| Err(Failure::new(TransportKind::Timeout, "dialling").on(to.0)));
@@ -161,7 +161,7 @@ impl Transport for Fallback {
 
     fn limits(&self) -> Limits {
         let (first, second) = (self.first.transport.limits(), self.second.limits());
-        Limits { max_frame: first.max_frame.min(second.max_frame) }
+        Limits::new(first.max_frame.min(second.max_frame))
     }
 
     async fn dial(&self, to: &Endpoint, who: &Credentials) -> Result<Link, TransportError> {
@@ -201,12 +201,15 @@ fn until_first(link: Link, work: impl Future<Output = ()> + Send + 'static) -> L
         }
     };
     // Boxed, as it is polled with every frame.
-    Link { rx: link.rx.take_until(Box::pin(done)).boxed(), ..link }
+    link.with_frames(|frames| frames.take_until(Box::pin(done)).boxed())
 }
 
 #[cfg(test)]
 mod tests {
-    use kubeedge_core::{conformance::transport::Harness, transport::Frame};
+    use kubeedge_core::{
+        conformance::transport::{Ability, Harness},
+        transport::Frame,
+    };
 
     use super::*;
     use crate::Memory;
@@ -297,9 +300,8 @@ mod tests {
     }
 
     fn harness() -> Harness {
-        let (server, client) = (Credentials::default(), Credentials::default());
         let transport = Fallback::new(Memory::new(), "nowhere", Memory::new(), FallbackSettings::default());
-        Harness { transport: Arc::new(transport), listen: Endpoint::from("cloud"), server, client }
+        Harness::new(transport, "cloud").without(Ability::Lanes).without(Ability::Batches)
     }
 
     mod kit_when_the_first_way_is_closed {
@@ -363,7 +365,7 @@ mod tests {
         place.first.set(None);
         assert!(link.rx.next().await.is_none());
         place.first.set(Some(TransportKind::Unreachable));
-        let renewed = Credentials { chain: vec![Bytes::from_static(b"new")], ..Credentials::default() };
+        let renewed = Credentials::default().with_chain([Bytes::from_static(b"new")]);
         let mut link = place.both.dial(&cloud(), &renewed).await.unwrap();
         assert_eq!(link.rx.next().await.unwrap().unwrap(), Frame::text("second"));
     }

@@ -3,12 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use futures::{FutureExt, StreamExt, future, stream::BoxStream};
+use futures::{FutureExt, future};
 use kubeedge_core::{
     failure::Failure,
     transport::{
-        Credentials, Endpoint, Frame, FrameSink, Incoming, Lane, Limits, Link, Listener, Peer, Pong,
-        Transport, TransportError, TransportKind,
+        Credentials, EachLink, Endpoint, Frame, FrameSink, Lanes, Limits, Link, LinkHealth, Listener, Pong,
+        Transport, TransportError, TransportKind, each_link,
     },
 };
 use parking_lot::Mutex;
@@ -37,7 +37,7 @@ struct Dice {
 /// Wraps a transport; the faults can be changed while links are up.
 #[derive(Clone, Debug)]
 pub struct Faulty<T> {
-    inner: T,
+    inner: EachLink<T>,
     dice: Arc<Mutex<Dice>>,
 }
 
@@ -45,7 +45,10 @@ impl<T: Transport> Faulty<T> {
     /// No faults at first; the seed makes what is drawn repeatable.
     pub fn new(inner: T, seed: u64) -> Self {
         let dice = Dice { faults: Faults::default(), random: SmallRng::seed_from_u64(seed) };
-        Self { inner, dice: Arc::new(Mutex::new(dice)) }
+        let dice = Arc::new(Mutex::new(dice));
+        let of_each = dice.clone();
+        let spoil = move |inner| FaultySink { inner, dice: of_each.clone(), sent: 0 };
+        Self { inner: each_link(inner, move |link| link.with_sink(&spoil)), dice }
     }
 
     /// From now on this goes wrong.
@@ -104,33 +107,34 @@ impl FrameSink for FaultySink {
         self.inner.flush().await
     }
 
-    fn has_room(&self, lane: Lane) -> bool {
-        self.inner.has_room(lane)
-    }
-
-    async fn more_room(&mut self) {
-        self.inner.more_room().await;
-    }
-
-    async fn ping(&mut self) -> Result<Option<Pong>, TransportError> {
-        let dropped = self.pass().await?;
-        let pong = self.inner.ping().await?;
-        Ok(if dropped { pong.map(|_| future::pending().boxed()) } else { pong })
-    }
-
-    fn last_sign(&self) -> Option<Instant> {
-        self.inner.last_sign()
-    }
-
     async fn close(&mut self) -> Result<(), TransportError> {
         self.inner.close().await
     }
+
+    fn health(&mut self) -> Option<&mut dyn LinkHealth> {
+        self.inner.health()?;
+        Some(self)
+    }
+
+    fn lanes(&mut self) -> Option<&mut dyn Lanes> {
+        self.inner.lanes()
+    }
 }
 
-fn spoil(link: Link, dice: &Arc<Mutex<Dice>>) -> Link {
-    let tx = FaultySink { inner: link.tx, dice: dice.clone(), sent: 0 };
-    let rx: BoxStream<'static, _> = link.rx.boxed();
-    Link { peer: link.peer, tx: Box::new(tx), rx }
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl LinkHealth for FaultySink {
+    async fn ping(&mut self) -> Result<Pong, TransportError> {
+        let dropped = self.pass().await?;
+        let health =
+            self.inner.health().ok_or_else(|| Failure::new(TransportKind::Closed, "sending a ping"))?;
+        let pong = health.ping().await?;
+        Ok(if dropped { future::pending().boxed() } else { pong })
+    }
+
+    fn last_sign(&mut self) -> Option<Instant> {
+        self.inner.health()?.last_sign()
+    }
 }
 
 #[async_trait]
@@ -148,50 +152,10 @@ impl<T: Transport> Transport for Faulty<T> {
         if self.dice.lock().faults.unreachable {
             return Err(Failure::new(TransportKind::Unreachable, "dialling").on(to.to_string()));
         }
-        Ok(spoil(self.inner.dial(to, who).await?, &self.dice))
+        self.inner.dial(to, who).await
     }
 
     async fn listen(&self, on: &Endpoint, who: &Credentials) -> Result<Box<dyn Listener>, TransportError> {
-        let inner = self.inner.listen(on, who).await?;
-        Ok(Box::new(FaultyListener { inner, dice: self.dice.clone() }))
-    }
-}
-
-struct FaultyListener {
-    inner: Box<dyn Listener>,
-    dice: Arc<Mutex<Dice>>,
-}
-
-#[async_trait]
-#[deny(clippy::missing_trait_methods)]
-impl Listener for FaultyListener {
-    fn local(&self) -> Endpoint {
-        self.inner.local()
-    }
-
-    async fn next(&mut self) -> Result<Box<dyn Incoming>, TransportError> {
-        let inner = self.inner.next().await?;
-        Ok(Box::new(FaultyIncoming { inner, dice: self.dice.clone() }))
-    }
-}
-
-struct FaultyIncoming {
-    inner: Box<dyn Incoming>,
-    dice: Arc<Mutex<Dice>>,
-}
-
-#[async_trait]
-#[deny(clippy::missing_trait_methods)]
-impl Incoming for FaultyIncoming {
-    fn peer(&self) -> &Peer {
-        self.inner.peer()
-    }
-
-    async fn accept(self: Box<Self>) -> Result<Link, TransportError> {
-        Ok(spoil(self.inner.accept().await?, &self.dice))
-    }
-
-    async fn refuse(self: Box<Self>, why: String) {
-        self.inner.refuse(why).await;
+        self.inner.listen(on, who).await
     }
 }

@@ -15,7 +15,7 @@
 //! let (here, nobody) = (Endpoint::from("cloud"), Credentials::default());
 //! let mut door = transport.listen(&here, &nobody).await?;
 //!
-//! let named = Credentials { claims: vec![("node_id".into(), "edge-1".into())], ..Credentials::default() };
+//! let named = Credentials::default().with_claim("node_id", "edge-1");
 //! let cloud = async {
 //!     let incoming = door.next().await?;
 //!     assert_eq!(incoming.peer().claim("node_id"), Some("edge-1"));

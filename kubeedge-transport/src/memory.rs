@@ -5,11 +5,14 @@ use futures::{FutureExt, StreamExt, stream};
 use kubeedge_core::{
     failure::Failure,
     transport::{
-        Credentials, Endpoint, Frame, FrameSink, Limits, Link, Listener, Peer, Pong, Transport,
-        TransportError, TransportKind,
+        Credentials, Endpoint, Frame, FrameSink, Lanes, Limits, Link, LinkHealth, Listener, Peer, Pong,
+        Transport, TransportError, TransportKind,
     },
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 
 use crate::doors::Doors;
 
@@ -57,16 +60,39 @@ impl FrameSink for Sink {
         tx.send(Item::Frame(frame)).await.map_err(|_| closed("sending a frame"))
     }
 
-    async fn ping(&mut self) -> Result<Option<Pong>, TransportError> {
-        let tx = self.tx.as_ref().ok_or_else(|| closed("sending a ping"))?;
-        let (answer, pong) = oneshot::channel();
-        tx.send(Item::Ping(answer)).await.map_err(|_| closed("sending a ping"))?;
-        Ok(Some(async { pong.await.map_err(|_| closed("waiting for a pong")) }.boxed()))
+    async fn feed(&mut self, frame: Frame) -> Result<(), TransportError> {
+        self.send(frame).await
+    }
+
+    async fn flush(&mut self) -> Result<(), TransportError> {
+        Ok(())
     }
 
     async fn close(&mut self) -> Result<(), TransportError> {
         self.tx = None;
         Ok(())
+    }
+
+    fn health(&mut self) -> Option<&mut dyn LinkHealth> {
+        Some(self)
+    }
+
+    fn lanes(&mut self) -> Option<&mut dyn Lanes> {
+        None
+    }
+}
+
+#[async_trait]
+impl LinkHealth for Sink {
+    async fn ping(&mut self) -> Result<Pong, TransportError> {
+        let tx = self.tx.as_ref().ok_or_else(|| closed("sending a ping"))?;
+        let (answer, pong) = oneshot::channel();
+        tx.send(Item::Ping(answer)).await.map_err(|_| closed("sending a ping"))?;
+        Ok(async { pong.await.map_err(|_| closed("waiting for a pong")) }.boxed())
+    }
+
+    fn last_sign(&mut self) -> Option<Instant> {
+        None
     }
 }
 
@@ -80,7 +106,7 @@ fn link(peer: Peer, tx: mpsc::Sender<Item>, rx: mpsc::Receiver<Item>) -> Link {
             }
         }
     });
-    Link { peer, tx: Box::new(Sink { tx: Some(tx) }), rx: rx.fuse().boxed() }
+    Link::new(peer, Sink { tx: Some(tx) }, rx.fuse().boxed())
 }
 
 #[async_trait]
@@ -90,7 +116,7 @@ impl Transport for Memory {
     }
 
     fn limits(&self) -> Limits {
-        Limits { max_frame: MAX_FRAME }
+        Limits::new(MAX_FRAME)
     }
 
     async fn dial(&self, to: &Endpoint, who: &Credentials) -> Result<Link, TransportError> {

@@ -208,7 +208,7 @@ impl Transport for Quic {
     }
 
     fn limits(&self) -> Limits {
-        Limits { max_frame: self.settings.max_frame }
+        Limits::new(self.settings.max_frame)
     }
 
     async fn dial(&self, to: &Endpoint, who: &Credentials) -> Result<Link, TransportError> {

@@ -123,7 +123,7 @@ impl Transport for WebSocket {
     }
 
     fn limits(&self) -> Limits {
-        Limits { max_frame: self.settings.max_frame }
+        Limits::new(self.settings.max_frame)
     }
 
     async fn dial(&self, to: &Endpoint, who: &Credentials) -> Result<Link, TransportError> {
@@ -164,7 +164,7 @@ impl WebSocket {
             let _ = tcp.set_nodelay(true);
             let tls = connector.connect(name, tcp).await.map_err(|e| fail(tls::kind_of(&e)).because(e))?;
             let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
-            let certificates = chain.iter().map(|der| Bytes::copy_from_slice(der)).collect();
+            let certificates: Vec<_> = chain.iter().map(|der| Bytes::copy_from_slice(der)).collect();
             let request = request(to, who).map_err(|e| fail(TransportKind::Misconfigured).because(e))?;
             let (socket, _) = match client_async_with_config(request, tls, Some(self.config())).await {
                 Ok(done) => done,
@@ -175,7 +175,8 @@ impl WebSocket {
                 }
                 Err(error) => return Err(link::failure("dialling", error)),
             };
-            let peer = Peer { address, certificates, path: to.path().to_owned(), ..Peer::default() };
+            let peer =
+                Peer::default().with_address(address).with_certificates(certificates).with_path(to.path());
             Ok(link::join(socket, peer, self.settings.max_frame))
         })
     }

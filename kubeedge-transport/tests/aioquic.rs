@@ -3,14 +3,14 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of a test")]
 
 use std::{
-    net::IpAddr,
     path::Path,
     process::{Command, Stdio},
 };
 
 use futures::StreamExt;
 use kubeedge_core::{
-    pki::{Authority, Names, Usage, to_pem},
+    conformance::certificates::Certificates,
+    pki::to_pem,
     transport::{Endpoint, Frame, Lane, Transport},
 };
 use kubeedge_transport::Quic;
@@ -47,13 +47,7 @@ async fn an_edge_by_another_stack_is_let_in_and_its_lanes_are_heard() {
 }
 
 async fn meet(python: &str, can: Option<&str>) {
-    let now =
-        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() as i64 - 60;
-    let ca = Authority::kubeedge(now).unwrap();
-    let names = Names { dns: vec!["localhost".into()], ips: vec![IpAddr::from([127, 0, 0, 1])] };
-    let server = ca.issue_server(&names, now).unwrap().credentials();
-    let client = ca.issue("system:node:edge-1", &["system:nodes"], &Names::default(), Usage::Client, now, 2);
-    let client = client.unwrap().credentials();
+    let Certificates { server, client, .. } = Certificates::new("edge-1");
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, label: &str, ders: &[bytes::Bytes]| write(folder.path(), name, label, ders);
     let mut listener = Quic::default().listen(&Endpoint::from("127.0.0.1:0"), &server).await.unwrap();
@@ -77,8 +71,11 @@ async fn meet(python: &str, can: Option<&str>) {
     let mut heard = [link.rx.next().await.unwrap().unwrap(), link.rx.next().await.unwrap().unwrap()];
     heard.sort_by_key(|frame| frame.payload.len());
     assert_eq!(heard, [Frame::text("from aioquic"), Frame::binary(vec![0; 100_000]).in_lane(Lane::Bulk)]);
-    let pong = link.tx.ping().await.unwrap();
-    assert_eq!(pong.is_some(), can.is_some());
+    assert_eq!(link.tx.health().is_some(), can.is_some());
+    let pong = match link.tx.health() {
+        Some(health) => Some(health.ping().await.unwrap()),
+        None => None,
+    };
     let question = Frame::text("is anybody there?");
     link.tx.send(question.clone()).await.unwrap();
     assert_eq!(link.rx.next().await.unwrap().unwrap(), question);

@@ -1,29 +1,35 @@
 //! The conformance kit over the transports that need no network.
 
-use std::sync::Arc;
-
+use async_trait::async_trait;
 use futures::StreamExt;
 use kubeedge_core::{
-    conformance::transport::Harness,
-    transport::{Credentials, Endpoint, Frame, Transport, TransportKind},
+    conformance::transport::{self as kit, Ability, Harness},
+    transport::{
+        Credentials, Endpoint, Frame, FrameSink, Lanes, LinkHealth, Transport, TransportError, TransportKind,
+        each_link,
+    },
 };
 use kubeedge_transport::{Faults, Faulty, Memory, Way, Wire};
 
-fn harness(transport: impl Transport) -> Harness {
-    let (server, client) = (Credentials::default(), Credentials::default());
-    Harness { transport: Arc::new(transport), listen: Endpoint::from("cloud"), server, client }
+/// Links in memory have one order and no buffer.
+fn memory(transport: impl Transport) -> Harness {
+    Harness::new(transport, "cloud").without(Ability::Lanes).without(Ability::Batches)
 }
 
-mod memory {
-    kubeedge_core::transport_conformance!(super::harness(super::Memory::new()));
+fn wire(transport: impl Transport) -> Harness {
+    Harness::new(transport, "cloud").without(Ability::Lanes)
 }
 
-mod a_wrapper_without_faults {
-    kubeedge_core::transport_conformance!(super::harness(super::Faulty::new(super::Memory::new(), 1)));
+mod in_memory {
+    kubeedge_core::transport_conformance!(super::memory(super::Memory::new()));
 }
 
 mod bytes_in_memory {
-    kubeedge_core::transport_conformance!(super::harness(super::Wire::new()));
+    kubeedge_core::transport_conformance!(super::wire(super::Wire::new()));
+}
+
+mod a_wrapper_without_faults {
+    kubeedge_core::transport_conformance!(super::wire(super::Faulty::new(super::Wire::new(), 1)));
 }
 
 #[tokio::test]
@@ -94,4 +100,64 @@ async fn fed_frames_wait_for_the_flush_behind_faults() {
     }
     network.set(Faults { cut_after: Some(10), ..Faults::default() });
     assert_eq!(near.tx.feed(Frame::text("cut")).await.unwrap_err().kind(), TransportKind::Closed);
+}
+
+/// A wrapper that loses one ability of what it wraps.
+struct Losing {
+    inner: Box<dyn FrameSink>,
+    lost: Ability,
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl FrameSink for Losing {
+    async fn send(&mut self, frame: Frame) -> Result<(), TransportError> {
+        self.inner.send(frame).await
+    }
+    async fn feed(&mut self, frame: Frame) -> Result<(), TransportError> {
+        if self.lost == Ability::Batches {
+            self.inner.send(frame).await
+        } else {
+            self.inner.feed(frame).await
+        }
+    }
+    async fn flush(&mut self) -> Result<(), TransportError> {
+        self.inner.flush().await
+    }
+    async fn close(&mut self) -> Result<(), TransportError> {
+        self.inner.close().await
+    }
+    fn health(&mut self) -> Option<&mut dyn LinkHealth> {
+        if self.lost == Ability::Pings { None } else { self.inner.health() }
+    }
+    fn lanes(&mut self) -> Option<&mut dyn Lanes> {
+        if self.lost == Ability::Lanes { None } else { self.inner.lanes() }
+    }
+}
+
+fn losing(inner: impl Transport, lost: Ability) -> impl Transport {
+    each_link(inner, move |link| link.with_sink(|inner| Losing { inner, lost }))
+}
+
+#[tokio::test]
+#[should_panic(expected = "the link has no pings")]
+async fn a_wrapper_that_loses_pings_fails_the_kit() {
+    kit::both_ends_can_what_the_harness_says(wire(losing(Wire::new(), Ability::Pings))).await;
+}
+
+#[tokio::test]
+#[should_panic(expected = "a frame that was fed went out by itself")]
+async fn a_wrapper_that_loses_batches_fails_the_kit() {
+    kit::fed_frames_wait_for_the_flush(wire(losing(Wire::new(), Ability::Batches))).await;
+}
+
+#[cfg(feature = "quic")]
+#[tokio::test]
+#[should_panic(expected = "the link has no lanes")]
+async fn a_wrapper_that_loses_lanes_fails_the_kit() {
+    let certificates = kubeedge_core::conformance::certificates::Certificates::new("edge-1");
+    let quic = losing(kubeedge_transport::Quic::default(), Ability::Lanes);
+    let harness =
+        Harness::new(quic, "127.0.0.1:0").with_credentials(certificates.server, certificates.client);
+    kit::both_ends_can_what_the_harness_says(harness).await;
 }

@@ -73,7 +73,7 @@ pub fn websocket(bytes: &[u8]) {
 /// A codec that speaks the compact form with its peer.
 fn compact() -> Arc<dyn Codec> {
     let claims = Adaptive::default().offer().map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let peer = Peer { claims: claims.into_iter().collect(), ..Peer::default() };
+    let peer = Peer::default().with_claims(claims);
     Adaptive::default().for_link(&peer).expect("the codec has one for each link")
 }
 

@@ -114,7 +114,7 @@ impl Edge {
         // Never closed.
         let _place = shared.dials.acquire().await;
         let begun = Instant::now();
-        let link = shared.transport(self.number).dial(&Endpoint(path), &self.credentials).await?;
+        let link = shared.transport(self.number).dial(&Endpoint::from(path), &self.credentials).await?;
         shared.stats.connecting.record(begun.elapsed());
         shared.stats.connects.up();
         Ok(link)

@@ -161,8 +161,7 @@ async fn start() -> Bench {
     let edges = (0..EDGES).map(|number| {
         let (network, seen) = (network.clone(), seen.clone());
         async move {
-            let claims = vec![("node_id".to_owned(), format!("edge-{number}"))];
-            let who = Credentials { claims, ..Credentials::default() };
+            let who = Credentials::default().with_claim("node_id", format!("edge-{number}"));
             let link = network.dial(&Endpoint::from("hub"), &who).await.unwrap();
             let (ask, asks) = mpsc::channel(1);
             tokio::spawn(edge(link, seen, asks));

@@ -150,7 +150,7 @@ impl CloudPlan {
 
 fn endpoint(address: &str, port: u32) -> Endpoint {
     let open = address.contains(':') && !address.starts_with('[');
-    Endpoint(if open { format!("[{address}]:{port}") } else { format!("{address}:{port}") })
+    Endpoint::from(if open { format!("[{address}]:{port}") } else { format!("{address}:{port}") })
 }
 
 fn count(number: u32) -> usize {
@@ -162,7 +162,7 @@ fn seconds(number: u32) -> Duration {
 }
 
 fn settings(hub: &CloudHub) -> Result<CloudCoreSettings, PlanError> {
-    let Endpoint(https) = endpoint(&hub.https.address, hub.https.port);
+    let https = endpoint(&hub.https.address, hub.https.port).0;
     let listen = https.parse::<SocketAddr>().map_err(|_| {
         let what =
             format!("{https} is no address to listen on: address must be an IP address, port up to 65535");

@@ -391,10 +391,8 @@ mod tests {
 
     #[test]
     fn a_tunnel_must_name_its_node_and_show_its_certificate() {
-        let peer = |node: &str, path: &str| Peer {
-            claims: vec![(CLAIM_NODE.to_lowercase(), node.to_owned())],
-            path: path.to_owned(),
-            ..Peer::default()
+        let peer = |node: &str, path: &str| {
+            Peer::default().with_claims([(CLAIM_NODE.to_owned(), node.to_owned())]).with_path(path)
         };
         let identify =
             |peer: &Peer, identity| identify(peer, identity, &Denylist::default()).map(|guest| guest.node);

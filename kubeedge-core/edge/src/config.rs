@@ -315,7 +315,7 @@ fn hub(hub: &edge::EdgeHub, node: NodeName) -> EdgeHubSettings {
 fn stream(stream: &edge::EdgeStream, node: &NodeName) -> EdgeStreamSettings {
     EdgeStreamSettings {
         seed: seed(node),
-        servers: listed(&stream.server).into_iter().map(Endpoint).collect(),
+        servers: listed(&stream.server).into_iter().map(Endpoint::from).collect(),
         handshake: seconds(stream.handshake_timeout),
         write: seconds(stream.write_deadline),
         ..EdgeStreamSettings::default()

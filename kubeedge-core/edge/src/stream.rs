@@ -167,7 +167,7 @@ impl EdgeStream {
 
     async fn dial(&self, server: &Endpoint, who: &Credentials) -> Result<Link, String> {
         let to = match server.path() {
-            "/" => Endpoint(format!("{}{CONNECT_PATH}", server.authority())),
+            "/" => Endpoint::from(format!("{}{CONNECT_PATH}", server.authority())),
             _ => server.clone(),
         };
         let dialled = tokio::time::timeout(self.settings.handshake, self.transport.dial(&to, who)).await;

@@ -4,7 +4,7 @@ use super::*;
 
 fn offering() -> Arc<dyn Codec> {
     let claims = vec![(CLAIM.to_lowercase(), "other/9, compact/1".to_owned())];
-    Adaptive::default().for_link(&Peer { claims, ..Peer::default() }).unwrap()
+    Adaptive::default().for_link(&Peer::default().with_claims(claims)).unwrap()
 }
 
 fn link() -> Arc<dyn Codec> {

@@ -119,8 +119,8 @@ async fn knock(incoming: quinn::Incoming, max_frame: usize) -> Result<Knock, Box
     };
     match said {
         Ok(hello::Hello { path, claims, can }) => {
-            let address = Some(connection.remote_address());
-            let peer = Peer { address, claims, path, certificates: certificates(&connection) };
+            let peer = Peer::default().with_address(connection.remote_address()).with_claims(claims);
+            let peer = peer.with_path(path).with_certificates(certificates(&connection));
             Ok(Knock { peer, connection, tx, rx, can, max_frame })
         }
         Err(why) => {

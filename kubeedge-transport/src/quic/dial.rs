@@ -94,11 +94,7 @@ pub(super) async fn enter(
             return Err(fail(TransportKind::Protocol, to, what));
         }
     };
-    let peer = Peer {
-        address: Some(connection.remote_address()),
-        certificates: certificates(&connection),
-        path: to.path().to_owned(),
-        ..Peer::default()
-    };
+    let peer = Peer::default().with_address(connection.remote_address());
+    let peer = peer.with_certificates(certificates(&connection)).with_path(to.path());
     Ok(link::join(connection, tx, rx, peer, can, max_frame))
 }

@@ -181,7 +181,9 @@ impl Frames {
                     Poll::Pending => break,
                     Poll::Ready(Some((kind @ (hello::TEXT | hello::BINARY), payload))) => {
                         self.answers.give(lane);
-                        return Poll::Ready(Some(Ok(Frame { lane, text: kind == hello::TEXT, payload })));
+                        let frame =
+                            if kind == hello::TEXT { Frame::text(payload) } else { Frame::binary(payload) };
+                        return Poll::Ready(Some(Ok(frame.in_lane(lane))));
                     }
                     Poll::Ready(Some((kind, payload))) => {
                         note(lane, kind, &payload, &mut self.answers, &self.pings)?;

@@ -142,8 +142,8 @@ mod tests {
     use super::*;
 
     fn said(path: &str, claims: &[(&str, &str)]) -> Result<Bytes, TransportError> {
-        let claims = claims.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        say(&Endpoint(format!("cloud:1{path}")), &Credentials { claims, ..Credentials::default() })
+        let claims = claims.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        say(&Endpoint::from(format!("cloud:1{path}")), &Credentials::default().with_claims(claims))
     }
 
     #[test]

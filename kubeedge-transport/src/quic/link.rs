@@ -5,7 +5,7 @@ use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
 use kubeedge_core::{
     failure::Failure,
-    transport::{Frame, FrameSink, Lane, Link, Peer, Pong, TransportError, TransportKind},
+    transport::{Frame, FrameSink, Lane, Lanes, Link, LinkHealth, Peer, Pong, TransportError, TransportKind},
 };
 use quinn::{Connection, SendStream};
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
@@ -33,14 +33,25 @@ enum Way {
     Shared,
 }
 
+impl Way {
+    /// The queue of a lane that takes no frame now. What is closed takes one, to say so.
+    fn full(&self) -> Option<&mpsc::Sender<Frame>> {
+        match self {
+            Self::Own(tx) if tx.capacity() == 0 && !tx.is_closed() => Some(tx),
+            Self::Own(_) | Self::Shared | Self::Unopened => None,
+        }
+    }
+}
+
 struct Sink {
     connection: Connection,
     control: Control,
     twins: Way,
     bulk: Way,
     writers: JoinSet<Result<(), TransportError>>,
-    /// Where the peer answers pings.
-    pings: Option<Pings>,
+    pings: Pings,
+    /// Whether the peer answers them.
+    can_ping: bool,
     /// How many frames went into the streams of twins and bulk.
     sent: [u64; 2],
     max_frame: usize,
@@ -144,44 +155,6 @@ impl FrameSink for Sink {
         self.control.written().await
     }
 
-    async fn ping(&mut self) -> Result<Option<Pong>, TransportError> {
-        if self.closing {
-            return Err(closed("sending a ping"));
-        }
-        let Some(pings) = &self.pings else { return Ok(None) };
-        let (number, pong) = pings.next();
-        let ping = hello::ping(number, self.sent);
-        self.control.queue(|into| into.push(ping));
-        self.control.written().await?;
-        Ok(Some(pong))
-    }
-
-    fn last_sign(&self) -> Option<Instant> {
-        self.pings.as_ref().and_then(Pings::last_heard)
-    }
-
-    fn has_room(&self, lane: Lane) -> bool {
-        let way = match lane {
-            Lane::Control => &Way::Shared,
-            Lane::Twins => &self.twins,
-            Lane::Bulk => &self.bulk,
-        };
-        // What is closed takes a frame to say so.
-        !matches!(way, Way::Own(tx) if tx.capacity() == 0 && !tx.is_closed())
-    }
-
-    async fn more_room(&mut self) {
-        let full =
-            [(Lane::Twins, &self.twins), (Lane::Bulk, &self.bulk)].into_iter().filter_map(|(lane, way)| {
-                let Way::Own(tx) = way else { return None };
-                (!self.has_room(lane)).then(|| Box::pin(async { drop(tx.reserve().await) }))
-            });
-        let full: Vec<_> = full.collect();
-        if !full.is_empty() {
-            futures::future::select_all(full).await;
-        }
-    }
-
     async fn close(&mut self) -> Result<(), TransportError> {
         if std::mem::replace(&mut self.closing, true) {
             return Ok(());
@@ -189,6 +162,51 @@ impl FrameSink for Sink {
         let ended = self.end().await;
         self.connection.close(DONE, b"");
         ended
+    }
+
+    fn health(&mut self) -> Option<&mut dyn LinkHealth> {
+        if self.can_ping { Some(self) } else { None }
+    }
+
+    fn lanes(&mut self) -> Option<&mut dyn Lanes> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl LinkHealth for Sink {
+    async fn ping(&mut self) -> Result<Pong, TransportError> {
+        if self.closing {
+            return Err(closed("sending a ping"));
+        }
+        let (number, pong) = self.pings.next();
+        let ping = hello::ping(number, self.sent);
+        self.control.queue(|into| into.push(ping));
+        self.control.written().await?;
+        Ok(pong)
+    }
+
+    fn last_sign(&mut self) -> Option<Instant> {
+        self.pings.last_heard()
+    }
+}
+
+#[async_trait]
+impl Lanes for Sink {
+    fn has_room(&mut self, lane: Lane) -> bool {
+        match lane {
+            Lane::Control => true,
+            Lane::Twins => self.twins.full().is_none(),
+            Lane::Bulk => self.bulk.full().is_none(),
+        }
+    }
+
+    async fn more_room(&mut self) {
+        let full = [&self.twins, &self.bulk].into_iter().filter_map(Way::full);
+        let room: Vec<_> = full.map(|tx| Box::pin(async { drop(tx.reserve().await) })).collect();
+        if !room.is_empty() {
+            futures::future::select_all(room).await;
+        }
     }
 }
 
@@ -215,10 +233,11 @@ pub(super) fn join(
         twins: Way::Unopened,
         bulk: Way::Unopened,
         writers: JoinSet::new(),
-        pings: can.pings.then_some(pings),
+        pings,
+        can_ping: can.pings,
         sent: [0; 2],
         max_frame,
         closing: false,
     };
-    Link { peer, tx: Box::new(sink), rx: frames.boxed() }
+    Link::new(peer, sink, frames.boxed())
 }

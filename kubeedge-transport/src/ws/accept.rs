@@ -84,10 +84,11 @@ async fn knock(
     let mut stream = tls.accept(stream).await?;
     let (head, rest) = read_head(&mut stream).await?;
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
-    let certificates = chain.iter().map(|der| Bytes::copy_from_slice(der)).collect();
+    let certificates: Vec<_> = chain.iter().map(|der| Bytes::copy_from_slice(der)).collect();
     match parse(&head) {
         Ok(Request { path, claims, key }) => {
-            let peer = Peer { address: Some(address), claims, path, certificates };
+            let peer = Peer::default().with_address(address).with_claims(claims);
+            let peer = peer.with_path(path).with_certificates(certificates);
             Ok(Knock { peer, stream, key, rest, config, max_frame })
         }
         Err((status, why)) => {

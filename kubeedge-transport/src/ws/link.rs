@@ -10,9 +10,12 @@ use futures::{
 };
 use kubeedge_core::{
     failure::Failure,
-    transport::{Frame, FrameSink, Link, Peer, Pong, TransportError, TransportKind},
+    transport::{Frame, FrameSink, Lanes, Link, LinkHealth, Peer, Pong, TransportError, TransportKind},
 };
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::Instant,
+};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{Error, Message, Utf8Bytes, error::ProtocolError},
@@ -57,7 +60,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Sink<S> {
         }
         let text = Utf8Bytes::try_from(frame.payload);
         text.map(Message::Text)
-            .map_err(|e| Failure::new(TransportKind::Protocol, "sending text that is not UTF-8").because(e))
+            .map_err(|error| Failure::new(TransportKind::NotText, "sending a frame").because(error))
     }
 }
 
@@ -77,16 +80,6 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> FrameSink for Sink<S> {
         self.inner.flush().await.map_err(|error| failure("sending frames", error))
     }
 
-    async fn ping(&mut self) -> Result<Option<Pong>, TransportError> {
-        if self.closed {
-            return Err(Failure::new(TransportKind::Closed, "sending a ping"));
-        }
-        let (number, pong) = self.pings.next();
-        let ping = Message::Ping(Bytes::copy_from_slice(&number.to_be_bytes()));
-        self.inner.send(ping).await.map_err(|error| failure("sending a ping", error))?;
-        Ok(Some(pong))
-    }
-
     async fn close(&mut self) -> Result<(), TransportError> {
         if std::mem::replace(&mut self.closed, true) {
             return Ok(());
@@ -95,6 +88,31 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> FrameSink for Sink<S> {
             Ok(()) | Err(Error::ConnectionClosed | Error::AlreadyClosed) => Ok(()),
             Err(error) => Err(failure("closing a link", error)),
         }
+    }
+
+    fn health(&mut self) -> Option<&mut dyn LinkHealth> {
+        Some(self)
+    }
+
+    fn lanes(&mut self) -> Option<&mut dyn Lanes> {
+        None
+    }
+}
+
+#[async_trait]
+impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> LinkHealth for Sink<S> {
+    async fn ping(&mut self) -> Result<Pong, TransportError> {
+        if self.closed {
+            return Err(Failure::new(TransportKind::Closed, "sending a ping"));
+        }
+        let (number, pong) = self.pings.next();
+        let ping = Message::Ping(Bytes::copy_from_slice(&number.to_be_bytes()));
+        self.inner.send(ping).await.map_err(|error| failure("sending a ping", error))?;
+        Ok(pong)
+    }
+
+    fn last_sign(&mut self) -> Option<Instant> {
+        None
     }
 }
 
@@ -130,5 +148,5 @@ where
         drop(ending.take());
         Poll::Ready(None)
     }));
-    Link { peer, tx: Box::new(Sink { inner: tx, pings, max_frame, closed: false }), rx: frames.boxed() }
+    Link::new(peer, Sink { inner: tx, pings, max_frame, closed: false }, frames.boxed())
 }

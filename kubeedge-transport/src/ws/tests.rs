@@ -1,9 +1,9 @@
-use std::net::IpAddr;
-
 use futures::StreamExt;
 use kubeedge_core::{
-    conformance::transport::Harness,
-    pki::{Authority, Names, Usage},
+    conformance::{
+        certificates::Certificates,
+        transport::{Ability, Harness},
+    },
     transport::Frame,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -12,36 +12,21 @@ use super::*;
 
 mod security;
 
-fn now() -> i64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() as i64 - 60
+fn site() -> Certificates {
+    Certificates::new("edge-1")
 }
 
-struct Site {
-    server: Credentials,
-    client: Credentials,
-}
-
-fn site() -> (Authority, Site) {
-    let ca = Authority::kubeedge(now()).unwrap();
-    let names = Names { dns: vec!["localhost".into()], ips: vec![IpAddr::from([127, 0, 0, 1])] };
-    let server = ca.issue_server(&names, now()).unwrap().credentials();
-    let client =
-        ca.issue("system:node:edge-1", &["system:nodes"], &Names::default(), Usage::Client, now(), 2);
-    let client = client.unwrap().credentials();
-    (ca, Site { server, client })
-}
-
-fn harness(transport: Arc<dyn Transport>) -> Harness {
-    let (_, Site { server, client }) = site();
-    Harness { transport, listen: Endpoint::from("127.0.0.1:0"), server, client }
+fn harness(transport: impl Transport) -> Harness {
+    let Certificates { server, client, .. } = site();
+    Harness::new(transport, "127.0.0.1:0").with_credentials(server, client).without(Ability::Lanes)
 }
 
 mod kit {
-    kubeedge_core::transport_conformance!(super::harness(std::sync::Arc::new(super::WebSocket::default())));
+    kubeedge_core::transport_conformance!(super::harness(super::WebSocket::default()));
 }
 
 async fn refused(client: Credentials) -> TransportError {
-    let (_, site) = site();
+    let site = site();
     refused_by(site.server, client).await
 }
 
@@ -65,23 +50,21 @@ async fn refused_by(server: Credentials, client: Credentials) -> TransportError 
 
 #[tokio::test]
 async fn a_peer_without_a_certificate_of_our_authority_is_not_let_in() {
-    let (ca, ours) = site();
-    let none = Credentials { chain: vec![], ..ours.client.clone() };
+    let ours = site();
+    let none = ours.client.clone().with_chain([]);
     assert_eq!(refused_by(ours.server.clone(), none).await.kind(), TransportKind::Untrusted);
-    let (_, foreign) = site();
-    let foreign = Credentials { roots: vec![ca.certificate().clone()], ..foreign.client };
+    let foreign = site().client.with_roots([ours.authority.certificate().clone()]);
     assert_eq!(refused_by(ours.server, foreign).await.kind(), TransportKind::Untrusted);
 }
 
 #[tokio::test]
 async fn a_server_of_another_authority_is_not_trusted() {
-    let (_, other) = site();
-    assert_eq!(refused(other.client).await.kind(), TransportKind::Untrusted);
+    assert_eq!(refused(site().client).await.kind(), TransportKind::Untrusted);
 }
 
 #[tokio::test]
 async fn the_certificate_of_a_peer_is_shown_to_who_decides() {
-    let (_, site) = site();
+    let site = site();
     let transport = WebSocket::default();
     let mut listener = transport.listen(&Endpoint::from("127.0.0.1:0"), &site.server).await.unwrap();
     let to = listener.local();
@@ -96,7 +79,7 @@ async fn the_certificate_of_a_peer_is_shown_to_who_decides() {
 
 #[tokio::test]
 async fn garbage_slow_and_plain_peers_do_not_disturb_others() {
-    let (_, site) = site();
+    let site = site();
     let settings = WebSocketSettings { handshake: Duration::from_secs(2), ..WebSocketSettings::default() };
     let transport = WebSocket::new(settings);
     let mut listener = transport.listen(&Endpoint::from("127.0.0.1:0"), &site.server).await.unwrap();
@@ -123,7 +106,7 @@ async fn a_request_that_is_no_upgrade_is_answered_and_a_foreign_origin_refused()
             "403",
         ),
     ] {
-        let (_, site) = site();
+        let site = site();
         let transport = WebSocket::default();
         let listener = transport.listen(&Endpoint::from("127.0.0.1:0"), &site.server).await.unwrap();
         let tcp = TcpStream::connect(listener.local().authority()).await.unwrap();
@@ -139,19 +122,19 @@ async fn a_request_that_is_no_upgrade_is_answered_and_a_foreign_origin_refused()
 
 #[tokio::test]
 async fn an_address_in_use_or_a_wrong_key_is_told_as_misconfiguration() {
-    let (_, site) = site();
+    let site = site();
     let transport = WebSocket::default();
     let listener = transport.listen(&Endpoint::from("127.0.0.1:0"), &site.server).await.unwrap();
     let error = transport.listen(&listener.local(), &site.server).await.err().unwrap();
     assert_eq!(error.kind(), TransportKind::Misconfigured);
-    let wrong = Credentials { key: Bytes::from_static(b"junk"), ..site.server };
+    let wrong = site.server.with_key(&b"junk"[..]);
     let error = transport.listen(&Endpoint::from("127.0.0.1:0"), &wrong).await.err().unwrap();
     assert_eq!(error.kind(), TransportKind::Misconfigured);
 }
 
 #[tokio::test]
 async fn peers_who_say_nothing_give_up_their_places_to_those_who_wait() {
-    let (_, Site { server, client }) = site();
+    let Certificates { server, client, .. } = site();
     let transport = WebSocket::new(WebSocketSettings { handshakes: 2, ..WebSocketSettings::default() });
     let mut listener = transport.listen(&Endpoint::from("127.0.0.1:0"), &server).await.unwrap();
     let to = listener.local();

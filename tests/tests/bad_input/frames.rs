@@ -46,7 +46,7 @@ async fn dial(
     // Larger than the cloud takes, to be able to send what it does not.
     let transport = WebSocket::new(WebSocketSettings { max_frame: 64 << 20, ..WebSocketSettings::default() });
     let to = format!("{}/e632aba927ea4ac2b575ec1603d56f10/{node}/events", site.address("CloudHub"));
-    transport.dial(&Endpoint(to), &who).await
+    transport.dial(&Endpoint::from(to), &who).await
 }
 
 async fn say(link: &mut Link, source: &str, operation: &str, resource: &str, content: Content) -> Message {

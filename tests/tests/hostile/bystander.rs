@@ -34,7 +34,7 @@ impl Bystander {
         who.claims = vec![("node_id".into(), node.into()), ("project_id".into(), PROJECT.into())];
         // Larger than the cloud takes, to be able to send what it does not.
         let settings = WebSocketSettings { max_frame: 64 << 20, ..WebSocketSettings::default() };
-        let to = Endpoint(format!("{hub}/{PROJECT}/{node}/events"));
+        let to = Endpoint::from(format!("{hub}/{PROJECT}/{node}/events"));
         let Link { tx: mut link, rx, .. } = WebSocket::new(settings).dial(&to, &who).await?;
         let (tx, mut frames) = mpsc::channel::<Frame>(1);
         tokio::spawn(async move {

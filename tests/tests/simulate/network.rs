@@ -10,8 +10,8 @@ use kubeedge_core::{
     message::{Content, Message},
     name::Operation,
     transport::{
-        Credentials, Endpoint, Frame, FrameSink, Incoming, Lane, Limits, Link, Listener, Peer, Pong,
-        Transport, TransportError, TransportKind,
+        Credentials, Endpoint, Frame, FrameSink, Incoming, Lanes, Limits, Link, LinkHealth, Listener, Peer,
+        Pong, Transport, TransportError, TransportKind,
     },
     wire::{Codec, CodecError, GoJson},
 };
@@ -100,7 +100,7 @@ impl Transport for Net {
     }
 
     fn limits(&self) -> Limits {
-        Limits { max_frame: MAX_FRAME }
+        Limits::new(MAX_FRAME)
     }
 
     async fn dial(&self, to: &Endpoint, who: &Credentials) -> Result<Link, TransportError> {
@@ -134,7 +134,7 @@ impl Net {
         if verdict != "welcome" {
             return Err(Failure::new(TransportKind::Refused, "dialling").on(verdict));
         }
-        let peer = Peer { address: stream.peer_addr().ok(), path: to.path().to_owned(), ..Peer::default() };
+        let peer = Peer::default().with_address(stream.peer_addr().ok()).with_path(to.path());
         Ok(self.join(stream, peer, Role::Client).await)
     }
 
@@ -142,9 +142,8 @@ impl Net {
         let socket = WebSocketStream::from_raw_socket(stream, role, None).await;
         let link = websocket_link(socket, peer, MAX_FRAME);
         let forged = Forged::default();
-        let rx = self.watched(link.rx, forged.clone());
-        let tx = Box::new(Noted { inner: link.tx, net: self.clone(), forged, _link: self.live.0.clone() });
-        Link { peer: link.peer, tx, rx }
+        let link = link.with_frames(|frames| self.watched(frames, forged.clone()));
+        link.with_sink(|inner| Noted { inner, net: self.clone(), forged, _link: self.live.0.clone() })
     }
 
     /// Notes what arrives, and does to it what a planted fault does.
@@ -246,26 +245,31 @@ impl FrameSink for Noted {
         self.inner.flush().await
     }
 
-    fn has_room(&self, lane: Lane) -> bool {
-        self.inner.has_room(lane)
-    }
-
-    async fn more_room(&mut self) {
-        self.inner.more_room().await;
-    }
-
-    async fn ping(&mut self) -> Result<Option<Pong>, TransportError> {
-        let pong = self.inner.ping().await?;
-        self.net.trace.note(&self.net.host, if pong.is_some() { PINGED } else { "the link has no pings" });
-        Ok(pong)
-    }
-
-    fn last_sign(&self) -> Option<Instant> {
-        self.inner.last_sign()
-    }
-
     async fn close(&mut self) -> Result<(), TransportError> {
         self.inner.close().await
+    }
+
+    fn health(&mut self) -> Option<&mut dyn LinkHealth> {
+        self.inner.health()?;
+        Some(self)
+    }
+
+    fn lanes(&mut self) -> Option<&mut dyn Lanes> {
+        self.inner.lanes()
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl LinkHealth for Noted {
+    async fn ping(&mut self) -> Result<Pong, TransportError> {
+        self.net.trace.note(&self.net.host, PINGED);
+        let health = self.inner.health();
+        health.ok_or_else(|| Failure::new(TransportKind::Closed, "sending a ping"))?.ping().await
+    }
+
+    fn last_sign(&mut self) -> Option<Instant> {
+        self.inner.health()?.last_sign()
     }
 }
 
@@ -290,9 +294,9 @@ impl Listener for Door {
                 continue;
             };
             let hello: Value = serde_json::from_str(&hello).unwrap_or_default();
-            let claims = serde_json::from_value(hello["claims"].clone()).unwrap_or_default();
-            let path = hello["path"].as_str().unwrap_or_default().to_owned();
-            let peer = Peer { address: Some(address), claims, path, certificates: Vec::new() };
+            let claims: Vec<_> = serde_json::from_value(hello["claims"].clone()).unwrap_or_default();
+            let path = hello["path"].as_str().unwrap_or_default();
+            let peer = Peer::default().with_address(address).with_claims(claims).with_path(path);
             return Ok(Box::new(Knock { stream, peer, net: self.net.clone() }));
         }
     }

@@ -108,7 +108,7 @@ mod tests {
 
     fn peer(node: Option<&str>) -> Peer {
         let claims = node.map(|node| ("node_id".to_owned(), node.to_owned()));
-        Peer { claims: claims.into_iter().collect(), ..Peer::default() }
+        Peer::default().with_claims(claims)
     }
 
     fn identify(peer: &Peer, identity: NodeIdentity) -> Result<NodeName, Refusal> {
@@ -145,8 +145,8 @@ mod tests {
             authority.issue(name, &["system:nodes"], &names, Usage::Client, 0, 36_500).unwrap().certificate
         };
         let shown = |certificates: &[&bytes::Bytes]| {
-            let certificates = certificates.iter().map(|der| (*der).clone()).collect();
-            identify(&Peer { certificates, ..peer(Some("edge-1")) }, NodeIdentity::Certificate)
+            let certificates = certificates.iter().map(|der| (*der).clone());
+            identify(&peer(Some("edge-1")).with_certificates(certificates), NodeIdentity::Certificate)
         };
         let ours = certificate("system:node:edge-1");
         assert_eq!(shown(&[&ours]).unwrap(), "edge-1");

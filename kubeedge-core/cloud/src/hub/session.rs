@@ -104,7 +104,7 @@ impl Handle {
 
 /// Serves one edge until the link or the session ends.
 pub(super) async fn serve(node: NodeName, link: Link, handle: Arc<Handle>, shared: Arc<Shared>) -> End {
-    let Link { rx, mut tx, peer } = link;
+    let Link { rx, mut tx, peer, .. } = link;
     // Its certificates and headers have done their work; thousands of idle sessions need not hold them.
     drop(peer);
     let reader =

@@ -276,7 +276,7 @@ async fn only_a_certificate_that_names_the_node_opens_the_door_and_the_limit_hol
     let with = |name: &str| {
         let names = pki::Names::default();
         let made = authority.issue(name, &["system:nodes"], &names, pki::Usage::Client, 0, 36_500).unwrap();
-        Credentials { chain: vec![made.certificate], ..Credentials::default() }
+        Credentials::default().with_chain([made.certificate])
     };
     let refusal = |result: Result<Edge, kubeedge_core::transport::TransportError>| {
         let error = result.map(drop).unwrap_err();

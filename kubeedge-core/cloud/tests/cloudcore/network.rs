@@ -10,8 +10,8 @@ use futures::StreamExt;
 use kubeedge_core::{
     failure::Failure,
     transport::{
-        Credentials, Endpoint, Frame, FrameSink, Incoming, Limits, Link, Listener, Peer, Transport,
-        TransportError, TransportKind,
+        Credentials, Endpoint, Frame, FrameSink, Incoming, Lanes, Limits, Link, LinkHealth, Listener, Peer,
+        Transport, TransportError, TransportKind,
     },
 };
 use tokio::sync::{mpsc, oneshot};
@@ -42,6 +42,9 @@ impl FrameSink for Sink {
         let sender = self.0.as_ref().ok_or_else(closed)?;
         sender.send(frame).await.map_err(|_| closed())
     }
+    async fn feed(&mut self, frame: Frame) -> Result<(), TransportError> {
+        self.send(frame).await
+    }
     async fn flush(&mut self) -> Result<(), TransportError> {
         self.1.fetch_add(1, Ordering::Relaxed);
         Ok(())
@@ -50,11 +53,17 @@ impl FrameSink for Sink {
         self.0 = None;
         Ok(())
     }
+    fn health(&mut self) -> Option<&mut dyn LinkHealth> {
+        None
+    }
+    fn lanes(&mut self) -> Option<&mut dyn Lanes> {
+        None
+    }
 }
 
 fn link(peer: Peer, tx: Frames, rx: mpsc::Receiver<Frame>, pushes: Pushes) -> Link {
     let frames = futures::stream::unfold(rx, |mut rx| async move { Some((Ok(rx.recv().await?), rx)) });
-    Link { peer, tx: Box::new(Sink(Some(tx), pushes)), rx: frames.boxed() }
+    Link::new(peer, Sink(Some(tx), pushes), frames.boxed())
 }
 
 struct Door(mpsc::Receiver<Knock>);
@@ -94,7 +103,7 @@ impl Transport for Network {
         "test"
     }
     fn limits(&self) -> Limits {
-        Limits { max_frame: 32 << 20 }
+        Limits::new(32 << 20)
     }
     async fn dial(&self, _to: &Endpoint, who: &Credentials) -> Result<Link, TransportError> {
         let unreachable = || Failure::new(TransportKind::Unreachable, "dialling");
@@ -102,7 +111,7 @@ impl Transport for Network {
         let ((to_cloud, from_edge), (to_edge, from_cloud)) =
             (mpsc::channel(FROM_EDGE), mpsc::channel(TO_EDGE));
         let (answer, answered) = oneshot::channel();
-        let peer = Peer { claims: who.claims.clone(), certificates: who.chain.clone(), ..Peer::default() };
+        let peer = Peer::default().with_claims(who.claims.clone()).with_certificates(who.chain.clone());
         door.send((peer, to_edge, from_edge, self.pushes.clone(), answer))
             .await
             .map_err(|_| unreachable())?;

@@ -28,7 +28,7 @@ async fn cloud() -> Cloud {
 /// An edge of ours.
 pub(crate) async fn dial(cloud: &Cloud) -> Edge {
     let offer = Adaptive::default().offer().map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let who = Credentials { claims: offer.into_iter().collect(), ..Credentials::default() };
+    let who = Credentials::default().with_claims(offer);
     cloud.dial_with("edge-1", who).await.unwrap()
 }
 

@@ -96,7 +96,7 @@ async fn a_cluster_initialised_by_go_keeps_its_ca_certificate_and_token_and_its_
     let headers = [("nodename", "edge-2"), ("authorization", &*bearer(&cloud))];
     let (status, joined) = ask(&cloud, None, "/edge.crt", &headers, csr).await;
     assert_eq!(status, StatusCode::OK, "{}", text(&joined));
-    let who = Credentials { chain: vec![joined], ..Credentials::default() };
+    let who = Credentials::default().with_chain([joined]);
     cloud.dial_with("edge-2", who).await.unwrap();
     let cluster = cloud.stop().await;
     for (name, keys) in KEPT {

@@ -59,8 +59,7 @@ impl Tunnel {
     }
 
     async fn dial_as(&self, node: &str) -> Result<Link, TransportError> {
-        let claims = vec![(CLAIM_NODE.to_owned(), node.to_owned())];
-        let who = Credentials { claims, ..Credentials::default() };
+        let who = Credentials::default().with_claim(CLAIM_NODE, node);
         self.network.dial(&Endpoint::from("tunnel"), &who).await
     }
 

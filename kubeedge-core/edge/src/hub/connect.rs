@@ -139,7 +139,7 @@ impl Connector {
         let servers: Vec<_> = settings.servers.iter().filter(|server| !server.is_empty()).collect();
         let server = servers.get(turn % servers.len().max(1)).copied().cloned().unwrap_or_default();
         let node = settings.node.as_str();
-        let to = Endpoint(format!("{server}/{}/{node}/events", settings.project));
+        let to = Endpoint::from(format!("{server}/{}/{node}/events", settings.project));
         let mut who = credentials.clone();
         // Headers go out as written here; Go reads them without case.
         let claims = [("node_id", node), ("project_id", &settings.project), ("ConnectionUse", "msg")];

@@ -145,13 +145,13 @@ impl Outbox {
     }
 
     /// The first lane in which something waits, of those that are open.
-    pub(super) fn waits(&self, open: impl Fn(Lane) -> bool) -> Option<Lane> {
+    pub(super) fn waits(&self, mut open: impl FnMut(Lane) -> bool) -> Option<Lane> {
         let mut state = self.state.lock();
         Lane::ALL.into_iter().find(|lane| open(*lane) && !state.lane(*lane).is_empty())
     }
 
     /// The next message to write in a lane that is open, and its lane. It stays here until [`Outbox::written`].
-    pub(super) fn try_next(&self, open: impl Fn(Lane) -> bool) -> Option<(Lane, Message)> {
+    pub(super) fn try_next(&self, open: impl FnMut(Lane) -> bool) -> Option<(Lane, Message)> {
         let next = self.state.lock().fly(open);
         self.room.notify_one();
         next

@@ -18,15 +18,15 @@ pub(super) struct Pulse {
     under_way: Option<(u64, Pong)>,
     /// When the last ping went out.
     last: Option<Instant>,
-    /// Whether the transport can ping, as far as is known.
+    /// Whether the link has pings.
     pub(super) works: bool,
     /// What was written up to the last beats; without pings only.
     marks: [u64; 2],
 }
 
 impl Pulse {
-    pub(super) fn new() -> Self {
-        Self { under_way: None, last: None, works: true, marks: [0; 2] }
+    pub(super) fn new(works: bool) -> Self {
+        Self { under_way: None, last: None, works, marks: [0; 2] }
     }
 
     /// When the next ping is due because `waiting` messages wait for their proof.
@@ -45,15 +45,13 @@ impl Pulse {
         written: u64,
         again: bool,
     ) -> Result<(), TransportError> {
-        if self.works && self.under_way.is_some() && again {
-            // Its pong comes after the one that is waited for, and proves nothing more.
-            return tx.ping().await.map(drop);
-        }
-        if self.works && self.under_way.is_none() {
-            let pong = tx.ping().await?;
-            self.works = pong.is_some();
-            self.under_way = pong.map(|pong| (written, pong));
+        let Some(health) = tx.health() else { return Ok(()) };
+        if self.under_way.is_none() {
+            self.under_way = Some((written, health.ping().await?));
             self.last = Some(Instant::now());
+        } else if again {
+            // Its pong comes after the one that is waited for, and proves nothing more.
+            drop(health.ping().await?);
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use kubeedge_core::{
     failure::{Failure, chain},
     message::{Content, Message},
     name::{Group, ModuleName, Operation},
-    transport::{Frame, FrameSink, Lane, Link, TransportError, TransportKind},
+    transport::{Frame, FrameSink, Lane, Link, LinkHealth, TransportError, TransportKind},
     wire::Codec,
 };
 use tokio::time::{Duration, Instant, MissedTickBehavior};
@@ -114,7 +114,8 @@ impl<'a> Writer<'a> {
     fn new(session: &Session<'a>, tx: &'a mut dyn FrameSink) -> Self {
         let Session { settings, codec, outbox, .. } = *session;
         let limit = Rate::new(settings.qps, settings.burst);
-        Self { settings, codec, outbox, tx, limit, pulse: Pulse::new() }
+        let pulse = Pulse::new(tx.health().is_some());
+        Self { settings, codec, outbox, tx, limit, pulse }
     }
 
     async fn run(mut self) -> End {
@@ -168,7 +169,7 @@ impl<'a> Writer<'a> {
 
     async fn send_next(&mut self, lane: Lane, message: &Message) -> Result<(), End> {
         match self.send(lane, message).await {
-            Err(End::Link(error)) if error.kind() == TransportKind::TooLarge => {
+            Err(End::Link(error)) if error.kind().is_of_the_frame() => {
                 let why = chain(&error);
                 tracing::error!(resource = %message.route.resource, error = %why, "a message cannot be sent, dropped");
                 self.outbox.unwritable(&why);
@@ -192,8 +193,21 @@ impl<'a> Writer<'a> {
 }
 
 /// When the last sign of life came.
-fn alive_since(outbox: &Outbox, tx: &dyn FrameSink) -> Instant {
-    tx.last_sign().map_or_else(|| outbox.alive_since(), |sign| sign.max(outbox.alive_since()))
+fn alive_since(outbox: &Outbox, tx: &mut dyn FrameSink) -> Instant {
+    let sign = tx.health().and_then(LinkHealth::last_sign);
+    sign.map_or_else(|| outbox.alive_since(), |sign| sign.max(outbox.alive_since()))
+}
+
+/// Whether a lane takes a frame now.
+fn has_room(tx: &mut dyn FrameSink, lane: Lane) -> bool {
+    tx.lanes().is_none_or(|lanes| lanes.has_room(lane))
+}
+
+/// Waits until a lane that has no room has some.
+async fn more_room(tx: &mut dyn FrameSink) {
+    if let Some(lanes) = tx.lanes() {
+        lanes.more_room().await;
+    }
 }
 
 /// Nothing was heard for so long: unless something lies there unread, the link is dead.
@@ -212,11 +226,11 @@ async fn due(at: Option<Instant>) {
 /// The next message to write and its lane, when the limit and the link let it go. Cancel-safe.
 async fn next(outbox: &Outbox, limit: &Rate, tx: &mut dyn FrameSink) -> (Lane, Message) {
     loop {
-        let Some(lane) = outbox.waits(|lane| tx.has_room(lane)) else {
+        let Some(lane) = outbox.waits(|lane| has_room(tx, lane)) else {
             let blocked = outbox.waits(|_| true).is_some();
             tokio::select! {
                 () = outbox.changed() => {}
-                () = tx.more_room(), if blocked => {}
+                () = more_room(tx), if blocked => {}
             }
             continue;
         };
@@ -227,7 +241,7 @@ async fn next(outbox: &Outbox, limit: &Rate, tx: &mut dyn FrameSink) -> (Lane, M
                 // It may be something that may go at once.
                 () = outbox.changed() => {}
             }
-        } else if let Some(next) = outbox.try_next(|lane| tx.has_room(lane)) {
+        } else if let Some(next) = outbox.try_next(|lane| has_room(tx, lane)) {
             return next;
         }
     }
@@ -250,7 +264,11 @@ fn free_at(limit: &Rate, lane: Lane) -> Instant {
 mod tests {
     use async_trait::async_trait;
     use futures::FutureExt;
-    use kubeedge_core::{bus::Bus, transport::Pong, wire::GoJson};
+    use kubeedge_core::{
+        bus::Bus,
+        transport::{Lanes, Pong},
+        wire::GoJson,
+    };
     use tokio::task::JoinSet;
 
     use super::*;
@@ -267,17 +285,33 @@ mod tests {
         async fn send(&mut self, _: Frame) -> Result<(), TransportError> {
             Ok(())
         }
-        async fn ping(&mut self) -> Result<Option<Pong>, TransportError> {
-            if Instant::now() <= self.until {
-                self.heard = Some(Instant::now());
-            }
-            Ok(Some(std::future::pending().boxed()))
+        async fn feed(&mut self, _: Frame) -> Result<(), TransportError> {
+            Ok(())
         }
-        fn last_sign(&self) -> Option<Instant> {
-            self.heard
+        async fn flush(&mut self) -> Result<(), TransportError> {
+            Ok(())
         }
         async fn close(&mut self) -> Result<(), TransportError> {
             Ok(())
+        }
+        fn health(&mut self) -> Option<&mut dyn LinkHealth> {
+            Some(self)
+        }
+        fn lanes(&mut self) -> Option<&mut dyn Lanes> {
+            None
+        }
+    }
+
+    #[async_trait]
+    impl LinkHealth for Slow {
+        async fn ping(&mut self) -> Result<Pong, TransportError> {
+            if Instant::now() <= self.until {
+                self.heard = Some(Instant::now());
+            }
+            Ok(std::future::pending().boxed())
+        }
+        fn last_sign(&mut self) -> Option<Instant> {
+            self.heard
         }
     }
 

@@ -8,7 +8,7 @@ use super::*;
 async fn entered(
     listener: &mut Box<dyn Listener>,
     to: &Endpoint,
-    site: &Site,
+    site: &Certificates,
     can: &str,
 ) -> (quinn::Connection, quinn::SendStream, quinn::RecvStream, Link) {
     let connection = raw(to, &site.client, ALPN).await.unwrap();
@@ -43,7 +43,8 @@ async fn both_sides_have_pings_whatever_the_settings() {
         QuicSettings { streams: 1, ..QuicSettings::default() },
     ] {
         let (mut near, mut far, _door) = pair(&Quic::new(settings), &site()).await;
-        let pongs = [near.tx.ping().await.unwrap().unwrap(), far.tx.ping().await.unwrap().unwrap()];
+        let pongs =
+            [near.tx.health().unwrap().ping().await.unwrap(), far.tx.health().unwrap().ping().await.unwrap()];
         let answered = futures::future::try_join_all(pongs);
         tokio::select! {
             answered = answered => drop(answered.unwrap()),
@@ -60,7 +61,7 @@ async fn a_ping_proves_that_the_frames_of_every_lane_were_taken() {
     let upload = Frame::binary(vec![1; 1 << 20]).in_lane(Lane::Bulk);
     near.tx.send(upload).await.unwrap();
     near.tx.send(Frame::text("twin").in_lane(Lane::Twins)).await.unwrap();
-    let mut pong = near.tx.ping().await.unwrap().unwrap();
+    let mut pong = near.tx.health().unwrap().ping().await.unwrap();
     let reading = tokio::spawn(async move { near.rx.next().await });
     let mut taken = Vec::new();
     while taken.len() < 2 {
@@ -98,12 +99,12 @@ async fn word_that_a_ping_is_there_is_a_sign_of_life_and_no_pong() {
     let (quic, site) = (Quic::default(), site());
     let (mut listener, to) = listening(&quic, &site).await;
     let (_connection, mut tx, mut rx, mut link) = entered(&mut listener, &to, &site, "ping").await;
-    let mut pong = link.tx.ping().await.unwrap().unwrap();
-    assert_eq!((record(&mut rx).await.0, link.tx.last_sign()), (hello::PING, None));
+    let mut pong = link.tx.health().unwrap().ping().await.unwrap();
+    assert_eq!((record(&mut rx).await.0, link.tx.health().unwrap().last_sign()), (hello::PING, None));
     tx.write_chunk(hello::answer(hello::HEARD, 1)).await.unwrap();
     tx.write_chunk(hello::framed(hello::TEXT, b"behind it")).await.unwrap();
     assert_eq!(link.rx.next().await.unwrap().unwrap(), Frame::text("behind it"));
-    assert!(link.tx.last_sign().is_some());
+    assert!(link.tx.health().unwrap().last_sign().is_some());
     assert!(pong.as_mut().now_or_never().is_none());
     tx.write_chunk(hello::answer(hello::PONG, 1)).await.unwrap();
     tokio::select! {
@@ -117,7 +118,7 @@ async fn an_older_dialler_is_asked_for_no_pong() {
     let (quic, site) = (Quic::default(), site());
     let (mut listener, to) = listening(&quic, &site).await;
     let (_connection, mut tx, mut rx, mut link) = entered(&mut listener, &to, &site, "").await;
-    assert!(link.tx.ping().await.unwrap().is_none());
+    assert!(link.tx.health().is_none());
     link.tx.send(Frame::text("to an older one")).await.unwrap();
     assert_eq!(record(&mut rx).await, (hello::TEXT, b"to an older one".to_vec()));
     tx.write_chunk(hello::framed(hello::TEXT, b"from an older one")).await.unwrap();
@@ -141,7 +142,7 @@ async fn an_older_listener_lets_us_in_and_is_asked_for_no_pong() {
     };
     let (near, (_connection, _tx, mut rx)) = tokio::join!(quic.dial(&to, &site.client), serve);
     let mut near = near.unwrap();
-    assert!(near.tx.ping().await.unwrap().is_none());
+    assert!(near.tx.health().is_none());
     near.tx.send(Frame::text("hello")).await.unwrap();
     assert_eq!(record(&mut rx).await, (hello::TEXT, b"hello".to_vec()));
 }

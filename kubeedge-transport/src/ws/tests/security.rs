@@ -1,6 +1,10 @@
 //! Which certificates, versions, suites and key exchanges are taken.
 
-use kubeedge_core::{clock::Clock, message::Millis};
+use kubeedge_core::{
+    clock::Clock,
+    message::Millis,
+    pki::{Authority, Names, Usage},
+};
 use rustls::{
     CipherSuite, ClientConfig, HandshakeKind, NamedGroup, ProtocolVersion, RootCertStore,
     SupportedProtocolVersion,
@@ -13,6 +17,10 @@ use tokio_rustls::client::TlsStream;
 use super::*;
 
 const DAY: i64 = 86_400;
+
+fn now() -> i64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() as i64 - 60
+}
 
 /// What a server makes of a client's certificate.
 async fn refused_at(server: &Credentials, client: Credentials, clock: Clock) -> TransportKind {
@@ -32,11 +40,11 @@ async fn refused_at(server: &Credentials, client: Credentials, clock: Clock) -> 
 
 #[tokio::test]
 async fn certificates_that_expired_are_for_servers_or_come_from_elsewhere_open_no_link() {
-    let (ca, Site { server, client }) = site();
+    let Certificates { authority: ca, server, client, .. } = site();
     let issue = |authority: &Authority, usage, begin| {
         let name = "system:node:edge-1";
         let made = authority.issue(name, &["system:nodes"], &Names::default(), usage, begin, 2).unwrap();
-        Credentials { roots: vec![ca.certificate().clone()], ..made.credentials() }
+        made.credentials().with_roots([ca.certificate().clone()])
     };
     let foreign = Authority::kubeedge(now()).unwrap();
     let mut chained = issue(&foreign, Usage::Client, now());
@@ -57,7 +65,7 @@ async fn certificates_that_expired_are_for_servers_or_come_from_elsewhere_open_n
 
 /// A TLS client that speaks these versions and suites alone.
 fn client(
-    site: &Site,
+    site: &Certificates,
     versions: &[&'static SupportedProtocolVersion],
     keep: impl Fn(CipherSuite) -> bool,
 ) -> Arc<ClientConfig> {
@@ -83,7 +91,7 @@ async fn connect(to: &Endpoint, config: &Arc<ClientConfig>) -> std::io::Result<T
 
 #[tokio::test]
 async fn tls_1_3_is_spoken_and_1_2_only_with_the_suites_gos_cloudcore_takes() {
-    let (_, site) = site();
+    let site = site();
     let listener = WebSocket::default().listen(&Endpoint::from("127.0.0.1:0"), &site.server).await.unwrap();
     let to = listener.local();
     let stream = connect(&to, &client(&site, &[&TLS13, &TLS12], |_| true)).await.unwrap();
@@ -103,7 +111,7 @@ async fn tls_1_3_is_spoken_and_1_2_only_with_the_suites_gos_cloudcore_takes() {
 
 #[tokio::test]
 async fn a_certificate_is_verified_anew_with_every_connection() {
-    let (_, site) = site();
+    let site = site();
     let listener = WebSocket::default().listen(&Endpoint::from("127.0.0.1:0"), &site.server).await.unwrap();
     let to = listener.local();
     for versions in [&[&TLS13][..], &[&TLS12]] {
@@ -148,7 +156,7 @@ impl ActiveKeyExchange for Hybrid {
 
 /// The groups for key exchange in the first flight of a dialler.
 async fn offered(transport: WebSocket) -> Vec<u16> {
-    let (_, site) = site();
+    let site = site();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let to = Endpoint::from(listener.local_addr().unwrap());
     let dialling = tokio::spawn(async move { drop(transport.dial(&to, &site.client).await) });

@@ -7,7 +7,7 @@ use kubeedge_common::rate::Rate;
 use kubeedge_core::{
     message::Message,
     name::{Group, Operation},
-    transport::{FrameSink, TransportError, TransportKind},
+    transport::{FrameSink, TransportError},
 };
 use tokio::time::Instant;
 
@@ -226,7 +226,7 @@ impl<'a> Writer<'a> {
         };
         self.unflushed = true;
         match in_time(self.shared.times.write, self.tx.feed(frame)).await {
-            Err(End::Link(error)) if error.kind() == TransportKind::TooLarge => {
+            Err(End::Link(error)) if error.kind().is_of_the_frame() => {
                 tracing::error!(resource = %message.route.resource, error = %error, "a message cannot be sent");
                 Ok(())
             }

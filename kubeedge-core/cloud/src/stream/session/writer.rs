@@ -93,7 +93,9 @@ impl Writer {
     async fn beat(&mut self, heard: bool) -> Result<(), String> {
         if self.pong.is_none() {
             self.silent = 0;
-            self.pong = in_time(self.tx.ping()).await?;
+            if let Some(health) = self.tx.health() {
+                self.pong = Some(in_time(health.ping()).await?);
+            }
             return Ok(());
         }
         self.silent = if heard { 0 } else { self.silent + 1 };

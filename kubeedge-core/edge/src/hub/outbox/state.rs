@@ -155,7 +155,7 @@ impl State {
     }
 
     /// The next message by rank of the lanes that are open. A request nobody waits for any more is not sent.
-    fn take(&mut self, open: impl Fn(Lane) -> bool) -> Option<Item> {
+    fn take(&mut self, mut open: impl FnMut(Lane) -> bool) -> Option<Item> {
         for lane in Lane::ALL.into_iter().filter(|lane| open(*lane)) {
             while let Some(item) = self.lane(lane).pop_front() {
                 let waiter = self.waiters.get(&item.message.header.id);
@@ -170,7 +170,7 @@ impl State {
     }
 
     /// The next message by rank of the lanes that are open, and its lane; it is being written from now on.
-    pub(super) fn fly(&mut self, open: impl Fn(Lane) -> bool) -> Option<(Lane, Message)> {
+    pub(super) fn fly(&mut self, open: impl FnMut(Lane) -> bool) -> Option<(Lane, Message)> {
         let item = self.take(open)?;
         let next = (item.kind.lane, item.message.clone());
         (self.flying, self.answered_in_flight) = (Some(item), false);
