@@ -23,7 +23,6 @@ mod dispatch;
 mod entrance;
 mod id;
 mod pool;
-pub(crate) mod records;
 pub(crate) mod resync;
 mod rules;
 mod session;
@@ -57,11 +56,10 @@ pub use self::{admission::NodeIdentity, sessions::Sessions, shares::NodeLimits};
 use self::{
     claims::Claims,
     entrance::{Arrival, Entrance},
-    records::Records,
     session::{End, Handle, Shared},
     shares::Shares,
 };
-use crate::{denylist::Denylist, instance::Instance};
+use crate::{denylist::Denylist, instance::Instance, records::Records};
 
 /// The hub's clocks.
 #[derive(Clone, Copy, Debug)]

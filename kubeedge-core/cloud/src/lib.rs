@@ -16,6 +16,7 @@ pub mod informer;
 pub mod instance;
 pub mod kubernetes;
 pub mod objects;
+pub mod records;
 pub mod stream;
 pub mod sync;
 

@@ -40,11 +40,9 @@ use self::{
 };
 use crate::{
     cluster::Clients,
-    hub::{
-        Sessions,
-        records::{self, Record, Records},
-    },
+    hub::Sessions,
     informer::{Change, Informer, Informers, Object, ObjectKey, edge_nodes},
+    records::{self, Record, Records},
 };
 
 /// How the controller works.

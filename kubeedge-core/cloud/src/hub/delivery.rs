@@ -10,9 +10,9 @@ use kubeedge_core::{
 use super::{
     id::Id,
     pool::{Key, Offer, for_the_wire},
-    records::Record,
     rules::{self, Head, Lane, Mode},
 };
+use crate::records::Record;
 
 /// How a message for a node is to travel.
 #[derive(Debug)]

@@ -31,9 +31,9 @@ use self::{
 };
 use super::{
     id::Id,
-    records::{Known, Record},
     rules::{self, Lane},
 };
+use crate::records::{Known, Record};
 
 /// Plain messages that may wait for one session.
 pub(super) const MAX_PLAIN: usize = 4096;

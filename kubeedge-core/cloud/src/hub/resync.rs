@@ -5,10 +5,8 @@ use std::sync::Arc;
 use kubeedge_core::name::{NodeName, ResourceVersion};
 use tokio::time::Instant;
 
-use super::{
-    Sessions,
-    records::{Confirmed, Record},
-};
+use super::Sessions;
+use crate::records::{Confirmed, Record};
 
 /// A record that does not say what the edge has.
 #[derive(Debug)]

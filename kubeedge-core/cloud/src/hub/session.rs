@@ -24,10 +24,10 @@ use super::{
     HubTimes,
     delivery::Delivery,
     pool::{Pool, Put},
-    records::Records,
     shares::{InWork, NodeLimits, Shares},
     upstream::{self, Upstream},
 };
+use crate::records::Records;
 
 /// Messages read in a row before answers and clocks are looked at.
 const READS: usize = 64;

@@ -10,8 +10,8 @@ use kubeedge_core::name::{NodeName, ResourceVersion};
 
 use super::{lost::Lost, plural};
 use crate::{
-    hub::records::{self, RecordBody},
     informer::{Change, Informer, Informers, ObjectKey},
+    records::{self, RecordBody},
 };
 
 /// What one edge was sent of one object.

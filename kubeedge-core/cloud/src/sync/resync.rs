@@ -41,8 +41,9 @@ pub(super) use self::strays::{references, refers};
 use super::{SyncController, index::Confirmed};
 use crate::{
     devices,
-    hub::{records::Record, resync::Correction},
+    hub::resync::Correction,
     informer::ObjectKey,
+    records::Record,
 };
 
 /// How long an edge may take for one answer.

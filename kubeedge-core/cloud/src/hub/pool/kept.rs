@@ -7,10 +7,12 @@ use kubeedge_core::{message::Message, name::Operation};
 use tokio::time::Instant;
 
 use super::offer::Offer;
-use crate::hub::{
-    id::Id,
+use crate::{
+    hub::{
+        id::Id,
+        rules::{self, Lane},
+    },
     records::{Known, Record},
-    rules::{self, Lane},
 };
 
 #[derive(Debug)]

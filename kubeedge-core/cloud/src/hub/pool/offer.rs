@@ -8,7 +8,10 @@ use kubeedge_core::{
 };
 
 use super::Key;
-use crate::hub::{id::Id, records::Record, rules::Lane};
+use crate::{
+    hub::{id::Id, rules::Lane},
+    records::Record,
+};
 
 /// A message for the acknowledged part, with what decides its fate.
 #[derive(Debug)]

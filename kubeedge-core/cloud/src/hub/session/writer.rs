@@ -12,9 +12,11 @@ use kubeedge_core::{
 use tokio::time::Instant;
 
 use super::{End, Shared};
-use crate::hub::{
-    id::Id,
-    pool::{Flight, Key, Next, Pool},
+use crate::{
+    hub::{
+        id::Id,
+        pool::{Flight, Key, Next, Pool},
+    },
     records::Confirmed,
 };
 

@@ -10,9 +10,10 @@ use kubeedge_core::{
 
 use crate::{
     devices,
-    hub::{records::Record, resync::Correction},
+    hub::resync::Correction,
     informer::{Informer, Object, ObjectKey},
     objects,
+    records::Record,
     sync::{SyncController, gone},
 };
 

@@ -29,7 +29,7 @@ const LATEST: Duration = Duration::from_secs(100);
 
 /// What an edge has confirmed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::hub) enum Confirmed {
+pub(crate) enum Confirmed {
     /// It has this version of the object.
     At(ResourceVersion),
     /// The object is gone there.

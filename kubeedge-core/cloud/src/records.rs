@@ -22,7 +22,7 @@ use serde::Deserialize;
 use tokio::{sync::Notify, time::Instant};
 
 pub(crate) use self::name::RecordName;
-pub(super) use self::saves::Confirmed;
+pub(crate) use self::saves::Confirmed;
 use self::saves::Saves;
 use crate::{
     cluster::{self, Clients},
@@ -65,7 +65,7 @@ impl Record {
     }
 
     /// Whether it is of an object whose unique id nobody knows: there is no such record.
-    pub(super) fn is_of_any(&self) -> bool {
+    pub(crate) fn is_of_any(&self) -> bool {
         self.name.ends_with('.')
     }
 
@@ -123,7 +123,7 @@ struct MadeMeta {
 
 /// What is known of a record without asking the API server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Known {
+pub(crate) enum Known {
     Missing,
     /// There, but with no version: it is being made, or its maker died over it.
     Unversioned,
@@ -177,7 +177,7 @@ impl Records {
         self.cluster.ready().await;
     }
 
-    pub(super) fn known(&self, record: &Record) -> Known {
+    pub(crate) fn known(&self, record: &Record) -> Known {
         let informer = if record.namespace.is_empty() { &self.cluster } else { &self.namespaced };
         let key = ObjectKey::new(record.namespace.clone(), record.name.to_string());
         let Some(found) = informer.get(&key) else { return Known::Missing };
@@ -190,12 +190,12 @@ impl Records {
     }
 
     /// Whether there is no record, as far as is known.
-    pub(super) fn is_missing(&self, record: &Record) -> bool {
+    pub(crate) fn is_missing(&self, record: &Record) -> bool {
         self.known(record) == Known::Missing
     }
 
     /// Makes the record with version 0 if there is none.
-    pub(super) async fn ensure(&self, record: &Record) -> Result<(), Box<Status>> {
+    pub(crate) async fn ensure(&self, record: &Record) -> Result<(), Box<Status>> {
         let made = match self.create(record).await {
             Err(status) if status.is_already_exists() => return Ok(()),
             made => made?,
@@ -208,14 +208,14 @@ impl Records {
     }
 
     /// Notes what an edge has confirmed now, to be saved soon.
-    pub(super) fn confirm(&self, record: &Arc<Record>, confirmed: Confirmed, now: Instant) {
+    pub(crate) fn confirm(&self, record: &Arc<Record>, confirmed: Confirmed, now: Instant) {
         if !self.confirmed.put(record, confirmed, now) {
             tracing::warn!(record = %record.name, "too many confirmations wait to be saved; the object will be sent once more");
         }
     }
 
     /// Notes what an edge says it has, to be saved at once. False when what it has confirmed is not saved yet.
-    pub(super) fn correct_soon(
+    pub(crate) fn correct_soon(
         &self,
         record: &Arc<Record>,
         to: ResourceVersion,
@@ -226,13 +226,13 @@ impl Records {
 
     /// Notes that an edge may no longer have the object, and completes when that is saved: whatever becomes of this
     /// process, nobody will take the object for being there.
-    pub(super) async fn withdraw(&self, record: &Arc<Record>) {
+    pub(crate) async fn withdraw(&self, record: &Arc<Record>) {
         self.confirm(record, Confirmed::At("0".into()), Instant::now());
         self.confirmed.at_once(record).await;
     }
 
     /// Saves what is confirmed; runs until dropped.
-    pub(super) async fn save_confirmed(&self) {
+    pub(crate) async fn save_confirmed(&self) {
         let mut saving = FuturesUnordered::new();
         loop {
             while saving.len() < SAVING {
@@ -265,7 +265,7 @@ impl Records {
     }
 
     /// Completes when all that is confirmed is saved.
-    pub(super) async fn saved(&self) {
+    pub(crate) async fn saved(&self) {
         self.confirmed.finish().await;
     }
 
@@ -321,24 +321,24 @@ impl Records {
     }
 
     /// Remembers to make a record for a node that is away, so that it gets the object when it is back.
-    pub(super) fn ensure_later(&self, record: Arc<Record>) {
+    pub(crate) fn ensure_later(&self, record: Arc<Record>) {
         self.later.lock().insert(record.name.clone(), (record, 0));
         self.wake.notify_one();
     }
 
     /// Whether more is remembered than should be.
-    pub(super) fn is_crowded(&self) -> bool {
+    pub(crate) fn is_crowded(&self) -> bool {
         self.later.lock().len() >= MAX_LATER
     }
 
     /// Completes when some of what was remembered is being made. For one waiter.
-    pub(super) async fn room(&self) {
+    pub(crate) async fn room(&self) {
         self.room.notified().await;
     }
 
     /// Makes the records remembered; runs until dropped. A record that cannot be made now is tried again, and so is one that the
     /// cache never shows: somebody has removed it while the cache did not hear of anything.
-    pub(super) async fn make_remembered(&self) {
+    pub(crate) async fn make_remembered(&self) {
         let mut unseen = Unseen::new();
         loop {
             let batch: Vec<_> = self.later.lock().drain().map(|(_, later)| later).collect();
