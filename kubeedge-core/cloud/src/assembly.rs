@@ -35,6 +35,7 @@ use crate::{
     informer::Informers,
     instance::Instance,
     objects::{EdgeController, EdgeControllerSettings},
+    records::Records,
     stream::{CloudStream, CloudStreamSettings, Tunnels},
     sync::{SyncController, SyncSettings},
 };
@@ -78,6 +79,8 @@ pub struct CloudParts {
     pub informers: Arc<Informers>,
     /// CA and server certificate.
     pub identity: Identity,
+    /// The records of deliveries.
+    pub records: Arc<Records>,
     /// The nodes that are connected.
     pub sessions: Sessions,
 }
@@ -222,7 +225,8 @@ impl CloudCoreBuilder {
         });
         let denylist = DenylistKeeper::new(&clients, &informers);
         let instance = Instance::new(&objects.address);
-        let hub = CloudHub::new(hub, doors.collect(), self.codec, &clients, &informers, &instance);
+        let records = Arc::new(Records::new(clients.clone(), &informers));
+        let hub = CloudHub::new(hub, doors.collect(), self.codec, &clients, &informers, &records, &instance);
         let hub = hub.denying(denylist.list());
         let certs = CertService::new(certs, identity.clone(), &clients).await?.denying(denylist.list());
         let stream = self.tunnel.map(|(settings, transport)| {
@@ -238,14 +242,14 @@ impl CloudCoreBuilder {
             sessions: hub.sessions(),
             ca: identity.authority.certificate().clone(),
         };
-        let parts = CloudParts { clients, informers, identity, sessions: hub.sessions() };
+        let parts = CloudParts { clients, informers, identity, records, sessions: hub.sessions() };
         let (clients, informers) = (&parts.clients, &parts.informers);
         let mut modules: Vec<Box<dyn Module>> = vec![
             Box::new(denylist),
             Box::new(hub),
             Box::new(EdgeController::new(objects, clients, informers, &instance)),
             Box::new(DeviceController::new(clients, informers)),
-            Box::new(SyncController::new(sync, clients, informers, parts.sessions.clone())),
+            Box::new(SyncController::new(sync, clients, informers, &parts.records, parts.sessions.clone())),
             Box::new(certs),
         ];
         modules.extend(stream.map(|stream| Box::new(stream) as Box<dyn Module>));

@@ -139,17 +139,18 @@ pub struct CloudHub {
 }
 
 impl CloudHub {
-    /// A hub behind these doors. Records are kept through the clients; the informers are shared with other modules. The
-    /// instance tells this cloudcore from others of the cluster.
+    /// A hub behind these doors. Clients, informers and records are shared with other modules. The instance tells this
+    /// cloudcore from others of the cluster.
     pub fn new(
         settings: CloudHubSettings,
         doors: Vec<Door>,
         codec: Arc<dyn Codec>,
         clients: &Arc<crate::cluster::Clients>,
         informers: &crate::informer::Informers,
+        records: &Arc<Records>,
         instance: &Instance,
     ) -> Self {
-        let records = Arc::new(Records::new(clients.clone(), informers));
+        let records = records.clone();
         let claims = Arc::new(Claims::new(clients.clone(), informers, instance.clone()));
         let bound = watch::Sender::new(Vec::new());
         let (sessions, denied) = (Sessions::default(), Denylist::default());

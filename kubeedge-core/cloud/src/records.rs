@@ -130,9 +130,10 @@ pub(crate) enum Known {
     At(ResourceVersion),
 }
 
-/// Reads records from informers, writes them through the API.
+/// The records of deliveries: read from informers, written through the API. A cloudcore has one, which CloudHub and
+/// SyncController share.
 #[derive(Debug)]
-pub(crate) struct Records {
+pub struct Records {
     clients: Arc<Clients>,
     namespaced: Arc<Informer>,
     cluster: Arc<Informer>,
@@ -159,7 +160,8 @@ const MAX_LATER: usize = 100_000;
 const SAVING: usize = 64;
 
 impl Records {
-    pub(crate) fn new(clients: Arc<Clients>, informers: &Informers) -> Self {
+    /// Records kept through these clients, known by these informers.
+    pub fn new(clients: Arc<Clients>, informers: &Informers) -> Self {
         let (namespaced, cluster) = informers_of(informers);
         Self {
             clients,

@@ -65,7 +65,7 @@ impl Default for SyncSettings {
 pub struct SyncController {
     settings: SyncSettings,
     informers: Arc<Informers>,
-    records: Records,
+    records: Arc<Records>,
     sessions: Sessions,
     clock: Clock,
     nodes: Arc<Informer>,
@@ -83,18 +83,19 @@ pub struct SyncController {
 const SLICE: usize = 1024;
 
 impl SyncController {
-    /// A controller on these clients and informers, for the nodes that have a session.
+    /// A controller on these clients, informers and records, for the nodes that have a session.
     pub fn new(
         settings: SyncSettings,
         clients: &Arc<Clients>,
         informers: &Arc<Informers>,
+        records: &Arc<Records>,
         sessions: Sessions,
     ) -> Self {
         let (namespaced, cluster) = records::informers_of(informers);
         Self {
             settings,
             informers: informers.clone(),
-            records: Records::new(clients.clone(), informers),
+            records: records.clone(),
             sessions,
             clock: clients.clock().clone(),
             nodes: edge_nodes(informers),
