@@ -21,7 +21,6 @@ const CIRCLES: &[(&str, &[&str])] = &[("bins/edgemark/src/main.rs", &["edge", "s
 const SCATTERED: &[&str] = &[
     "bins/edgemark/src/modes/flood.rs: Run",
     "bins/edgemark/src/modes/storm.rs: Run",
-    "kubeedge-core/cloud/src/certs/signing.rs: Service",
     "kubeedge-core/cloud/src/hub/dispatch.rs: Work",
     "kubeedge-core/cloud/src/hub/resync.rs: Sessions",
     "kubeedge-core/cloud/src/objects/nodes.rs: Upstream",

@@ -14,7 +14,7 @@ mod https;
 mod pair;
 mod secrets;
 pub(crate) mod service;
-mod signing;
+pub(crate) mod signing;
 mod tokens;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -33,7 +33,7 @@ use rustls::pki_types::PrivateSec1KeyDer;
 use tokio::{net::TcpListener, sync::watch};
 
 pub use self::secrets::{CA_SECRET, SERVER_SECRET, TOKEN_SECRET};
-use self::{pair::Pair, service::Service, tokens::Tokens};
+use self::{pair::Pair, service::Service, signing::Signer, tokens::Tokens};
 use crate::{cluster::Clients, denylist::Denylist};
 
 /// The name of the module that runs the HTTPS service.
@@ -312,15 +312,15 @@ impl Module for CertService {
         let bound = listener.local_addr()?;
         tracing::info!(address = %bound, "the HTTPS service listens");
         self.bound.send_replace(Some(bound));
-        let service = Arc::new(Service {
+        let signer = Signer {
             authority: self.identity.authority.clone(),
-            clients: self.clients.clone(),
-            bus: ctx.bus.clone(),
+            clock: self.clients.clock().clone(),
             days: self.settings.node_certificate_days,
             reserved: self.reserved(),
             denied: self.denied.clone(),
-            refusals: Default::default(),
-        });
+        };
+        let (clients, bus) = (self.clients.clone(), ctx.bus.clone());
+        let service = Arc::new(Service { signer, clients, bus, refusals: Default::default() });
         tokio::select! {
             () = ctx.shutdown.requested() => {}
             () = https::serve(listener, tls, service) => {}

@@ -9,7 +9,10 @@ use kubeedge_core::{bus::Bus, cluster::ClusterApi, message::Message, name::NodeN
 use rustls::pki_types::CertificateDer;
 
 use crate::{
-    certs::service::{Caller, Service},
+    certs::{
+        service::{Caller, Service},
+        signing::Signer,
+    },
     cluster::Clients,
     hub, objects,
 };
@@ -34,9 +37,10 @@ impl Certificates {
     pub fn new(authority: Authority, cluster: Arc<dyn ClusterApi>) -> Self {
         let (bus, _) = Bus::new([]);
         let clients = Arc::new(Clients::new(cluster));
-        let authority = Arc::new(authority);
         let (reserved, denied, refusals) = Default::default();
-        Self(Service { authority, clients, bus, days: 1, reserved, denied, refusals })
+        let clock = clients.clock().clone();
+        let signer = Signer { authority: Arc::new(authority), clock, days: 1, reserved, denied };
+        Self(Service { signer, clients, bus, refusals })
     }
 
     /// Answers a request; `shown` is the caller's certificate in DER.

@@ -19,5 +19,6 @@ pub mod objects;
 pub mod records;
 pub mod stream;
 pub mod sync;
+mod tasks;
 
 pub use assembly::{CloudCore, CloudCoreBuilder, CloudCoreSettings, CloudParts, CloudStatus, CoreError};

@@ -6,23 +6,14 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use kubeedge_common::log::{Seldom, shown};
-use kubeedge_core::{
-    bus::Bus,
-    failure::BoxError,
-    message::{Content, Message},
-    name::{Group, ModuleName, Operation, is_node_name},
-    pki::{Authority, Names},
-};
+use kubeedge_core::{bus::Bus, failure::BoxError, name::is_node_name, pki::Leaf};
 use rustls::pki_types::CertificateDer;
-use serde_json::{Value, json};
 
+use super::signing::{Refused, Signer};
 use crate::{
     cluster::{self, Clients, api_path},
-    denylist::Denylist,
+    tasks::{MAX_REPORT, Report},
 };
-
-/// The largest report of a task.
-const MAX_REPORT: usize = 3 << 20;
 
 /// Who asks.
 #[derive(Clone, Debug)]
@@ -34,18 +25,54 @@ pub(crate) struct Caller {
 
 #[derive(Debug)]
 pub(crate) struct Service {
-    pub(crate) authority: Arc<Authority>,
+    pub(crate) signer: Signer,
     pub(crate) clients: Arc<Clients>,
     pub(crate) bus: Bus,
-    pub(crate) days: u32,
-    /// Names that no node gets a certificate for.
-    pub(crate) reserved: Names,
-    pub(crate) denied: Denylist,
     /// Lines about those who get nothing.
     pub(crate) refusals: Seldom,
 }
 
 pub(super) type Answer = Response<Full<Bytes>>;
+
+/// What is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Route<'a> {
+    CaCertificate,
+    NodeCertificate,
+    /// Whether there is a Node of this name.
+    Node(&'a str),
+    Health,
+    /// The report of an old edge about its upgrade.
+    OldUpgrade,
+    TaskReport {
+        kind: &'a str,
+        task: &'a str,
+        node: &'a str,
+    },
+}
+
+impl<'a> Route<'a> {
+    /// The table: a path, its method, and what is served there.
+    fn of(method: &Method, path: &'a str) -> Result<Self, StatusCode> {
+        let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+        let (takes, route) = match *segments.as_slice() {
+            ["ca.crt"] => (Method::GET, Self::CaCertificate),
+            ["edge.crt"] => (Method::GET, Self::NodeCertificate),
+            ["node", name] => (Method::GET, Self::Node(name)),
+            ["healthz" | "readyz" | "livez"] => (Method::GET, Self::Health),
+            ["nodeupgrade"] => (Method::POST, Self::OldUpgrade),
+            ["task", kind, "name", task, "node", node, "status"] => {
+                (Method::POST, Self::TaskReport { kind, task, node })
+            }
+            _ => return Err(StatusCode::NOT_FOUND),
+        };
+        match route {
+            _ if *method == takes => Ok(route),
+            Self::Health => Err(StatusCode::NOT_FOUND),
+            _ => Err(StatusCode::METHOD_NOT_ALLOWED),
+        }
+    }
+}
 
 impl Service {
     pub(crate) async fn answer<B>(&self, caller: &Caller, request: Request<B>) -> Answer
@@ -54,28 +81,24 @@ impl Service {
         B::Error: Into<BoxError>,
     {
         let (parts, body) = request.into_parts();
-        let path: Vec<&str> = parts.uri.path().trim_start_matches('/').split('/').collect();
-        match (&parts.method, path.as_slice()) {
-            (&Method::GET, ["ca.crt"]) => binary(self.authority.certificate().to_vec()),
-            (&Method::GET, ["edge.crt"]) => self.certificate(caller, &parts.headers, body).await,
-            (&Method::GET, ["node", name]) => self.node(name).await,
-            (&Method::GET, ["healthz" | "readyz" | "livez"]) => text(StatusCode::OK, "ok"),
-            (&Method::POST, ["nodeupgrade"]) => told(self.upgrade_report(caller, body).await),
-            (&Method::POST, ["task", kind, "name", task, "node", node, "status"]) => {
-                told(self.task_report(caller, kind, task, node, body).await)
+        match Route::of(&parts.method, parts.uri.path()) {
+            Ok(Route::CaCertificate) => binary(self.signer.authority.certificate().to_vec()),
+            Ok(Route::NodeCertificate) => self.certificate(caller, &parts.headers, body).await,
+            Ok(Route::Node(name)) => self.node(name).await,
+            Ok(Route::Health) => text(StatusCode::OK, "ok"),
+            Ok(Route::OldUpgrade) => told(self.upgrade_report(caller, body).await),
+            Ok(Route::TaskReport { kind, task, node }) => {
+                told(self.task_report(caller, (kind, task, node), body).await)
             }
-            (
-                _,
-                ["ca.crt" | "edge.crt" | "nodeupgrade"]
-                | ["node", _]
-                | ["task", _, "name", _, "node", _, "status"],
-            ) => text(StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed"),
-            _ => text(StatusCode::NOT_FOUND, "404: Page Not Found"),
+            Err(status) if status == StatusCode::METHOD_NOT_ALLOWED => {
+                text(status, "405: Method Not Allowed")
+            }
+            Err(status) => text(status, "404: Page Not Found"),
         }
     }
 
     /// Logs a refusal, with no more lines than are good.
-    pub(super) fn tell(&self, caller: &Caller, node: &str, why: &str) {
+    fn tell(&self, caller: &Caller, node: &str, why: &str) {
         if let Some(unsaid) = self.refusals.line(&caller.from.ip().to_string()) {
             let (node, why) = (shown(node), shown(why));
             tracing::warn!(peer = %caller.from, %node, %why, unsaid, "refused a request");
@@ -96,89 +119,66 @@ impl Service {
         }
     }
 
+    /// A certificate for a node: authorised by the one it has, or by a token.
+    async fn certificate<B>(&self, caller: &Caller, headers: &HeaderMap, body: B) -> Answer
+    where
+        B: http_body::Body<Data = Bytes> + Send,
+        B::Error: Into<BoxError>,
+    {
+        let node = header_text(headers, "nodename");
+        match self.signer.certify(caller, headers, node, body).await {
+            Ok(der) => {
+                let serial = Leaf::read(&der).map(|leaf| leaf.serial).unwrap_or_default();
+                tracing::info!(node, serial, peer = %caller.from, "signed a certificate");
+                binary(der)
+            }
+            Err((status, why)) => {
+                self.tell(caller, node, &why);
+                text(status, why)
+            }
+        }
+    }
+
     /// The report of an old edge about its upgrade; it names task and node itself.
-    async fn upgrade_report<B>(&self, caller: &Caller, body: B) -> Result<(), (StatusCode, String)>
+    async fn upgrade_report<B>(&self, caller: &Caller, body: B) -> Result<(), Refused>
     where
         B: http_body::Body<Data = Bytes> + Send,
         B::Error: Into<BoxError>,
     {
         // The node is named in the body: who shows nothing is not listened to.
         if caller.certificate.is_none() {
-            self.certified(caller, "").map(drop)?;
+            self.signer.certified(caller, "").map(drop)?;
         }
-        let report = read(body, MAX_REPORT).await.map_err(bad_body)?;
-        let old: Upgrade = serde_json::from_slice(&report)
-            .map_err(|error| (StatusCode::BAD_REQUEST, format!("failed to marshal task info: {error}")))?;
-        let content = Content::json(&old.as_task()).map_err(|error| bad_body(error.into()))?;
-        self.report(caller, "upgrade", &old.upgrade, &old.node_name, content).await
+        let body = read(body, MAX_REPORT).await.map_err(bad_body)?;
+        self.pass_on(caller, Report::of_old_upgrade(&body)).await
     }
 
     async fn task_report<B>(
         &self,
         caller: &Caller,
-        kind: &str,
-        task: &str,
-        node: &str,
+        (kind, task, node): (&str, &str, &str),
         body: B,
-    ) -> Result<(), (StatusCode, String)>
+    ) -> Result<(), Refused>
     where
         B: http_body::Body<Data = Bytes> + Send,
         B::Error: Into<BoxError>,
     {
-        self.certified(caller, node).map(drop)?;
-        let report = read(body, MAX_REPORT).await.map_err(bad_body)?;
-        let content = Content::from_json_bytes(report)
-            .map_err(|error| (StatusCode::BAD_REQUEST, format!("failed to unmarshal task info: {error}")))?;
-        self.report(caller, kind, task, node, content).await
+        self.signer.certified(caller, node).map(drop)?;
+        let body = read(body, MAX_REPORT).await.map_err(bad_body)?;
+        self.pass_on(caller, Report::of_task(kind, task, node, body)).await
     }
 
-    /// To whoever looks after tasks; that nobody does is no error to the reporter, as in Go. Go believes everybody; here a
-    /// report is the node's own, as its certificate says.
-    async fn report(
-        &self,
-        caller: &Caller,
-        kind: &str,
-        task: &str,
-        node: &str,
-        content: Content,
-    ) -> Result<(), (StatusCode, String)> {
-        let mark = self.certified(caller, node)?;
-        self.allowed(node, Some(&mark))?;
-        let resource = format!("task/{task}/node/{node}");
-        let message = Message::new(ModuleName::CLOUD_HUB, Operation::from(kind), resource.as_str())
-            .in_group(Group::TASK_MANAGER)
-            .with(content);
-        for error in self.bus.publish(&Group::TASK_MANAGER, message).await {
-            tracing::warn!(resource, error = %error, "a task report was not delivered");
-        }
+    /// Passes a report on. Go believes everybody; here a report is the node's own, as its certificate says.
+    async fn pass_on(&self, caller: &Caller, report: Result<Report, String>) -> Result<(), Refused> {
+        let report = report.map_err(|why| (StatusCode::BAD_REQUEST, why))?;
+        let mark = self.signer.certified(caller, &report.node)?;
+        self.signer.allowed(&report.node, Some(&mark))?;
+        report.publish(&self.bus).await;
         Ok(())
     }
 }
 
-/// What an old edge says of its upgrade.
-#[derive(Debug, Default, serde::Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-struct Upgrade {
-    #[serde(rename = "UpgradeID")]
-    upgrade: String,
-    node_name: String,
-    status: String,
-    reason: String,
-}
-
-impl Upgrade {
-    /// As the report of a task; event and action are those Go makes of it.
-    fn as_task(&self) -> Value {
-        let (event, action) = match self.status.as_str() {
-            "upgrade_failed_rollback_success" => ("Rollback", "Failure"),
-            "upgrade_failed_rollback_failed" => ("Rollback", "Success"),
-            _ => ("Upgrade", "Success"),
-        };
-        json!({"NodeName": self.node_name, "Event": event, "Action": action, "Reason": self.reason})
-    }
-}
-
-fn told(done: Result<(), (StatusCode, String)>) -> Answer {
+fn told(done: Result<(), Refused>) -> Answer {
     done.map_or_else(|(status, why)| text(status, why), |()| text(StatusCode::OK, "ok"))
 }
 
@@ -201,7 +201,7 @@ where
     }
 }
 
-fn bad_body(error: BoxError) -> (StatusCode, String) {
+fn bad_body(error: BoxError) -> Refused {
     (StatusCode::BAD_REQUEST, format!("failed to get req body: {error}"))
 }
 
@@ -225,16 +225,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_old_edges_upgrade_is_told_as_go_tells_it() {
-        let read = |status: &str| {
-            let body = json!({"UpgradeID": "u1", "NodeName": "edge-1", "Status": status, "Reason": "r"});
-            let old: Upgrade = serde_json::from_value(body).unwrap();
-            assert_eq!((old.upgrade.as_str(), old.node_name.as_str()), ("u1", "edge-1"));
-            let task = old.as_task();
-            format!("{} {} {}", task["Event"], task["Action"], task["Reason"])
-        };
-        assert_eq!(read("upgrade_success"), r#""Upgrade" "Success" "r""#);
-        assert_eq!(read("upgrade_failed_rollback_success"), r#""Rollback" "Failure" "r""#);
-        assert_eq!(read("upgrade_failed_rollback_failed"), r#""Rollback" "Success" "r""#);
+    fn each_path_is_served_with_its_own_method_only() {
+        let report = Route::TaskReport { kind: "upgrade", task: "t", node: "n" };
+        for (path, method, route) in [
+            ("/ca.crt", Method::GET, Route::CaCertificate),
+            ("//edge.crt", Method::GET, Route::NodeCertificate),
+            ("/node/edge-1", Method::GET, Route::Node("edge-1")),
+            ("/nodeupgrade", Method::POST, Route::OldUpgrade),
+            ("/task/upgrade/name/t/node/n/status", Method::POST, report),
+        ] {
+            assert_eq!(Route::of(&method, path), Ok(route), "{path}");
+            assert_eq!(Route::of(&Method::PUT, path), Err(StatusCode::METHOD_NOT_ALLOWED), "{path}");
+        }
+        for path in ["/healthz", "/readyz", "/livez"] {
+            assert_eq!(Route::of(&Method::GET, path), Ok(Route::Health));
+            assert_eq!(Route::of(&Method::POST, path), Err(StatusCode::NOT_FOUND), "{path}");
+        }
+        for path in ["/", "/node", "/node/a/b", "/task/upgrade/name/t/node/n", "/ca.crt/"] {
+            assert_eq!(Route::of(&Method::GET, path), Err(StatusCode::NOT_FOUND), "{path}");
+        }
     }
 }

@@ -1,41 +1,40 @@
 //! Who gets a certificate, and for what. Statuses and texts are Go's where Go refuses as well.
 
+use std::sync::Arc;
+
 use http::{HeaderMap, StatusCode, header};
-use kubeedge_core::pki::{Authority, Leaf, Names, Usage, node_of, verify_token};
+use kubeedge_core::{
+    clock::Clock,
+    pki::{Authority, Leaf, Names, Usage, node_of, verify_token},
+};
 
 use super::{
-    service::{Answer, Caller, Service, binary, header_text, read, text},
+    service::{Caller, header_text, read},
     unix,
 };
-use crate::denylist::Mark;
+use crate::denylist::{Denylist, Mark};
 
 /// The largest certificate signing request.
 const MAX_CSR: usize = 1 << 20;
 
-type Refused = (StatusCode, String);
+/// Status and text of a refusal.
+pub(super) type Refused = (StatusCode, String);
 
-impl Service {
-    /// A certificate for a node: authorised by the one it has, or by a token.
-    pub(super) async fn certificate<B>(&self, caller: &Caller, headers: &HeaderMap, body: B) -> Answer
-    where
-        B: http_body::Body<Data = bytes::Bytes> + Send,
-        B::Error: Into<kubeedge_core::failure::BoxError>,
-    {
-        let node = header_text(headers, "nodename");
-        match self.certify(caller, headers, node, body).await {
-            Ok(der) => {
-                let serial = Leaf::read(&der).map(|leaf| leaf.serial).unwrap_or_default();
-                tracing::info!(node, serial, peer = %caller.from, "signed a certificate");
-                binary(der)
-            }
-            Err((status, why)) => {
-                self.tell(caller, node, &why);
-                text(status, why)
-            }
-        }
-    }
+/// Signs certificates of nodes, and knows them again.
+#[derive(Debug)]
+pub(crate) struct Signer {
+    pub(crate) authority: Arc<Authority>,
+    pub(crate) clock: Clock,
+    /// How long a certificate holds.
+    pub(crate) days: u32,
+    /// Names that no node gets a certificate for.
+    pub(crate) reserved: Names,
+    pub(crate) denied: Denylist,
+}
 
-    async fn certify<B>(
+impl Signer {
+    /// A certificate for a node, in DER: authorised by the one it has, or by a token.
+    pub(super) async fn certify<B>(
         &self,
         caller: &Caller,
         headers: &HeaderMap,
@@ -51,7 +50,7 @@ impl Service {
             Some(self.certified(caller, node)?)
         } else {
             let authorization = header_text(headers, header::AUTHORIZATION.as_str());
-            check_token(&self.authority, authorization, unix(self.clients.clock().now()))
+            check_token(&self.authority, authorization, unix(self.clock.now()))
                 .map_err(|why| (StatusCode::UNAUTHORIZED, why))?;
             None
         };
@@ -76,7 +75,7 @@ impl Service {
             (StatusCode::UNAUTHORIZED, text)
         };
         let shown = caller.certificate.as_ref().ok_or_else(|| wrong("none is shown"))?;
-        if !Leaf::is_client_of(shown, self.authority.certificate(), unix(self.clients.clock().now())) {
+        if !Leaf::is_client_of(shown, self.authority.certificate(), unix(self.clock.now())) {
             return Err(wrong("it is not of this CA, not for clients, or not valid now"));
         }
         let leaf = Leaf::read(shown).map_err(|error| wrong(&error.to_string()))?;
@@ -101,7 +100,7 @@ impl Service {
         failed: impl Fn(String) -> Refused,
     ) -> Result<Vec<u8>, Refused> {
         let bad = |why: String| (StatusCode::BAD_REQUEST, why);
-        let now = unix(self.clients.clock().now());
+        let now = unix(self.clock.now());
         let signed = self.authority.sign(csr, usage, now, self.days.into());
         let signed = signed.map_err(|error| failed(format!("fail to signCerts, err: {error}")))?;
         let leaf = Leaf::read(&signed).map_err(|error| failed(error.to_string()))?;
