@@ -23,8 +23,6 @@ const SCATTERED: &[&str] = &[
     "bins/edgemark/src/modes/storm.rs: Run",
     "kubeedge-core/cloud/src/hub/dispatch.rs: Work",
     "kubeedge-core/cloud/src/hub/resync.rs: Sessions",
-    "kubeedge-core/cloud/src/objects/nodes.rs: Upstream",
-    "kubeedge-core/cloud/src/objects/pods.rs: Upstream",
     "kubeedge-core/cloud/src/sync/lost.rs: SyncController",
     "kubeedge-core/cloud/src/sync/resync.rs: SyncController",
     "kubeedge-core/cloud/src/sync/resync/strays.rs: SyncController",

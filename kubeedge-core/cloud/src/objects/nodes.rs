@@ -1,129 +1,114 @@
 //! Registration and status of nodes.
 
 use http::Method;
+use kube::core::Status;
 use kubeedge_core::{
     clock::Clock,
     message::{Content, Message, resource},
 };
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 
 use super::{
     answer::{self, Answered},
-    upstream::{Ask, CORE, Upstream, not_yours},
+    upstream::{Ask, CORE, not_yours},
 };
 use crate::{
-    cluster::{self, Media, api_path, failure},
+    cluster::{self, Clients, Media, api_path, failure},
     instance::Instance,
 };
 
-impl Upstream {
-    /// Creates the Node as the node itself; labels which a node may not set itself are set by us afterwards.
-    pub(super) async fn register(&self, ask: &Ask<'_>) -> Answered {
-        own_node(ask)?;
-        let mut node: Value = ask
-            .message
-            .content
-            .decode()
-            .map_err(|error| failure(400, "BadRequest", format!("not a Node: {error}")))?;
-        let reserved = prepare(&mut node, ask.name, &self.instance)
-            .ok_or_else(|| failure(400, "BadRequest", "not a Node: no object"))?;
-        let path = api_path(CORE, &["nodes"]);
-        let made = ask.client.post(&path, node.to_string()).await?;
-        if reserved.is_empty() {
-            return Ok(made);
-        }
-        let patch = json!({"metadata": {"labels": reserved}});
-        cluster::merge(self.clients.ours(), &api_path(CORE, &["nodes", ask.name]), &patch).await
+/// Creates the Node as the node itself; labels which a node may not set itself are set by us afterwards.
+pub(super) async fn register(clients: &Clients, instance: &Instance, ask: &Ask<'_>) -> Answered {
+    own_node(ask)?;
+    let mut node: Value = decoded(ask, "a Node")?;
+    let reserved = prepare(&mut node, ask.name, instance)
+        .ok_or_else(|| failure(400, "BadRequest", "not a Node: no object"))?;
+    let path = api_path(CORE, &["nodes"]);
+    let made = ask.client.post(&path, node.to_string()).await?;
+    if reserved.is_empty() {
+        return Ok(made);
     }
+    let patch = json!({"metadata": {"labels": reserved}});
+    cluster::merge(clients.ours(), &api_path(CORE, &["nodes", ask.name]), &patch).await
+}
 
-    pub(super) async fn patch_node_status(&self, ask: &Ask<'_>) -> Answered {
-        own_node(ask)?;
-        let path = api_path(CORE, &["nodes", ask.name, "status"]);
-        ask.client.call(Method::PATCH, &path, Media::StrategicPatch, ask.body()).await
-    }
+/// Patches the status as the node itself.
+pub(super) async fn patch_status(ask: &Ask<'_>) -> Answered {
+    own_node(ask)?;
+    let path = api_path(CORE, &["nodes", ask.name, "status"]);
+    ask.client.call(Method::PATCH, &path, Media::StrategicPatch, ask.body()).await
+}
 
-    /// Labels and annotations only; answered when it worked, as in Go.
-    pub(super) async fn update_node(&self, ask: &Ask<'_>) -> Option<Message> {
-        let done = self.merge_node_metadata(ask).await;
-        self.answered_when_done(ask, done)
-    }
-
-    async fn merge_node_metadata(&self, ask: &Ask<'_>) -> Answered {
-        own_node(ask)?;
-        let node: Value = ask
-            .message
-            .content
-            .decode()
-            .map_err(|error| failure(400, "BadRequest", format!("not a Node: {error}")))?;
-        let part = |name: &str| node.pointer(&format!("/metadata/{name}")).cloned().unwrap_or(Value::Null);
-        let mut metadata = Map::new();
-        for name in ["labels", "annotations"] {
-            if let Value::Object(part) = part(name) {
-                metadata.insert(name.to_owned(), Value::Object(part));
-            }
-        }
-        let path = api_path(CORE, &["nodes", ask.name]);
-        ask.client.merge(&path, &json!({"metadata": metadata})).await
-    }
-
-    /// The form of old edges: registration, or a whole status.
-    pub(super) async fn node_status(&self, operation: &str, ask: &Ask<'_>) -> Option<Message> {
-        let renamed = |mut answer: Message| {
-            let path = resource::object(ask.namespace, "node", ask.name);
-            answer.route.resource = resource::for_node(&ask.node, &path);
-            answer
-        };
-        match operation {
-            "insert" => {
-                let path = api_path(CORE, &["nodes", ask.name]);
-                let there = ask.client.get(&path).await;
-                let done = if there.is_ok() { there } else { self.register(ask).await };
-                let text = done.map_or_else(|status| status.message, |_| "OK".to_owned());
-                Some(renamed(answer::response(ask.message, Content::text(&text))))
-            }
-            "update" => {
-                let done = self.put_node_status(ask).await;
-                self.answered_when_done(ask, done).map(renamed)
-            }
-            _ => None,
+/// Merges labels and annotations into the Node, and nothing else of what the edge says.
+pub(super) async fn update(ask: &Ask<'_>) -> Answered {
+    own_node(ask)?;
+    let node: Update = decoded(ask, "a Node")?;
+    let mut metadata = Map::new();
+    let UpdatedMeta { labels, annotations } = node.metadata.unwrap_or_default();
+    for (name, part) in [("labels", labels), ("annotations", annotations)] {
+        if part.is_object() {
+            metadata.insert(name.to_owned(), part);
         }
     }
+    let path = api_path(CORE, &["nodes", ask.name]);
+    ask.client.merge(&path, &json!({"metadata": metadata})).await
+}
 
-    async fn put_node_status(&self, ask: &Ask<'_>) -> Answered {
-        own_node(ask)?;
-        let body: OldStatus = ask
-            .message
-            .content
-            .decode()
-            .map_err(|error| failure(400, "BadRequest", format!("not a node status: {error}")))?;
-        if let Some(extended) = body.extend_resources.filter(|extended| !extended.is_empty()) {
-            let patch = json!({"metadata": {"annotations": described(&extended)}});
-            cluster::merge(self.clients.ours(), &api_path(CORE, &["nodes", ask.name]), &patch).await?;
-        }
-        let there = ask.client.get(&api_path(CORE, &["nodes", ask.name])).await?;
-        let mut node: Value = serde_json::from_slice(&there)
-            .map_err(|error| failure(502, "InternalError", format!("not a Node: {error}")))?;
-        let mut status = body.status;
-        refresh_heartbeats(&mut status, self.clients.clock());
-        keep_what_is_the_clusters(&mut status, node.get("status"));
-        if let Some(node) = node.as_object_mut() {
-            node.insert("status".to_owned(), Value::Object(status));
-        }
-        let path = api_path(CORE, &["nodes", ask.name, "status"]);
-        ask.client.call(Method::PUT, &path, Media::Json, node.to_string()).await
-    }
+/// The registration of old edges, which are told in words what became of it.
+pub(super) async fn register_old(clients: &Clients, instance: &Instance, ask: &Ask<'_>) -> Message {
+    let there = ask.client.get(&api_path(CORE, &["nodes", ask.name])).await;
+    let done = if there.is_ok() { there } else { register(clients, instance, ask).await };
+    let text = done.map_or_else(|status| status.message, |_| "OK".to_owned());
+    renamed(ask, answer::response(ask.message, Content::text(&text)))
+}
 
-    /// Failures of these requests are not answered; the edge tries again with its next one.
-    fn answered_when_done(&self, ask: &Ask<'_>, done: Answered) -> Option<Message> {
-        match done {
-            Ok(node) => Some(answer::versioned_confirmation(ask.message, &node)),
-            Err(status) => {
-                self.complain(ask, &status, "a node was not updated");
-                None
-            }
-        }
+/// An answer to an old edge, under the resource that it expects.
+pub(super) fn renamed(ask: &Ask<'_>, mut answer: Message) -> Message {
+    let path = resource::object(ask.namespace, "node", ask.name);
+    answer.route.resource = resource::for_node(&ask.node, &path);
+    answer
+}
+
+/// Replaces the status by the whole one of an old edge.
+pub(super) async fn put_status(clients: &Clients, ask: &Ask<'_>) -> Answered {
+    own_node(ask)?;
+    let body: OldStatus = decoded(ask, "a node status")?;
+    if let Some(extended) = body.extend_resources.filter(|extended| !extended.is_empty()) {
+        let patch = json!({"metadata": {"annotations": described(&extended)}});
+        cluster::merge(clients.ours(), &api_path(CORE, &["nodes", ask.name]), &patch).await?;
     }
+    let there = ask.client.get(&api_path(CORE, &["nodes", ask.name])).await?;
+    let mut node: Value = serde_json::from_slice(&there)
+        .map_err(|error| failure(502, "InternalError", format!("not a Node: {error}")))?;
+    let mut status = body.status;
+    refresh_heartbeats(&mut status, clients.clock());
+    keep_what_is_the_clusters(&mut status, node.get("status"));
+    if let Some(node) = node.as_object_mut() {
+        node.insert("status".to_owned(), Value::Object(status));
+    }
+    let path = api_path(CORE, &["nodes", ask.name, "status"]);
+    ask.client.call(Method::PUT, &path, Media::Json, node.to_string()).await
+}
+
+/// The content of a request as what it should be.
+fn decoded<T: DeserializeOwned>(ask: &Ask<'_>, what: &str) -> Result<T, Box<Status>> {
+    let content = &ask.message.content;
+    content.decode().map_err(|error| failure(400, "BadRequest", format!("not {what}: {error}")))
+}
+
+/// What is taken over of a Node that an edge sends.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Update {
+    metadata: Option<UpdatedMeta>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct UpdatedMeta {
+    labels: Value,
+    annotations: Value,
 }
 
 /// A whole status in the form of old edges.
@@ -175,14 +160,14 @@ fn keep_what_is_the_clusters(status: &mut Map<String, Value>, there: Option<&Val
         status.insert("volumesAttached".to_owned(), volumes.clone());
     }
     let endpoints = there.and_then(|there| there.get("daemonEndpoints"));
-    let port = endpoints.and_then(|endpoints| endpoints.pointer("/kubeletEndpoint/Port"));
+    let port = endpoints.and_then(|endpoints| endpoints.get("kubeletEndpoint")?.get("Port"));
     if let (Some(endpoints), Some(1..)) = (endpoints, port.and_then(Value::as_u64)) {
         status.insert("daemonEndpoints".to_owned(), endpoints.clone());
     }
 }
 
 /// A node reads and writes no Node but its own.
-pub(super) fn own_node(ask: &Ask<'_>) -> Result<(), Box<kube::core::Status>> {
+pub(super) fn own_node(ask: &Ask<'_>) -> Result<(), Box<Status>> {
     if ask.name == ask.node.as_str() { Ok(()) } else { Err(not_yours("node", ask)) }
 }
 

@@ -16,7 +16,8 @@ use super::{
     access::Access,
     answer::{self, Answered},
     locations::Referent,
-    nodes::own_node,
+    nodes::{self, own_node},
+    pods,
 };
 use crate::{
     cluster::{self, Acting, Clients, Media, api_path, failure, namespaced},
@@ -84,7 +85,7 @@ impl Upstream {
         let client = self.clients.of(&node);
         let ask = Ask { node, namespace, name, message, client };
         match (kind, operation) {
-            ("podstatus", "update") => self.pod_statuses(&ask).await,
+            ("podstatus", "update") => pods::put_statuses(self.clients.clock(), &ask).await,
             _ => self.one(kind, operation, &ask).await.into_iter().collect(),
         }
     }
@@ -93,23 +94,29 @@ impl Upstream {
         let question = ask.message;
         let answer = match (kind, operation) {
             ("node", "insert") => {
-                answer::unversioned(answer::object_response(question, self.register(ask).await, NO_NODE))
+                let made = nodes::register(&self.clients, &self.instance, ask).await;
+                answer::unversioned(answer::object_response(question, made, NO_NODE))
             }
-            ("node", "update") => return self.update_node(ask).await,
+            ("node", "update") => return self.when_done(ask, nodes::update(ask).await),
             ("node", "query") => answer::bare(question, self.own(ask).await),
             ("nodepatch", "patch") => {
-                answer::object_response(question, self.patch_node_status(ask).await, NO_NODE)
+                answer::object_response(question, nodes::patch_status(ask).await, NO_NODE)
             }
-            ("nodestatus", _) => return self.node_status(operation, ask).await,
+            ("nodestatus", "insert") => nodes::register_old(&self.clients, &self.instance, ask).await,
+            ("nodestatus", "update") => {
+                let done = self.when_done(ask, nodes::put_status(&self.clients, ask).await);
+                nodes::renamed(ask, done?)
+            }
             ("podpatch", "patch") => {
-                answer::object_response(question, self.patch_pod_status(ask).await, NO_POD)
+                let patched = pods::patch_status(&self.caches.pods, ask).await;
+                answer::object_response(question, patched, NO_POD)
             }
             ("pod", "insert") => {
                 let path = namespaced(CORE, ask.namespace, "pods", &[]);
                 let made = ask.client.post(&path, ask.body()).await;
                 answer::object_response(question, made, NO_POD)
             }
-            ("pod", "delete") => answer::confirmation(question, self.delete_pod(ask).await),
+            ("pod", "delete") => answer::confirmation(question, pods::delete(&self.caches.pods, ask).await),
             ("configmap", "query") => answer::bare(question, self.referred(Referent::ConfigMap, ask).await),
             ("secret", "query") => answer::bare(question, self.referred(Referent::Secret, ask).await),
             ("serviceaccounttoken", "query") => answer::bare(question, self.token(ask).await),
@@ -224,11 +231,20 @@ impl Upstream {
             self.complain(ask, &status, "an event was not recorded");
         }
     }
-}
 
-impl Upstream {
+    /// The confirmation of a node's update. Failures are not answered, as in Go: the edge tries again with its next one.
+    fn when_done(&self, ask: &Ask<'_>, done: Answered) -> Option<Message> {
+        match done {
+            Ok(node) => Some(answer::versioned_confirmation(ask.message, &node)),
+            Err(status) => {
+                self.complain(ask, &status, "a node was not updated");
+                None
+            }
+        }
+    }
+
     /// A line about what is not answered, no more than one a second for each node.
-    pub(super) fn complain(&self, ask: &Ask<'_>, status: &Status, what: &'static str) {
+    fn complain(&self, ask: &Ask<'_>, status: &Status, what: &'static str) {
         if let Some(unsaid) = self.complaints.line(ask.node.as_str()) {
             let (name, why) = (shown(ask.name), status.to_string());
             tracing::warn!(node = %ask.node, %name, error = %shown(&why), unsaid, what);
