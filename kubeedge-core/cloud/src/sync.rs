@@ -8,11 +8,11 @@
 //! Where we differ from Go: only nodes that are connected to this cloudcore are compared, as nobody else can be told;
 //! records are read when they change, so that a pass over objects that agree costs a look-up each; deletions go first,
 //! so that none hits an object made anew under the same name; passes of several cloudcores do not fall together; records that
-//! somebody else removes are made again (`sync/lost.rs`). An edge of
+//! somebody else removes are made again (`sync/missing.rs`). An edge of
 //! ours is asked at each connect what it really has, and its records are corrected; see [`kubeedge_common::digest`].
 
 mod index;
-mod lost;
+mod missing;
 mod plural;
 mod resync;
 
@@ -73,7 +73,7 @@ pub struct SyncController {
     cluster: Arc<Informer>,
     index: Index,
     /// Nodes that had records and no Node object in the last pass.
-    orphans: HashSet<NodeName>,
+    orphaned: HashSet<NodeName>,
     /// Comparisons with edges of ours.
     exchanges: HashMap<NodeName, Exchange>,
     random: SmallRng,
@@ -102,7 +102,7 @@ impl SyncController {
             namespaced,
             cluster,
             index: Index::default(),
-            orphans: HashSet::new(),
+            orphaned: HashSet::new(),
             exchanges: HashMap::new(),
             random: SmallRng::seed_from_u64(settings.seed),
         }
@@ -121,8 +121,8 @@ impl SyncController {
             self.compare(&node, bus).await?;
             self.open(&node, bus).await?;
         }
-        self.make_up(bus).await?;
-        self.collect_orphans().await;
+        self.make_again(bus).await?;
+        self.remove_orphaned().await;
         Ok(())
     }
 
@@ -149,13 +149,13 @@ impl SyncController {
     }
 
     /// Removes the records of nodes that are gone. A node must be missing in two passes: its label may be on its way.
-    async fn collect_orphans(&mut self) {
+    async fn remove_orphaned(&mut self) {
         let missing = |node: &NodeName| self.nodes.get(&ObjectKey::new("", node.as_str())).is_none();
-        let orphans: HashSet<_> = self.index.nodes().into_iter().filter(missing).collect();
-        for node in orphans.intersection(&self.orphans) {
+        let orphaned: HashSet<_> = self.index.nodes().into_iter().filter(missing).collect();
+        for node in orphaned.intersection(&self.orphaned) {
             self.collect(node).await;
         }
-        self.orphans = orphans;
+        self.orphaned = orphaned;
     }
 
     async fn collect(&self, node: &NodeName) {

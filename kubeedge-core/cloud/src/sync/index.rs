@@ -8,7 +8,7 @@ use std::{
 use kube::core::ApiResource;
 use kubeedge_core::name::{NodeName, ResourceVersion};
 
-use super::{lost::Lost, plural};
+use super::{missing::Missing, plural};
 use crate::{
     informer::{Change, Informer, Informers, ObjectKey},
     records::{self, RecordBody},
@@ -39,7 +39,7 @@ const MAX_KINDS: usize = 256;
 pub(super) struct Index {
     nodes: HashMap<NodeName, BTreeMap<ObjectKey, Confirmed>>,
     kinds: HashMap<(String, String), Option<ApiResource>>,
-    pub(super) lost: Lost,
+    pub(super) missing: Missing,
 }
 
 impl Index {
@@ -70,7 +70,7 @@ impl Index {
             let says = |confirmed: &Confirmed| confirmed.version.is_some_and(|version| version > 0);
             let now = says(&confirmed);
             let before = of_node.insert(record.key.clone(), confirmed);
-            self.lost.found(&node, &record.key);
+            self.missing.found(&node, &record.key);
             return (now && !before.as_ref().is_some_and(says)).then(|| (node, uid.to_owned()));
         }
         let was = of_node.remove(&record.key);
@@ -78,7 +78,7 @@ impl Index {
             self.nodes.remove(&node);
         }
         if let Some(was) = was {
-            self.lost.gone(node, record.key.clone(), was);
+            self.missing.gone(node, record.key.clone(), was);
         }
         None
     }

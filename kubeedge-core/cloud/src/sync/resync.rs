@@ -18,7 +18,7 @@
 //!
 //! Devices that DeviceTwin knows are compared in the same tree, so that only those that came or went are announced.
 
-mod strays;
+mod unrecorded;
 
 use std::collections::HashSet;
 
@@ -36,8 +36,8 @@ use kubeedge_core::{
 use rand::RngExt;
 use tokio::time::{Duration, Instant};
 
-use self::strays::{DEVICE, Fate, Referred, is_plain};
-pub(super) use self::strays::{references, refers};
+use self::unrecorded::{DEVICE, Verdict, Referred, is_plain};
+pub(super) use self::unrecorded::{references, refers};
 use super::{SyncController, index::Confirmed};
 use crate::{
     devices,
@@ -53,7 +53,7 @@ const PAUSE: u32 = 2;
 /// Comparisons that are begun in one session.
 const TRIES: u32 = 3;
 /// Objects without record, and devices, that are acted on after one comparison. The rest is for the next.
-const MOST_STRAYS: usize = 20_000;
+const MOST_UNRECORDED: usize = 20_000;
 
 /// The comparison with one node in one session.
 #[derive(Debug)]
@@ -226,7 +226,7 @@ impl SyncController {
         if !found.is_empty() {
             tracing::info!(%node, differences = found.len(), "the edge has not what its records say");
         }
-        let (mut strays, mut members) = (Vec::new(), Vec::new());
+        let (mut unrecorded, mut members) = (Vec::new(), Vec::new());
         let mut settled = Settled { messages: Vec::new(), decided: true, suspects: HashSet::new() };
         for Difference { ours, theirs } in found {
             let Some(entry) = ours.as_ref().or(theirs.as_ref()) else { continue };
@@ -240,22 +240,22 @@ impl SyncController {
                     let corrected = self.correct(node, session, confirmed, ours.as_ref(), theirs.as_ref());
                     settled.decided &= corrected;
                 }
-                (None, Some(theirs)) if ours.is_none() => strays.push(theirs),
+                (None, Some(theirs)) if ours.is_none() => unrecorded.push(theirs),
                 // Its record is gone by now.
                 (None, _) => {}
             }
         }
-        strays.truncate(MOST_STRAYS);
-        members.truncate(MOST_STRAYS);
-        let strays: Vec<_> = strays.into_iter().filter_map(|entry| self.stray(node, entry)).collect();
-        let all_refer = strays.iter().all(|stray| refers(stray.kind.0));
-        let referred = if all_refer { Referred::default() } else { self.referred(node, &strays) };
-        for stray in strays {
-            match self.fate(node, session, &stray, &referred) {
-                Fate::Settled => {}
-                Fate::Open => settled.decided = false,
-                Fate::Gone if suspected.contains(&stray.uid) => settled.messages.push(stray.end(node)),
-                Fate::Gone => settled.suspect(stray.uid),
+        unrecorded.truncate(MOST_UNRECORDED);
+        members.truncate(MOST_UNRECORDED);
+        let unrecorded: Vec<_> = unrecorded.into_iter().filter_map(|entry| self.unrecorded(node, entry)).collect();
+        let all_refer = unrecorded.iter().all(|object| refers(object.kind.0));
+        let referred = if all_refer { Referred::default() } else { self.referred(node, &unrecorded) };
+        for object in unrecorded {
+            match self.verdict(node, session, &object, &referred) {
+                Verdict::Settled => {}
+                Verdict::Open => settled.decided = false,
+                Verdict::Gone if suspected.contains(&object.uid) => settled.messages.push(object.end(node)),
+                Verdict::Gone => settled.suspect(object.uid),
             }
         }
         self.announce(node, &members, suspected, &mut settled);
@@ -315,7 +315,7 @@ impl SyncController {
 
 #[cfg(test)]
 mod tests {
-    use super::{strays::COMPARED, *};
+    use super::{unrecorded::COMPARED, *};
 
     #[test]
     fn every_kind_an_edge_compares_is_known() {

@@ -33,7 +33,7 @@ pub(super) const COMPARED: [Kind; 5] = [
 ];
 
 /// An object the edge has and no record tells of.
-pub(in crate::sync) struct Stray {
+pub(in crate::sync) struct Unrecorded {
     pub(super) uid: String,
     version: u64,
     pub(super) kind: Kind,
@@ -41,8 +41,8 @@ pub(in crate::sync) struct Stray {
     key: ObjectKey,
 }
 
-/// What is to become of a stray.
-pub(super) enum Fate {
+/// What is to become of an unrecorded object.
+pub(super) enum Verdict {
     /// Nothing more.
     Settled,
     /// It cannot be said yet.
@@ -51,7 +51,7 @@ pub(super) enum Fate {
     Gone,
 }
 
-impl Stray {
+impl Unrecorded {
     /// The message that it is gone.
     pub(super) fn end(&self, node: &NodeName) -> Message {
         gone(node, self.kind.0, &self.key, &self.uid)
@@ -76,7 +76,7 @@ impl Referred {
 
 impl SyncController {
     /// `None` for what no node can have.
-    pub(super) fn stray(&mut self, node: &NodeName, entry: Entry) -> Option<Stray> {
+    pub(super) fn unrecorded(&mut self, node: &NodeName, entry: Entry) -> Option<Unrecorded> {
         let Entry { key: uid, version, path } = entry;
         let path = ObjectPath::parse(&path)?;
         let compared = COMPARED.into_iter().find(|kind| kind.0 == path.kind);
@@ -86,7 +86,7 @@ impl SyncController {
         };
         let key = ObjectKey::new(path.namespace, path.name);
         let informer = self.informer(kind)?;
-        Some(Stray { uid, version, kind, informer, key })
+        Some(Unrecorded { uid, version, kind, informer, key })
     }
 
     pub(super) fn informer(&mut self, (_, api_version, kind): Kind) -> Option<Arc<Informer>> {
@@ -94,13 +94,13 @@ impl SyncController {
     }
 
     /// What the node's pods and devices refer to, those without record included.
-    pub(in crate::sync) fn referred(&mut self, node: &NodeName, strays: &[Stray]) -> Referred {
+    pub(in crate::sync) fn referred(&mut self, node: &NodeName, unrecorded: &[Unrecorded]) -> Referred {
         let [pods, devices] =
             [POD, DEVICE].map(|kind| self.informer(kind).is_some_and(|informer| informer.is_ready()));
         let recorded = self.index.of(node).map(|known| (known.kind.as_str(), &known.informer, &known.key));
-        let strays = strays.iter().map(|stray| (stray.kind.0, &stray.informer, &stray.key));
+        let unrecorded = unrecorded.iter().map(|object| (object.kind.0, &object.informer, &object.key));
         let mut names = HashSet::new();
-        for (kind, informer, key) in recorded.chain(strays).filter(|(kind, ..)| refers(kind)) {
+        for (kind, informer, key) in recorded.chain(unrecorded).filter(|(kind, ..)| refers(kind)) {
             let Some(object) = informer.get(key) else { continue };
             let found = references(kind, &object, node).into_iter().flatten();
             names.extend(found.map(|(kind, name)| (kind, ObjectKey::new(key.namespace.clone(), name))));
@@ -108,16 +108,16 @@ impl SyncController {
         Referred { names, pods, devices }
     }
 
-    /// A stray gets a record, or its edge is to be told that it is gone.
-    pub(super) fn fate(&self, node: &NodeName, session: u64, stray: &Stray, referred: &Referred) -> Fate {
-        let Stray { uid, version, kind: (kind, api_version, api_kind), informer, key } = stray;
+    /// An unrecorded object gets a record, or its edge is to be told that it is gone.
+    pub(super) fn verdict(&self, node: &NodeName, session: u64, object: &Unrecorded, referred: &Referred) -> Verdict {
+        let Unrecorded { uid, version, kind: (kind, api_version, api_kind), informer, key } = object;
         let all_known = match *kind {
             "configmap" | "secret" => referred.pods,
             "devicemodel" => referred.devices,
             _ => true,
         };
         if !informer.is_ready() || !all_known {
-            return Fate::Open;
+            return Verdict::Open;
         }
         let object = informer.get(key).filter(|object| object.uid == *uid);
         let belongs = |object: &Object| match *kind {
@@ -130,9 +130,9 @@ impl SyncController {
             record.object = key.name.clone();
             let correction = Correction { record, uid: uid.clone(), version: *version, at: None };
             let corrected = self.sessions.correct(node, session, correction);
-            return if corrected { Fate::Settled } else { Fate::Open };
+            return if corrected { Verdict::Settled } else { Verdict::Open };
         }
-        if self.sessions.leaves_alone(node, session, uid) { Fate::Gone } else { Fate::Settled }
+        if self.sessions.leaves_alone(node, session, uid) { Verdict::Gone } else { Verdict::Settled }
     }
 }
 

@@ -28,9 +28,9 @@ const LAST: u32 = 8;
 
 /// Records that are missed, by node and their own names, and in how many passes.
 #[derive(Debug, Default)]
-pub(super) struct Lost(HashMap<NodeName, HashMap<ObjectKey, (Confirmed, u32)>>);
+pub(super) struct Missing(HashMap<NodeName, HashMap<ObjectKey, (Confirmed, u32)>>);
 
-impl Lost {
+impl Missing {
     /// A record has gone.
     pub(super) fn gone(&mut self, node: NodeName, record: ObjectKey, was: Confirmed) {
         self.0.entry(node).or_default().insert(record, (was, 0));
@@ -65,18 +65,18 @@ impl Lost {
 
 impl SyncController {
     /// Hands objects whose records were removed to CloudHub.
-    pub(super) async fn make_up(&mut self, bus: &Bus) -> Result<(), SendError> {
+    pub(super) async fn make_again(&mut self, bus: &Bus) -> Result<(), SendError> {
         // A comparison makes records without sending anything.
         let Self { index, exchanges, .. } = self;
-        for node in index.lost.pass(|node| exchanges.get(node).is_some_and(Exchange::is_under_way)) {
+        for node in index.missing.pass(|node| exchanges.get(node).is_some_and(Exchange::is_under_way)) {
             if self.nodes.get(&ObjectKey::new("", node.as_str())).is_none() {
                 continue;
             }
-            if !self.index.lost.of(&node).any(|was| there(was).is_some()) {
+            if !self.index.missing.of(&node).any(|was| there(was).is_some()) {
                 continue;
             }
             let referred = self.referred(&node, &[]);
-            let messages = self.index.lost.of(&node).filter_map(|was| {
+            let messages = self.index.missing.of(&node).filter_map(|was| {
                 let object = there(was)?;
                 let belongs = match was.kind.as_str() {
                     kind if refers(kind) => references(kind, &object, &node).is_some(),
