@@ -17,7 +17,7 @@ mod plural;
 mod resync;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     sync::Arc,
     time::Duration,
 };
@@ -25,7 +25,6 @@ use std::{
 use async_trait::async_trait;
 use kubeedge_core::{
     bus::{Bus, SendError},
-    clock::Clock,
     failure::BoxError,
     kernel::{Module, ModuleContext},
     message::{Content, Message, resource},
@@ -36,7 +35,7 @@ use serde_json::json;
 
 use self::{
     index::{Confirmed, Index},
-    resync::Exchange,
+    resync::Comparisons,
 };
 use crate::{
     cluster::Clients,
@@ -67,15 +66,13 @@ pub struct SyncController {
     informers: Arc<Informers>,
     records: Arc<Records>,
     sessions: Sessions,
-    clock: Clock,
     nodes: Arc<Informer>,
     namespaced: Arc<Informer>,
     cluster: Arc<Informer>,
     index: Index,
     /// Nodes that had records and no Node object in the last pass.
     orphaned: HashSet<NodeName>,
-    /// Comparisons with edges of ours.
-    exchanges: HashMap<NodeName, Exchange>,
+    comparisons: Comparisons,
     random: SmallRng,
 }
 
@@ -92,36 +89,38 @@ impl SyncController {
         sessions: Sessions,
     ) -> Self {
         let (namespaced, cluster) = records::informers_of(informers);
+        let clock = clients.clock().clone();
+        let comparisons = Comparisons::new(settings, clock, sessions.clone(), informers.clone());
         Self {
             settings,
             informers: informers.clone(),
             records: records.clone(),
             sessions,
-            clock: clients.clock().clone(),
             nodes: edge_nodes(informers),
             namespaced,
             cluster,
             index: Index::default(),
             orphaned: HashSet::new(),
-            exchanges: HashMap::new(),
+            comparisons,
             random: SmallRng::seed_from_u64(settings.seed),
         }
     }
 
     fn note(&mut self, change: &Change) {
         if let Some((node, uid)) = self.index.note(change, &self.informers) {
-            self.doubt(&node, &uid);
+            self.comparisons.doubt(&node, &uid);
         }
     }
 
     /// Compares the records of all connected nodes with the cluster.
     async fn pass(&mut self, bus: &Bus) -> Result<(), SendError> {
-        self.forget_ended();
+        self.comparisons.forget_ended();
         for node in self.sessions.nodes() {
             self.compare(&node, bus).await?;
-            self.open(&node, bus).await?;
+            self.comparisons.open(&self.index, &node, bus).await?;
         }
-        self.make_again(bus).await?;
+        let Self { index, informers, nodes, comparisons, .. } = self;
+        missing::make_again(index, informers, nodes, comparisons, bus).await?;
         self.remove_orphaned().await;
         Ok(())
     }
@@ -274,10 +273,10 @@ impl Module for SyncController {
                     let route = &envelope.message.route;
                     let Some(node) = resource::target_node(&route.resource) else { continue };
                     if route.operation == Operation::GET {
-                        self.answered(&node, envelope, &ctx.bus).await?;
+                        self.comparisons.answered(&mut self.index, &node, envelope, &ctx.bus).await?;
                     } else if route.operation == "connected" {
                         self.compare(&node, &ctx.bus).await?;
-                        self.open(&node, &ctx.bus).await?;
+                        self.comparisons.open(&self.index, &node, &ctx.bus).await?;
                     }
                 }
                 () = tokio::time::sleep_until(next) => {

@@ -14,12 +14,11 @@ use kubeedge_core::{
 };
 
 use super::{
-    SyncController,
-    index::Confirmed,
-    resync::{Exchange, references, refers},
+    index::{Confirmed, Index},
+    resync::{Comparisons, Referred, references, refers},
     update,
 };
-use crate::informer::{Object, ObjectKey};
+use crate::informer::{Informer, Informers, Object, ObjectKey};
 
 /// The passes in which a record is missed: by the second, the cluster's cache has heard of an object that went with it.
 const FIRST: u32 = 2;
@@ -63,37 +62,40 @@ impl Missing {
     }
 }
 
-impl SyncController {
-    /// Hands objects whose records were removed to CloudHub.
-    pub(super) async fn make_again(&mut self, bus: &Bus) -> Result<(), SendError> {
-        // A comparison makes records without sending anything.
-        let Self { index, exchanges, .. } = self;
-        for node in index.missing.pass(|node| exchanges.get(node).is_some_and(Exchange::is_under_way)) {
-            if self.nodes.get(&ObjectKey::new("", node.as_str())).is_none() {
-                continue;
-            }
-            if !self.index.missing.of(&node).any(|was| there(was).is_some()) {
-                continue;
-            }
-            let referred = self.referred(&node, &[]);
-            let messages = self.index.missing.of(&node).filter_map(|was| {
-                let object = there(was)?;
-                let belongs = match was.kind.as_str() {
-                    kind if refers(kind) => references(kind, &object, &node).is_some(),
-                    kind => referred.has(kind, &was.key),
-                };
-                belongs.then(|| update(&node, was, &object))
-            });
-            let messages: Vec<_> = messages.collect();
-            if !messages.is_empty() {
-                tracing::info!(%node, objects = messages.len(), "records of the node were removed, they are made again");
-            }
-            for message in messages {
-                bus.send(&ModuleName::CLOUD_HUB, message).await?;
-            }
+/// Hands objects whose records were removed to CloudHub.
+pub(super) async fn make_again(
+    index: &mut Index,
+    informers: &Informers,
+    nodes: &Informer,
+    comparisons: &Comparisons,
+    bus: &Bus,
+) -> Result<(), SendError> {
+    // A comparison makes records without sending anything.
+    for node in index.missing.pass(|node| comparisons.is_under_way(node)) {
+        if nodes.get(&ObjectKey::new("", node.as_str())).is_none() {
+            continue;
         }
-        Ok(())
+        if !index.missing.of(&node).any(|was| there(was).is_some()) {
+            continue;
+        }
+        let referred = Referred::by(index, informers, &node, &[]);
+        let messages = index.missing.of(&node).filter_map(|was| {
+            let object = there(was)?;
+            let belongs = match was.kind.as_str() {
+                kind if refers(kind) => references(kind, &object, &node).is_some(),
+                kind => referred.has(kind, &was.key),
+            };
+            belongs.then(|| update(&node, was, &object))
+        });
+        let messages: Vec<_> = messages.collect();
+        if !messages.is_empty() {
+            tracing::info!(%node, objects = messages.len(), "records of the node were removed, they are made again");
+        }
+        for message in messages {
+            bus.send(&ModuleName::CLOUD_HUB, message).await?;
+        }
     }
+    Ok(())
 }
 
 fn there(was: &Confirmed) -> Option<Arc<Object>> {

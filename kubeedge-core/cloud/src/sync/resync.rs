@@ -20,29 +20,36 @@
 
 mod unrecorded;
 
-use std::collections::HashSet;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use kubeedge_common::digest::{
     Asker, Asks, Difference, Entry, KINDS, MAX_REPLY, Nonsense, RESOURCE, Reply, Step, Tree,
 };
 use kubeedge_core::{
     bus::{Bus, Envelope, SendError},
+    clock::Clock,
     message::{
         Content, Message,
         resource::{self, ObjectPath},
     },
     name::{Group, ModuleName, NodeName, Operation},
 };
-use rand::RngExt;
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use tokio::time::{Duration, Instant};
 
-use self::unrecorded::{DEVICE, Verdict, Referred, is_plain};
-pub(super) use self::unrecorded::{references, refers};
-use super::{SyncController, index::Confirmed};
+use self::unrecorded::{DEVICE, Unrecorded, Verdict, informer, is_plain};
+pub(super) use self::unrecorded::{Referred, references, refers};
+use super::{
+    SyncSettings,
+    index::{Confirmed, Index},
+};
 use crate::{
     devices,
-    hub::resync::Correction,
-    informer::ObjectKey,
+    hub::{Sessions, resync::Correction},
+    informer::{Informers, ObjectKey},
     records::Record,
 };
 
@@ -57,7 +64,7 @@ const MOST_UNRECORDED: usize = 20_000;
 
 /// The comparison with one node in one session.
 #[derive(Debug)]
-pub(super) struct Exchange {
+struct Exchange {
     session: u64,
     state: State,
     since: Instant,
@@ -75,11 +82,6 @@ enum State {
 }
 
 impl Exchange {
-    /// Whether the edge is to answer yet.
-    pub(super) fn is_under_way(&self) -> bool {
-        matches!(self.state, State::UnderWay(_))
-    }
-
     fn is_due(&self, pass: Duration) -> bool {
         let pause = match self.state {
             State::UnderWay(_) => PATIENCE,
@@ -106,19 +108,49 @@ impl Settled {
     }
 }
 
-impl SyncController {
+/// The comparisons with edges of ours. What the records say is in the [`Index`], which each takes along.
+#[derive(Debug)]
+pub(super) struct Comparisons {
+    /// The pause between two passes of the controller.
+    every: Duration,
+    clock: Clock,
+    random: SmallRng,
+    sessions: Sessions,
+    informers: Arc<Informers>,
+    exchanges: HashMap<NodeName, Exchange>,
+}
+
+impl Comparisons {
+    /// None yet. Salts go by the clock and the seed.
+    pub(super) fn new(
+        settings: SyncSettings,
+        clock: Clock,
+        sessions: Sessions,
+        informers: Arc<Informers>,
+    ) -> Self {
+        let SyncSettings { every, seed } = settings;
+        let (random, exchanges) = (SmallRng::seed_from_u64(seed), HashMap::new());
+        Self { every, clock, random, sessions, informers, exchanges }
+    }
+
+    /// Whether the node's edge is to answer yet.
+    pub(super) fn is_under_way(&self, node: &NodeName) -> bool {
+        let exchange = self.exchanges.get(node);
+        exchange.is_some_and(|exchange| matches!(exchange.state, State::UnderWay(_)))
+    }
+
     /// Begins to compare a node's records with what the edge has, if it is one of ours and that is due.
-    pub(super) async fn open(&mut self, node: &NodeName, bus: &Bus) -> Result<(), SendError> {
+    pub(super) async fn open(&mut self, index: &Index, node: &NodeName, bus: &Bus) -> Result<(), SendError> {
         let Some(session) = self.sessions.of_ours(node) else { return Ok(()) };
         let earlier = self.exchanges.get_mut(node).filter(|exchange| exchange.session == session);
         let (tries, suspects) = match earlier {
-            Some(exchange) if !exchange.is_due(self.settings.every) => return Ok(()),
+            Some(exchange) if !exchange.is_due(self.every) => return Ok(()),
             Some(exchange) => (exchange.tries, std::mem::take(&mut exchange.suspects)),
             None => (0, HashSet::new()),
         };
         // Not the same again after a restart, whatever the seed is.
         let salt = self.random.random::<u64>() ^ self.clock.now().0.unsigned_abs();
-        let asker = Box::new(Asker::new(Tree::new(salt, self.believed(node))));
+        let asker = Box::new(Asker::new(Tree::new(salt, believed(index, node))));
         let content = Content::json(&asker.opening()).unwrap_or_default();
         let (state, since) = (State::UnderWay(asker), Instant::now());
         let exchange = Exchange { session, state, since, tries: tries + 1, suspects };
@@ -143,27 +175,10 @@ impl SyncController {
         exchanges.retain(|node, exchange| sessions.of_ours(node) == Some(exchange.session));
     }
 
-    /// What the records say the edge has, and the devices it should know.
-    fn believed(&self, node: &NodeName) -> impl Iterator<Item = Entry> {
-        let compared = self.index.of(node).filter(|confirmed| KINDS.contains(&confirmed.kind.as_str()));
-        let confirmed = compared.filter(|confirmed| confirmed.version.is_some_and(|version| version > 0));
-        confirmed.flat_map(|confirmed| {
-            let Confirmed { uid, kind, informer, key, version, .. } = confirmed;
-            let known = kind == "device" && informer.get(key).is_some_and(|device| device.uid == *uid);
-            let member = known.then(|| Entry {
-                key: format!("{}/{}", key.namespace, key.name),
-                version: 1,
-                path: String::new(),
-            });
-            let path = resource::object(&key.namespace, kind, &key.name).as_str().to_owned();
-            let object = Entry { key: uid.clone(), version: version.unwrap_or_default(), path };
-            [Some(object), member].into_iter().flatten()
-        })
-    }
-
     /// Takes an edge's answer, and tells it what to say next.
     pub(super) async fn answered(
         &mut self,
+        index: &mut Index,
         node: &NodeName,
         envelope: Envelope,
         bus: &Bus,
@@ -180,7 +195,7 @@ impl SyncController {
             return Ok(());
         };
         let (session, suspects) = (exchange.session, std::mem::take(&mut exchange.suspects));
-        let Settled { messages, decided, suspects } = self.settle(node, session, asker.found(), &suspects);
+        let Settled { messages, decided, suspects } = self.settle(index, node, session, asker.found(), &suspects);
         if let Some(exchange) = self.exchanges.get_mut(node) {
             exchange.suspects = suspects;
             if decided && matches!(step, Some(Ok(_))) {
@@ -217,7 +232,8 @@ impl SyncController {
 
     /// Acts on differences. What is nowhere but at the edge is gone if it was suspected before.
     fn settle(
-        &mut self,
+        &self,
+        index: &mut Index,
         node: &NodeName,
         session: u64,
         found: Vec<Difference>,
@@ -235,7 +251,7 @@ impl SyncController {
                 continue;
             }
             let Some(path) = ObjectPath::parse(&entry.path).filter(is_plain) else { continue };
-            match (self.index.one(node, path.namespace, &entry.key), theirs) {
+            match (index.one(node, path.namespace, &entry.key), theirs) {
                 (Some(confirmed), theirs) => {
                     let corrected = self.correct(node, session, confirmed, ours.as_ref(), theirs.as_ref());
                     settled.decided &= corrected;
@@ -247,18 +263,24 @@ impl SyncController {
         }
         unrecorded.truncate(MOST_UNRECORDED);
         members.truncate(MOST_UNRECORDED);
-        let unrecorded: Vec<_> = unrecorded.into_iter().filter_map(|entry| self.unrecorded(node, entry)).collect();
+        let unrecorded = unrecorded.into_iter();
+        let unrecorded: Vec<_> =
+            unrecorded.filter_map(|entry| Unrecorded::of(index, &self.informers, node, entry)).collect();
         let all_refer = unrecorded.iter().all(|object| refers(object.kind.0));
-        let referred = if all_refer { Referred::default() } else { self.referred(node, &unrecorded) };
+        let referred = if all_refer {
+            Referred::default()
+        } else {
+            Referred::by(index, &self.informers, node, &unrecorded)
+        };
         for object in unrecorded {
-            match self.verdict(node, session, &object, &referred) {
+            match object.verdict(&self.sessions, node, session, &referred) {
                 Verdict::Settled => {}
                 Verdict::Open => settled.decided = false,
                 Verdict::Gone if suspected.contains(&object.uid) => settled.messages.push(object.end(node)),
                 Verdict::Gone => settled.suspect(object.uid),
             }
         }
-        self.announce(node, &members, suspected, &mut settled);
+        self.announce(index, node, &members, suspected, &mut settled);
         settled
     }
 
@@ -287,13 +309,14 @@ impl SyncController {
     /// Tells DeviceTwin of devices it does not know, and of those that are not on the node; each with whether it should
     /// know it.
     fn announce(
-        &mut self,
+        &self,
+        index: &mut Index,
         node: &NodeName,
         members: &[(String, bool)],
         suspected: &HashSet<String>,
         settled: &mut Settled,
     ) {
-        let Some(devices) = self.informer(DEVICE) else { return };
+        let Some(devices) = informer(index, &self.informers, DEVICE) else { return };
         let (mut added, mut removed) = (Vec::new(), Vec::new());
         for (id, expected) in members {
             let Some((namespace, name)) = id.split_once('/') else { continue };
@@ -311,6 +334,24 @@ impl SyncController {
             settled.messages.push(devices::members_changed(node, &added, &removed, self.clock.now()));
         }
     }
+}
+
+/// What the records say the edge has, and the devices it should know.
+fn believed(index: &Index, node: &NodeName) -> impl Iterator<Item = Entry> {
+    let compared = index.of(node).filter(|confirmed| KINDS.contains(&confirmed.kind.as_str()));
+    let confirmed = compared.filter(|confirmed| confirmed.version.is_some_and(|version| version > 0));
+    confirmed.flat_map(|confirmed| {
+        let Confirmed { uid, kind, informer, key, version, .. } = confirmed;
+        let known = kind == "device" && informer.get(key).is_some_and(|device| device.uid == *uid);
+        let member = known.then(|| Entry {
+            key: format!("{}/{}", key.namespace, key.name),
+            version: 1,
+            path: String::new(),
+        });
+        let path = resource::object(&key.namespace, kind, &key.name).as_str().to_owned();
+        let object = Entry { key: uid.clone(), version: version.unwrap_or_default(), path };
+        [Some(object), member].into_iter().flatten()
+    })
 }
 
 #[cfg(test)]

@@ -10,11 +10,11 @@ use kubeedge_core::{
 
 use crate::{
     devices,
-    hub::resync::Correction,
-    informer::{Informer, Object, ObjectKey},
+    hub::{Sessions, resync::Correction},
+    informer::{Informer, Informers, Object, ObjectKey},
     objects,
     records::Record,
-    sync::{SyncController, gone},
+    sync::{gone, index::Index},
 };
 
 /// A kind as it stands in resources, and its version and kind in the API.
@@ -52,31 +52,13 @@ pub(super) enum Verdict {
 }
 
 impl Unrecorded {
-    /// The message that it is gone.
-    pub(super) fn end(&self, node: &NodeName) -> Message {
-        gone(node, self.kind.0, &self.key, &self.uid)
-    }
-}
-
-/// What a node's pods and devices refer to.
-#[derive(Default)]
-pub(in crate::sync) struct Referred {
-    names: HashSet<(&'static str, ObjectKey)>,
-    /// Whether all pods, and all devices, are known.
-    pods: bool,
-    devices: bool,
-}
-
-impl Referred {
-    pub(in crate::sync) fn has(&self, kind: &str, key: &ObjectKey) -> bool {
-        let known = COMPARED.iter().find(|known| known.0 == kind);
-        known.is_some_and(|known| self.names.contains(&(known.0, key.clone())))
-    }
-}
-
-impl SyncController {
     /// `None` for what no node can have.
-    pub(super) fn unrecorded(&mut self, node: &NodeName, entry: Entry) -> Option<Unrecorded> {
+    pub(super) fn of(
+        index: &mut Index,
+        informers: &Informers,
+        node: &NodeName,
+        entry: Entry,
+    ) -> Option<Self> {
         let Entry { key: uid, version, path } = entry;
         let path = ObjectPath::parse(&path)?;
         let compared = COMPARED.into_iter().find(|kind| kind.0 == path.kind);
@@ -85,32 +67,19 @@ impl SyncController {
             return None;
         };
         let key = ObjectKey::new(path.namespace, path.name);
-        let informer = self.informer(kind)?;
-        Some(Unrecorded { uid, version, kind, informer, key })
+        let informer = informer(index, informers, kind)?;
+        Some(Self { uid, version, kind, informer, key })
     }
 
-    pub(super) fn informer(&mut self, (_, api_version, kind): Kind) -> Option<Arc<Informer>> {
-        self.index.informer_of(api_version, kind, &self.informers)
-    }
-
-    /// What the node's pods and devices refer to, those without record included.
-    pub(in crate::sync) fn referred(&mut self, node: &NodeName, unrecorded: &[Unrecorded]) -> Referred {
-        let [pods, devices] =
-            [POD, DEVICE].map(|kind| self.informer(kind).is_some_and(|informer| informer.is_ready()));
-        let recorded = self.index.of(node).map(|known| (known.kind.as_str(), &known.informer, &known.key));
-        let unrecorded = unrecorded.iter().map(|object| (object.kind.0, &object.informer, &object.key));
-        let mut names = HashSet::new();
-        for (kind, informer, key) in recorded.chain(unrecorded).filter(|(kind, ..)| refers(kind)) {
-            let Some(object) = informer.get(key) else { continue };
-            let found = references(kind, &object, node).into_iter().flatten();
-            names.extend(found.map(|(kind, name)| (kind, ObjectKey::new(key.namespace.clone(), name))));
-        }
-        Referred { names, pods, devices }
-    }
-
-    /// An unrecorded object gets a record, or its edge is to be told that it is gone.
-    pub(super) fn verdict(&self, node: &NodeName, session: u64, object: &Unrecorded, referred: &Referred) -> Verdict {
-        let Unrecorded { uid, version, kind: (kind, api_version, api_kind), informer, key } = object;
+    /// It gets a record, or its edge is to be told that it is gone.
+    pub(super) fn verdict(
+        &self,
+        sessions: &Sessions,
+        node: &NodeName,
+        session: u64,
+        referred: &Referred,
+    ) -> Verdict {
+        let Self { uid, version, kind: (kind, api_version, api_kind), informer, key } = self;
         let all_known = match *kind {
             "configmap" | "secret" => referred.pods,
             "devicemodel" => referred.devices,
@@ -129,11 +98,61 @@ impl SyncController {
             (record.api_version, record.kind) = ((*api_version).to_owned(), (*api_kind).to_owned());
             record.object = key.name.clone();
             let correction = Correction { record, uid: uid.clone(), version: *version, at: None };
-            let corrected = self.sessions.correct(node, session, correction);
+            let corrected = sessions.correct(node, session, correction);
             return if corrected { Verdict::Settled } else { Verdict::Open };
         }
-        if self.sessions.leaves_alone(node, session, uid) { Verdict::Gone } else { Verdict::Settled }
+        if sessions.leaves_alone(node, session, uid) { Verdict::Gone } else { Verdict::Settled }
     }
+
+    /// The message that it is gone.
+    pub(super) fn end(&self, node: &NodeName) -> Message {
+        gone(node, self.kind.0, &self.key, &self.uid)
+    }
+}
+
+/// What a node's pods and devices refer to.
+#[derive(Default)]
+pub(in crate::sync) struct Referred {
+    names: HashSet<(&'static str, ObjectKey)>,
+    /// Whether all pods, and all devices, are known.
+    pods: bool,
+    devices: bool,
+}
+
+impl Referred {
+    /// What the node's pods and devices refer to, those without record included.
+    pub(in crate::sync) fn by(
+        index: &mut Index,
+        informers: &Informers,
+        node: &NodeName,
+        unrecorded: &[Unrecorded],
+    ) -> Self {
+        let [pods, devices] = [POD, DEVICE]
+            .map(|kind| informer(index, informers, kind).is_some_and(|informer| informer.is_ready()));
+        let recorded = index.of(node).map(|known| (known.kind.as_str(), &known.informer, &known.key));
+        let unrecorded = unrecorded.iter().map(|object| (object.kind.0, &object.informer, &object.key));
+        let mut names = HashSet::new();
+        for (kind, informer, key) in recorded.chain(unrecorded).filter(|(kind, ..)| refers(kind)) {
+            let Some(object) = informer.get(key) else { continue };
+            let found = references(kind, &object, node).into_iter().flatten();
+            names.extend(found.map(|(kind, name)| (kind, ObjectKey::new(key.namespace.clone(), name))));
+        }
+        Self { names, pods, devices }
+    }
+
+    pub(in crate::sync) fn has(&self, kind: &str, key: &ObjectKey) -> bool {
+        let known = COMPARED.iter().find(|known| known.0 == kind);
+        known.is_some_and(|known| self.names.contains(&(known.0, key.clone())))
+    }
+}
+
+/// The informer of a compared kind.
+pub(super) fn informer(
+    index: &mut Index,
+    informers: &Informers,
+    (_, api_version, kind): Kind,
+) -> Option<Arc<Informer>> {
+    index.informer_of(api_version, kind, informers)
 }
 
 /// Whether objects of this kind are on a node by themselves, and refer to others.
