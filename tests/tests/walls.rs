@@ -21,8 +21,6 @@ const CIRCLES: &[(&str, &[&str])] = &[("bins/edgemark/src/main.rs", &["edge", "s
 const SCATTERED: &[&str] = &[
     "bins/edgemark/src/modes/flood.rs: Run",
     "bins/edgemark/src/modes/storm.rs: Run",
-    "kubeedge-core/cloud/src/hub/dispatch.rs: Work",
-    "kubeedge-core/cloud/src/hub/resync.rs: Sessions",
     "kubeedge-core/edge/src/edged/server/logs.rs: Local",
     "kubeedge-core/edge/src/edged/start.rs: Worker",
     "kubeedge-core/runtime/src/cri/exec.rs: CriRuntime",

@@ -18,12 +18,12 @@
 
 mod admission;
 mod claims;
+pub(crate) mod corrections;
 mod delivery;
 mod dispatch;
 mod entrance;
 mod id;
 mod pool;
-pub(crate) mod resync;
 mod rules;
 mod session;
 mod sessions;
@@ -55,6 +55,7 @@ pub(crate) use self::admission::{Guest, certified};
 pub use self::{admission::NodeIdentity, sessions::Sessions, shares::NodeLimits};
 use self::{
     claims::Claims,
+    dispatch::Dispatcher,
     entrance::{Arrival, Entrance},
     session::{End, Handle, Shared},
     shares::Shares,
@@ -298,7 +299,10 @@ impl Work {
                 // While too much is remembered for nodes that are away, the mailbox waits, and with it the controllers.
                 () = records.room(), if crowded => {}
                 envelope = ctx.inbox.next(), if !crowded => match envelope {
-                    Some(envelope) => self.take(envelope, &mut ctx.inbox).await,
+                    Some(envelope) => {
+                        let (sessions, shared) = (&self.sessions, &*self.shared);
+                        Dispatcher { sessions, shared }.take(envelope, &mut ctx.inbox).await;
+                    }
                     None => break,
                 },
             }

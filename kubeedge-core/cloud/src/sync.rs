@@ -39,7 +39,7 @@ use self::{
 };
 use crate::{
     cluster::Clients,
-    hub::Sessions,
+    hub::{Sessions, corrections},
     informer::{Change, Informer, Informers, Object, ObjectKey, edge_nodes},
     records::{self, Record, Records},
 };
@@ -140,7 +140,7 @@ impl SyncController {
         for message in gone.into_iter().chain(newer) {
             bus.send(&ModuleName::CLOUD_HUB, message).await?;
         }
-        self.sessions.restate(node, |record| {
+        corrections::restate(&self.sessions, node, |record| {
             let known = self.index.record(node, &record.namespace, &record.name);
             known.is_none_or(|known| known.version == Some(0))
         });

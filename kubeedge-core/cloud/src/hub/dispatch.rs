@@ -7,15 +7,22 @@ use kubeedge_core::{
 };
 
 use super::{
-    Work,
+    Sessions,
     delivery::{Delivery, Fan},
-    rules, session,
+    rules,
+    session::{self, Shared},
 };
 
 /// Messages that are handed to sessions in one go.
 const TOGETHER: usize = 512;
 
-impl Work {
+/// Hands messages of modules to the sessions of their nodes.
+pub(super) struct Dispatcher<'a> {
+    pub(super) sessions: &'a Sessions,
+    pub(super) shared: &'a Shared,
+}
+
+impl Dispatcher<'_> {
     /// Hands a message to its nodes, and with it what else is there, so that sessions write it together.
     pub(super) async fn take(&self, envelope: Envelope, inbox: &mut Inbox) {
         let (mut next, mut room) = (Some(envelope), TOGETHER);

@@ -48,7 +48,10 @@ use super::{
 };
 use crate::{
     devices,
-    hub::{Sessions, resync::Correction},
+    hub::{
+        Sessions,
+        corrections::{self, Correction},
+    },
     informer::{Informers, ObjectKey},
     records::Record,
 };
@@ -141,7 +144,7 @@ impl Comparisons {
 
     /// Begins to compare a node's records with what the edge has, if it is one of ours and that is due.
     pub(super) async fn open(&mut self, index: &Index, node: &NodeName, bus: &Bus) -> Result<(), SendError> {
-        let Some(session) = self.sessions.of_ours(node) else { return Ok(()) };
+        let Some(session) = corrections::session_of_ours(&self.sessions, node) else { return Ok(()) };
         let earlier = self.exchanges.get_mut(node).filter(|exchange| exchange.session == session);
         let (tries, suspects) = match earlier {
             Some(exchange) if !exchange.is_due(self.every) => return Ok(()),
@@ -164,7 +167,7 @@ impl Comparisons {
     /// edge may have had another disk: it is asked once more.
     pub(super) fn doubt(&mut self, node: &NodeName, uid: &str) {
         let Some(exchange) = self.exchanges.get_mut(node) else { return };
-        if matches!(exchange.state, State::Done) && self.sessions.leaves_alone(node, exchange.session, uid) {
+        if matches!(exchange.state, State::Done) && corrections::leaves_alone(&self.sessions, node, exchange.session, uid) {
             (exchange.state, exchange.since) = (State::Unfinished, Instant::now());
         }
     }
@@ -172,7 +175,7 @@ impl Comparisons {
     /// Forgets comparisons whose sessions have ended.
     pub(super) fn forget_ended(&mut self) {
         let Self { exchanges, sessions, .. } = self;
-        exchanges.retain(|node, exchange| sessions.of_ours(node) == Some(exchange.session));
+        exchanges.retain(|node, exchange| corrections::session_of_ours(sessions, node) == Some(exchange.session));
     }
 
     /// Takes an edge's answer, and tells it what to say next.
@@ -303,7 +306,7 @@ impl Comparisons {
         record.object.clone_from(&confirmed.key.name);
         let (uid, version) = (confirmed.uid.clone(), theirs.map_or(0, |entry| entry.version));
         let at = Some(confirmed.own.clone());
-        self.sessions.correct(node, session, Correction { record, uid, version, at })
+        corrections::correct(&self.sessions, node, session, Correction { record, uid, version, at })
     }
 
     /// Tells DeviceTwin of devices it does not know, and of those that are not on the node; each with whether it should

@@ -10,7 +10,10 @@ use kubeedge_core::{
 
 use crate::{
     devices,
-    hub::{Sessions, resync::Correction},
+    hub::{
+        Sessions,
+        corrections::{self, Correction},
+    },
     informer::{Informer, Informers, Object, ObjectKey},
     objects,
     records::Record,
@@ -98,10 +101,10 @@ impl Unrecorded {
             (record.api_version, record.kind) = ((*api_version).to_owned(), (*api_kind).to_owned());
             record.object = key.name.clone();
             let correction = Correction { record, uid: uid.clone(), version: *version, at: None };
-            let corrected = sessions.correct(node, session, correction);
+            let corrected = corrections::correct(sessions, node, session, correction);
             return if corrected { Verdict::Settled } else { Verdict::Open };
         }
-        if sessions.leaves_alone(node, session, uid) { Verdict::Gone } else { Verdict::Settled }
+        if corrections::leaves_alone(sessions, node, session, uid) { Verdict::Gone } else { Verdict::Settled }
     }
 
     /// The message that it is gone.
