@@ -419,6 +419,7 @@ impl Work {
 /// The module that a message of an edge is for, for fuzzers.
 #[cfg(feature = "fuzz")]
 pub(crate) fn module_of(node: &NodeName, message: Message) -> Option<(ModuleName, Message)> {
+    let message = session::intake::authorize(node, message).ok()?;
     match upstream::route(node, message) {
         upstream::Upstream::Module(module, message) => Some((module, message)),
         _ => None,

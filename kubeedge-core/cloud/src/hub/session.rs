@@ -1,5 +1,6 @@
 //! One edge's session: a reader and a writer over one link, and the watchdog.
 
+pub(super) mod intake;
 mod writer;
 
 use std::{
@@ -19,7 +20,7 @@ use kubeedge_core::{
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use self::writer::Writer;
+use self::{intake::OfAnother, writer::Writer};
 use super::{
     HubTimes,
     delivery::Delivery,
@@ -200,15 +201,24 @@ impl Reader<'_> {
         frame: Option<Result<Frame, TransportError>>,
         work: &mut InWork<'_>,
     ) -> Result<(), End> {
-        let message = self.shared.codec.decode(frame.ok_or(End::Closed)??)?;
-        work.has_read();
-        self.take(message, work).await;
+        let frame = intake::limits(frame, work)?;
+        let message = intake::decode(&*self.shared.codec, frame)?;
+        match intake::authorize(self.node, message) {
+            Ok(message) => self.take(upstream::route(self.node, message), work).await,
+            Err(OfAnother { named }) => {
+                if let Some(unsaid) = self.shared.complaints.line(self.node.as_str()) {
+                    let (node, named) = (self.node, shown(&named));
+                    tracing::warn!(%node, %named, unsaid, "refused a message of a node that names another");
+                }
+            }
+        }
         Ok(())
     }
 
-    async fn take(&mut self, message: Message, work: &mut InWork<'_>) {
+    /// Does what is to be done on a route.
+    async fn take(&mut self, route: Upstream, work: &mut InWork<'_>) {
         let node = self.node;
-        match upstream::route(node, message) {
+        match route {
             Upstream::Keepalive => self.alive = Instant::now(),
             Upstream::Ack(parent) => {
                 if let Some(parent) = parent {
@@ -225,11 +235,6 @@ impl Reader<'_> {
             Upstream::ClusterCa(message) => self.plain(cluster_ca(&message, &self.shared.cluster_ca)),
             Upstream::Ignored(what, message) => {
                 tracing::debug!(%node, resource = %shown(message.route.resource.as_str()), what, "ignored a message");
-            }
-            Upstream::OfAnother(named) => {
-                if let Some(unsaid) = self.shared.complaints.line(node.as_str()) {
-                    tracing::warn!(%node, named = %shown(&named), unsaid, "refused a message of a node that names another");
-                }
             }
             Upstream::Tasks(message) => {
                 let before = Instant::now();

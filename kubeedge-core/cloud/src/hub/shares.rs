@@ -33,7 +33,7 @@ impl Default for NodeLimits {
 
 /// The places at the modules that edges ask. Places are given in the order of asking, and a session asks for one at a
 /// time: however much one of them wants, another waits for one message of each at most.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Shares {
     places: HashMap<ModuleName, Arc<Semaphore>>,
 }

@@ -37,13 +37,11 @@ pub(super) enum Upstream {
     ClusterCa(Message),
     /// A question of the link itself, answered at once.
     Control(Message),
-    /// It is in the name of another node, or says of which node only by this name.
-    OfAnother(String),
     /// For nobody, and why.
     Ignored(&'static str, Message),
 }
 
-/// KubeEdge's order of decisions.
+/// KubeEdge's order of decisions, on a message that its node may send.
 pub(super) fn route(node: &NodeName, message: Message) -> Upstream {
     let operation = message.route.operation.as_str();
     match operation {
@@ -53,9 +51,6 @@ pub(super) fn route(node: &NodeName, message: Message) -> Upstream {
         _ => {}
     }
     let text = message.route.resource.as_str();
-    if let Some(other) = prefix_of_another(node, text) {
-        return Upstream::OfAnother(other.to_owned());
-    }
     if rules::is_volume(text) {
         return Upstream::Ignored("answers to volume requests, of which this cloud makes none", message);
     }
@@ -63,7 +58,7 @@ pub(super) fn route(node: &NodeName, message: Message) -> Upstream {
         "response" => return Upstream::Ack(message.header.parent),
         "error" => return Upstream::EdgeError(message),
         "upload" if message.route.group == Group::USER => return for_module(ROUTER, node, message),
-        "prepull" | "upgrade" | "UpdateNodeActionStatus" => return task(node, message),
+        "prepull" | "upgrade" | "UpdateNodeActionStatus" => return Upstream::Tasks(message),
         _ => {}
     }
     // What an edge of ours has, which it was asked for; a Go edge says no such thing.
@@ -81,21 +76,6 @@ pub(super) fn route(node: &NodeName, message: Message) -> Upstream {
         }
         _ => for_module(ModuleName::EDGE_CONTROLLER, node, message),
     }
-}
-
-/// A report of a task names its node itself: `…/node/<node>`.
-fn task(node: &NodeName, message: Message) -> Upstream {
-    match resource::target_node(&message.route.resource) {
-        Some(named) if named == *node => Upstream::Tasks(message),
-        named => Upstream::OfAnother(named.unwrap_or_default().as_str().to_owned()),
-    }
-}
-
-/// The node in `node/<node>/<namespace>/<type>…`, the form within the cloud, if it is not this one. Objects of a namespace
-/// that is called `node` have three elements at most.
-fn prefix_of_another<'a>(node: &NodeName, text: &'a str) -> Option<&'a str> {
-    let (named, rest) = text.strip_prefix("node/")?.split_once('/')?;
-    (rest.contains('/') && named != node.as_str()).then_some(named)
 }
 
 fn for_module(module: ModuleName, node: &NodeName, mut message: Message) -> Upstream {
@@ -172,29 +152,5 @@ mod tests {
         let path = "operations.kubeedge.io/v1alpha2/nodeupgradejob/j/node/n";
         let tasks = to("taskmanager", "taskmanager", "UpdateNodeActionStatus", path);
         assert!(matches!(tasks, Upstream::Tasks(m) if m.route.resource == path));
-    }
-
-    #[test]
-    fn a_message_in_the_name_of_another_node_goes_nowhere() {
-        for (source, operation, text, named) in [
-            ("edged", "update", "node/other/default/podstatus", "other"),
-            ("twin", "update", "node/other/device/default/d/twin/edge_updated", "other"),
-            ("metaserver", "query", "node/other/default/pod/p", "other"),
-            ("eventbus", "upload", "node/other/rest/topic", "other"),
-            ("edged", "response", "node/other/default/pod/p", "other"),
-            (
-                "websocket",
-                "UpdateNodeActionStatus",
-                "operations.kubeedge.io/v1alpha2/x/j/node/other",
-                "other",
-            ),
-            ("websocket", "upgrade", "task/t/node/other", "other"),
-            ("websocket", "prepull", "task/t", ""),
-        ] {
-            assert_eq!(to(source, "user", operation, text), Upstream::OfAnother(named.to_owned()), "{text}");
-        }
-        assert!(matches!(to("websocket", "hub", "upgrade", "task/t/node/n"), Upstream::Tasks(_)));
-        // An object in a namespace of that name is no other node.
-        assert!(matches!(to("metamanager", "meta", "query", "node/configmap/c"), Upstream::Module(..)));
     }
 }
