@@ -3,12 +3,15 @@
 //! A real API server, the embedded one and a test's script are all the same here, and `kube::Client` runs on any of
 //! them: `kube::Client::new(cluster.service(&Actor::Ourselves).map_request(…), "default")`.
 //!
+//! What the API server answers, a refusal too, is a response. A [`ClusterError`] says that there was no answer, and by its
+//! [`ClusterKind`] what to do about that.
+//!
 //! A cluster of a test's own, which says who asked:
 //!
 //! ```
 //! use http::{Request, Response};
 //! use http_body_util::{BodyExt, Full};
-//! use kubeedge_core::{cluster::{Actor, Body, ClusterApi, KubeService}, failure::BoxError, name::NodeName};
+//! use kubeedge_core::{cluster::{Actor, Body, ClusterApi, ClusterError, KubeService}, name::NodeName};
 //! use tower::{ServiceExt, service_fn, util::BoxCloneSyncService};
 //!
 //! fn body(text: String) -> Body {
@@ -26,13 +29,13 @@
 //!         };
 //!         BoxCloneSyncService::new(service_fn(move |request: Request<Body>| {
 //!             let answer = format!("{user} asks for {}", request.uri().path());
-//!             async move { Ok::<_, BoxError>(Response::new(body(answer))) }
+//!             async move { Ok::<_, ClusterError>(Response::new(body(answer))) }
 //!         }))
 //!     }
 //! }
 //!
 //! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() -> Result<(), BoxError> {
+//! # async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
 //! let node = Actor::Node(NodeName::from("edge-1"));
 //! let request = Request::get("/api/v1/nodes/edge-1").body(body(String::new()))?;
 //! let answer = Script.service(&node).oneshot(request).await?.into_body().collect().await?.to_bytes();
@@ -46,13 +49,33 @@ use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use tower::util::BoxCloneSyncService;
 
-use crate::{failure::BoxError, name::NodeName};
+use crate::{
+    failure::{BoxError, Failure},
+    kinds,
+    name::NodeName,
+};
 
-/// A request's or response's body.
+kinds! {
+    /// Why an API server has not answered.
+    ClusterKind {
+        Unreachable => "API server unreachable", Retry;
+        Untrusted => "API server not trusted", GiveUp;
+        Refused => "API server refused the client", GiveUp;
+        Closed => "connection to the API server broken", Retry;
+        Timeout => "no answer from the API server in time", Retry;
+        TooLarge => "request or answer too large", GiveUp;
+        Invalid => "request that cannot be sent", GiveUp;
+    }
+}
+
+/// There was no answer of an API server. What it answers, a refusal too, is a response.
+pub type ClusterError = Failure<ClusterKind>;
+
+/// A request's or response's body. An error in it means that the other side broke off.
 pub type Body = UnsyncBoxBody<Bytes, BoxError>;
 
 /// A service that answers Kubernetes API requests. Paths are those of the API server (`/api/v1/…`).
-pub type KubeService = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, BoxError>;
+pub type KubeService = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, ClusterError>;
 
 /// On whose behalf a request is made. Against a real API server this becomes impersonation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -216,7 +216,7 @@ impl CloudCoreBuilder {
     /// Finds or makes the certificates and puts everything together. Must be called within a tokio runtime.
     pub async fn build(self) -> Result<CloudCore, CoreError> {
         let clients = Arc::new(Clients::new(self.cluster).with_clock(self.settings.clock.clone()));
-        let informers = Arc::new(Informers::new(clients.ours().clone()));
+        let informers = Arc::new(Informers::new(clients.kube().clone()));
         let identity = Identity::prepare(&self.settings.certs, &clients).await?;
         let CloudCoreSettings { listen: _, hub, certs, objects, sync, clock } = self.settings;
         let doors = self.doors.into_iter().map(|(transport, endpoint)| {

@@ -12,7 +12,7 @@ use http_body_util::{BodyExt, Full};
 use kube::core::{Status, response::StatusSummary};
 use kubeedge_core::{
     clock::Clock,
-    cluster::{Actor, Body, ClusterApi, KubeService},
+    cluster::{Actor, Body, ClusterApi, ClusterError, ClusterKind, KubeService},
     name::NodeName,
 };
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
@@ -39,7 +39,8 @@ pub fn client(cluster: &dyn ClusterApi, acting_as: &Actor) -> kube::Client {
 /// The clients of one cluster: ours, and one for any node that asks for something.
 pub struct Clients {
     cluster: Arc<dyn ClusterApi>,
-    ours: kube::Client,
+    ours: ApiClient,
+    kube: kube::Client,
     clock: Clock,
 }
 
@@ -52,8 +53,9 @@ impl fmt::Debug for Clients {
 impl Clients {
     /// Clients on this cluster. Must be called within a tokio runtime.
     pub fn new(cluster: Arc<dyn ClusterApi>) -> Self {
-        let ours = client(&*cluster, &Actor::Ourselves);
-        Self { cluster, ours, clock: Clock::wall() }
+        let ours = ApiClient(cluster.service(&Actor::Ourselves));
+        let kube = client(&*cluster, &Actor::Ourselves);
+        Self { cluster, ours, kube, clock: Clock::wall() }
     }
 
     /// Stamps with this clock instead of the machine's.
@@ -69,53 +71,64 @@ impl Clients {
     }
 
     /// The client that acts as cloudcore.
-    pub fn ours(&self) -> &kube::Client {
+    pub fn ours(&self) -> &ApiClient {
         &self.ours
     }
 
-    /// What acts as a node. Made anew each time: a `kube::Client` for each of thousands of nodes would be a task each.
-    pub(crate) fn of(&self, node: &NodeName) -> Acting {
-        Acting(self.cluster.service(&Actor::Node(node.clone())))
+    /// The same as a `kube` client, for watches and typed objects.
+    pub fn kube(&self) -> &kube::Client {
+        &self.kube
+    }
+
+    /// The client that acts as a node. Made anew each time, which is cheap.
+    pub fn of(&self, node: &NodeName) -> ApiClient {
+        ApiClient(self.cluster.service(&Actor::Node(node.clone())))
     }
 }
 
-/// Makes requests for an actor.
+/// Makes single requests for an actor; an answer is the body as it came, of at most 64 MiB. Every failure is a Kubernetes
+/// status with reason and code, also where the API server was not reached at all: edges are told of it as of a refusal.
+/// Cheap to clone.
 #[derive(Clone, Debug)]
-pub(crate) struct Acting(KubeService);
+pub struct ApiClient(KubeService);
 
-impl Acting {
-    /// As [`call`].
-    pub(crate) async fn call(
+impl ApiClient {
+    /// Makes one request, which may take [`REQUEST_TIMEOUT`].
+    pub async fn call(
         &self,
         method: Method,
         path: &str,
         media: Media,
         body: impl Into<Vec<u8>>,
     ) -> Result<Bytes, Box<Status>> {
-        let request = request(method, path, media, body)?;
-        in_time(path, self.ask(request)).await.map_err(complete)
+        let request = Request::builder().method(method).uri(path).header(CONTENT_TYPE, media.as_str());
+        let body = Full::from(body.into()).map_err(|never| match never {}).boxed_unsync();
+        let request = request.body(body).map_err(|error| unavailable(&error))?;
+        match tokio::time::timeout(REQUEST_TIMEOUT, self.ask(request)).await {
+            Ok(answer) => answer.map_err(complete),
+            Err(_) => Err(failure(504, "Timeout", format!("no answer from the API server to {path}"))),
+        }
     }
 
     /// `GET`.
-    pub(crate) async fn get(&self, path: &str) -> Result<Bytes, Box<Status>> {
+    pub async fn get(&self, path: &str) -> Result<Bytes, Box<Status>> {
         self.call(Method::GET, path, Media::Json, Vec::new()).await
     }
 
     /// `POST` of an object.
-    pub(crate) async fn post(&self, path: &str, body: impl Into<Vec<u8>>) -> Result<Bytes, Box<Status>> {
+    pub async fn post(&self, path: &str, body: impl Into<Vec<u8>>) -> Result<Bytes, Box<Status>> {
         self.call(Method::POST, path, Media::Json, body).await
     }
 
     /// A JSON merge patch (RFC 7386).
-    pub(crate) async fn merge(&self, path: &str, patch: &serde_json::Value) -> Result<Bytes, Box<Status>> {
+    pub async fn merge(&self, path: &str, patch: &serde_json::Value) -> Result<Bytes, Box<Status>> {
         self.call(Method::PATCH, path, Media::MergePatch, patch.to_string()).await
     }
 
-    async fn ask(&self, request: Request<Vec<u8>>) -> Result<Bytes, Box<Status>> {
-        let request = request.map(|body| Full::from(body).map_err(|never| match never {}).boxed_unsync());
+    async fn ask(&self, request: Request<Body>) -> Result<Bytes, Box<Status>> {
         let mut service = self.0.clone();
-        poll_fn(|cx| service.poll_ready(cx)).await.map_err(|error| unavailable(&*error))?;
-        let response = service.call(request).await.map_err(|error| unavailable(&*error))?;
+        poll_fn(|cx| service.poll_ready(cx)).await.map_err(|error| unanswered(&error))?;
+        let response = service.call(request).await.map_err(|error| unanswered(&error))?;
         let (head, body) = response.into_parts();
         let body = read(body).await?;
         if !head.status.is_client_error() && !head.status.is_server_error() {
@@ -125,16 +138,6 @@ impl Acting {
         let text = || String::from_utf8_lossy(&body).trim().to_owned();
         Err(told.unwrap_or_else(|_| failure(head.status.as_u16(), "InternalError", text())))
     }
-}
-
-fn request(
-    method: Method,
-    path: &str,
-    media: Media,
-    body: impl Into<Vec<u8>>,
-) -> Result<Request<Vec<u8>>, Box<Status>> {
-    let request = Request::builder().method(method).uri(path).header(CONTENT_TYPE, media.as_str());
-    request.body(body.into()).map_err(|error| unavailable(&error))
 }
 
 async fn read(mut body: Body) -> Result<Bytes, Box<Status>> {
@@ -152,21 +155,15 @@ async fn read(mut body: Body) -> Result<Bytes, Box<Status>> {
     Ok(all.freeze())
 }
 
-/// The answer to a request, or a status that says that there was none in time.
-async fn in_time(
-    path: &str,
-    answer: impl Future<Output = Result<Bytes, Box<Status>>>,
-) -> Result<Bytes, Box<Status>> {
-    tokio::time::timeout(REQUEST_TIMEOUT, answer)
-        .await
-        .unwrap_or_else(|_| Err(failure(504, "Timeout", format!("no answer from the API server to {path}"))))
-}
-
 /// How the body of a request is to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Media {
+#[non_exhaustive]
+pub enum Media {
+    /// An object, or none.
     Json,
+    /// A JSON merge patch (RFC 7386).
     MergePatch,
+    /// A strategic merge patch, as Kubernetes has it.
     StrategicPatch,
 }
 
@@ -178,48 +175,6 @@ impl Media {
             Self::StrategicPatch => "application/strategic-merge-patch+json",
         }
     }
-}
-
-/// Makes one request; the answer is the body as it came. Every failure is a Kubernetes status with reason and code,
-/// also where the API server was not reached at all.
-pub(crate) async fn call(
-    client: &kube::Client,
-    method: Method,
-    path: &str,
-    media: Media,
-    body: impl Into<Vec<u8>>,
-) -> Result<Bytes, Box<Status>> {
-    let request = request(method, path, media, body)?;
-    let answer = async {
-        client.request_text(request).await.map(Bytes::from).map_err(|error| match error {
-            kube::Error::Api(status) => complete(status),
-            error => unavailable(&error),
-        })
-    };
-    in_time(path, answer).await
-}
-
-/// `GET`.
-pub(crate) async fn get(client: &kube::Client, path: &str) -> Result<Bytes, Box<Status>> {
-    call(client, Method::GET, path, Media::Json, Vec::new()).await
-}
-
-/// `POST` of an object.
-pub(crate) async fn post(
-    client: &kube::Client,
-    path: &str,
-    body: impl Into<Vec<u8>>,
-) -> Result<Bytes, Box<Status>> {
-    call(client, Method::POST, path, Media::Json, body).await
-}
-
-/// A JSON merge patch (RFC 7386).
-pub(crate) async fn merge(
-    client: &kube::Client,
-    path: &str,
-    patch: &serde_json::Value,
-) -> Result<Bytes, Box<Status>> {
-    call(client, Method::PATCH, path, Media::MergePatch, patch.to_string()).await
 }
 
 /// A status for a failure of our own making.
@@ -240,6 +195,16 @@ pub(crate) fn not_found(plural: &str, name: &str) -> Box<Status> {
     };
     let status = Status::failure(&format!("{plural} {name:?} not found"), "NotFound").with_code(404);
     status.with_details(details).boxed()
+}
+
+/// There was no answer; whoever asked acts on the code.
+fn unanswered(error: &ClusterError) -> Box<Status> {
+    let (code, reason) = match error.kind() {
+        ClusterKind::Timeout => (504, "Timeout"),
+        ClusterKind::TooLarge => (413, "RequestEntityTooLarge"),
+        _ => (503, "ServiceUnavailable"),
+    };
+    failure(code, reason, kubeedge_core::failure::chain(error))
 }
 
 fn unavailable(error: &(dyn std::error::Error + 'static)) -> Box<Status> {
@@ -295,6 +260,20 @@ mod tests {
         assert_eq!(namespaced("/api/v1", "default", "pods", &["web"]), "/api/v1/namespaces/default/pods/web");
         assert_eq!(api_path("/api/v1", &["nodes", "../secrets?x"]), "/api/v1/nodes/..%2Fsecrets%3Fx");
         assert_eq!(api_path("/api/v1", &["nodes", ".."]), "/api/v1/nodes/%2E%2E");
+    }
+
+    #[test]
+    fn a_request_without_answer_has_a_status_by_its_kind() {
+        for (kind, code) in [
+            (ClusterKind::Timeout, 504),
+            (ClusterKind::TooLarge, 413),
+            (ClusterKind::Unreachable, 503),
+            (ClusterKind::Untrusted, 503),
+        ] {
+            let status = unanswered(&ClusterError::new(kind, "asking").on("/api").because("no route"));
+            assert_eq!(status.code, code);
+            assert!(status.message.ends_with("while asking (/api): no route"), "{}", status.message);
+        }
     }
 
     #[test]

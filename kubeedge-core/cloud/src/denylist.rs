@@ -215,7 +215,7 @@ impl DenylistKeeper {
 
     async fn fetch(&self) -> Result<ConfigMap, Box<Status>> {
         let path = namespaced("/api/v1", NAMESPACE, "configmaps", &[NAME]);
-        match cluster::get(self.clients.ours(), &path).await {
+        match self.clients.ours().get(&path).await {
             Err(status) if status.is_not_found() => Ok(ConfigMap::default()),
             answer => serde_json::from_slice(&answer?)
                 .map_err(|error| cluster::failure(500, "InternalError", error.to_string())),

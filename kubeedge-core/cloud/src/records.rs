@@ -316,7 +316,7 @@ impl Records {
         let body = br#"{"kind":"DeleteOptions","apiVersion":"v1","gracePeriodSeconds":0}"#.to_vec();
         let path = record.path(&[&record.name]);
         let client = self.clients.ours();
-        match cluster::call(client, http::Method::DELETE, &path, cluster::Media::Json, body).await {
+        match client.call(http::Method::DELETE, &path, cluster::Media::Json, body).await {
             Err(status) if !status.is_not_found() => Err(status),
             _ => Ok(()),
         }
@@ -393,7 +393,7 @@ impl Records {
             "apiVersion": format!("{GROUP}/v1alpha1"), "kind": kind, "metadata": metadata,
             "spec": {"objectAPIVersion": record.api_version, "objectKind": record.kind, "objectName": record.object},
         });
-        let made = cluster::post(self.clients.ours(), &record.path(&[]), body.to_string()).await?;
+        let made = self.clients.ours().post(&record.path(&[]), body.to_string()).await?;
         let made: Made = serde_json::from_slice(&made).unwrap_or_default();
         Ok(made.metadata.resource_version)
     }
@@ -409,7 +409,7 @@ impl Records {
             only_at.map_or_else(|| serde_json::json!({}), |own| serde_json::json!({"resourceVersion": own}));
         let patch = serde_json::json!({"metadata": metadata, "status": {"objectResourceVersion": version}});
         let path = record.path(&[&record.name, "status"]);
-        cluster::merge(self.clients.ours(), &path, &patch).await.map(drop)
+        self.clients.ours().merge(&path, &patch).await.map(drop)
     }
 }
 

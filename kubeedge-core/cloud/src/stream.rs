@@ -37,7 +37,7 @@ use tokio::{
 
 use self::session::{Command, Handle};
 use crate::{
-    cluster::{self, Clients, api_path},
+    cluster::{Clients, api_path},
     denylist::Denylist,
     hub::{Guest, NodeIdentity, certified},
 };
@@ -327,7 +327,7 @@ async fn announce(clients: &Clients, node: &NodeName, port: Option<u16>) {
     let patch = json!({"status": {"daemonEndpoints": {"kubeletEndpoint": {"Port": port}}}});
     let path = api_path("/api/v1", &["nodes", node.as_str(), "status"]);
     for attempt in 0..6_u32 {
-        match cluster::merge(clients.ours(), &path, &patch).await {
+        match clients.ours().merge(&path, &patch).await {
             Ok(_) => return,
             Err(status) => tracing::warn!(%node, attempt, error = %status, "a node's port was not written"),
         }

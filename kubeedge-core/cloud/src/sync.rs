@@ -16,11 +16,7 @@ mod missing;
 mod plural;
 mod resync;
 
-use std::{
-    collections::HashSet,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use kubeedge_core::{

@@ -105,7 +105,10 @@ mod tests {
     fn a_report_names_task_and_node_in_its_resource() {
         let report = Report::of_task("prepull", "t", "edge-1", Bytes::from_static(b"{\"a\":1}")).unwrap();
         let message = report.into_message();
-        assert_eq!((&message.route.operation, &message.route.group), (&"prepull".into(), &Group::TASK_MANAGER));
+        assert_eq!(
+            (&message.route.operation, &message.route.group),
+            (&"prepull".into(), &Group::TASK_MANAGER)
+        );
         assert_eq!(message.route.resource, "task/t/node/edge-1");
         assert_eq!(message.content.as_json(), b"{\"a\":1}");
         assert!(Report::of_task("prepull", "t", "edge-1", Bytes::from_static(b"no JSON")).is_err());

@@ -8,8 +8,8 @@ use hyper::{body::Incoming, server, service::service_fn};
 use hyper_util::rt::TokioIo;
 use kubeedge_apiserver::EmbeddedCluster;
 use kubeedge_core::{
-    cluster::{Actor, Body, ClusterApi, KubeService},
-    failure::BoxError,
+    cluster::{Actor, Body, ClusterApi, ClusterError, ClusterKind, KubeService},
+    failure::{BoxError, Failure},
     name::NodeName,
 };
 use serde_json::Value;
@@ -67,8 +67,15 @@ impl ClusterApi for RemoteApi {
             Actor::Ourselves => String::new(),
             Actor::Node(node) => node.as_str().to_owned(),
         };
-        BoxCloneSyncService::new(tower::service_fn(move |request| ask(actor.clone(), request)))
+        BoxCloneSyncService::new(tower::service_fn(move |request| {
+            let answer = ask(actor.clone(), request);
+            async { answer.await.map_err(unreachable) }
+        }))
     }
+}
+
+fn unreachable(error: BoxError) -> ClusterError {
+    Failure::new(ClusterKind::Unreachable, "asking the API").because(error)
 }
 
 async fn ask(actor: String, mut request: Request<Body>) -> Result<Response<Body>, BoxError> {

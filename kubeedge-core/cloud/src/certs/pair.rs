@@ -8,7 +8,7 @@ use super::{
     PrepareError,
     secrets::{self, Values},
 };
-use crate::cluster::NAMESPACE;
+use crate::cluster::{ApiClient, NAMESPACE};
 
 /// How often another cloudcore may get ahead of us before that is an error.
 const ATTEMPTS: usize = 5;
@@ -36,7 +36,7 @@ impl Pair<'_> {
     /// cloudcores that start at once, the first one's counts.
     pub(super) async fn find_or_make(
         &self,
-        client: &kube::Client,
+        client: &ApiClient,
         make: impl FnOnce() -> Result<Der, PkiError>,
     ) -> Result<Der, PrepareError> {
         let cluster = |doing| move |source| PrepareError::Cluster { doing, source };
@@ -59,7 +59,7 @@ impl Pair<'_> {
         }
     }
 
-    async fn publish(&self, client: &kube::Client, found: &Der) -> Result<(), Box<kube::core::Status>> {
+    async fn publish(&self, client: &ApiClient, found: &Der) -> Result<(), Box<kube::core::Status>> {
         let values = self.values(found);
         for _ in 1..ATTEMPTS {
             match secrets::write(client, self.secret, &values).await {
@@ -70,7 +70,7 @@ impl Pair<'_> {
         secrets::write(client, self.secret, &values).await
     }
 
-    async fn in_secret(&self, client: &kube::Client) -> Result<Option<Der>, PrepareError> {
+    async fn in_secret(&self, client: &ApiClient) -> Result<Option<Der>, PrepareError> {
         let found = secrets::read(client, self.secret).await;
         let Some(mut values) =
             found.map_err(|source| PrepareError::Cluster { doing: "reading a certificate", source })?

@@ -8,7 +8,7 @@ use kube::core::Status;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::cluster::{self, Media, NAMESPACE, api_path, failure, namespaced};
+use crate::cluster::{ApiClient, Media, NAMESPACE, api_path, failure, namespaced};
 
 /// The CA's certificate and key.
 pub const CA_SECRET: &str = "casecret";
@@ -27,22 +27,22 @@ struct Secret {
 }
 
 /// Makes the namespace if it is missing.
-pub(super) async fn ensure_namespace(client: &kube::Client) -> Result<(), Box<Status>> {
+pub(super) async fn ensure_namespace(client: &ApiClient) -> Result<(), Box<Status>> {
     let path = api_path("/api/v1", &["namespaces", NAMESPACE]);
-    match cluster::get(client, &path).await {
+    match client.get(&path).await {
         Err(status) if status.is_not_found() => {}
         known => return known.map(drop),
     }
     let body = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
-    match cluster::post(client, "/api/v1/namespaces", body.to_string()).await {
+    match client.post("/api/v1/namespaces", body.to_string()).await {
         Err(status) if !status.is_already_exists() => Err(status),
         _ => Ok(()),
     }
 }
 
 /// The values of a secret; `None` when there is no such secret.
-pub(super) async fn read(client: &kube::Client, name: &str) -> Result<Option<Values>, Box<Status>> {
-    let bytes = match cluster::get(client, &namespaced("/api/v1", NAMESPACE, "secrets", &[name])).await {
+pub(super) async fn read(client: &ApiClient, name: &str) -> Result<Option<Values>, Box<Status>> {
+    let bytes = match client.get(&namespaced("/api/v1", NAMESPACE, "secrets", &[name])).await {
         Err(status) if status.is_not_found() => return Ok(None),
         answer => answer?,
     };
@@ -59,7 +59,7 @@ pub(super) async fn read(client: &kube::Client, name: &str) -> Result<Option<Val
 
 /// Makes the secret, or sets these values in the one there is. Read and replaced, not patched: KubeEdge's chart grants
 /// cloudcore no patches of secrets. Fails with a conflict when somebody else writes it meanwhile.
-pub(super) async fn write(client: &kube::Client, name: &str, values: &Values) -> Result<(), Box<Status>> {
+pub(super) async fn write(client: &ApiClient, name: &str, values: &Values) -> Result<(), Box<Status>> {
     match create(client, name, values).await {
         Err(status) if status.is_already_exists() => {}
         done => return done,
@@ -68,7 +68,7 @@ pub(super) async fn write(client: &kube::Client, name: &str, values: &Values) ->
     let unreadable = |why: &dyn std::fmt::Display| {
         failure(500, "InternalError", format!("secret {NAMESPACE}/{name} cannot be read: {why}"))
     };
-    let there = cluster::get(client, &path).await?;
+    let there = client.get(&path).await?;
     let mut secret: Map<String, Value> =
         serde_json::from_slice(&there).map_err(|error| unreadable(&error))?;
     let data = secret.entry("data").or_insert_with(|| json!({}));
@@ -79,16 +79,16 @@ pub(super) async fn write(client: &kube::Client, name: &str, values: &Values) ->
     }
     data.extend(wanted);
     let body = Value::Object(secret).to_string();
-    cluster::call(client, Method::PUT, &path, Media::Json, body).await.map(drop)
+    client.call(Method::PUT, &path, Media::Json, body).await.map(drop)
 }
 
 /// Makes the secret; fails when there is one.
-pub(super) async fn create(client: &kube::Client, name: &str, values: &Values) -> Result<(), Box<Status>> {
+pub(super) async fn create(client: &ApiClient, name: &str, values: &Values) -> Result<(), Box<Status>> {
     let body = json!({
         "apiVersion": "v1", "kind": "Secret", "type": "Opaque",
         "metadata": {"name": name, "namespace": NAMESPACE}, "data": encoded(values),
     });
-    cluster::post(client, &namespaced("/api/v1", NAMESPACE, "secrets", &[]), body.to_string()).await.map(drop)
+    client.post(&namespaced("/api/v1", NAMESPACE, "secrets", &[]), body.to_string()).await.map(drop)
 }
 
 fn encoded(values: &Values) -> Map<String, Value> {

@@ -11,7 +11,7 @@ use rustls::pki_types::CertificateDer;
 
 use super::signing::{Refused, Signer};
 use crate::{
-    cluster::{self, Clients, api_path},
+    cluster::{Clients, api_path},
     tasks::{MAX_REPORT, Report},
 };
 
@@ -109,7 +109,7 @@ impl Service {
         if !is_node_name(name) {
             return text(StatusCode::BAD_REQUEST, "Invalid node name");
         }
-        match cluster::get(self.clients.ours(), &api_path("/api/v1", &["nodes", name])).await {
+        match self.clients.ours().get(&api_path("/api/v1", &["nodes", name])).await {
             Ok(_) => text(StatusCode::OK, "Node found"),
             Err(status) if status.is_not_found() => text(StatusCode::NOT_FOUND, "Node not found"),
             Err(status) => {

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::{API_VERSION, status, view::DeviceView};
 use crate::{
-    cluster::{self, Clients, namespaced},
+    cluster::{Clients, namespaced},
     informer::{Change, Informer, Object, ObjectKey},
 };
 
@@ -206,7 +206,7 @@ impl Downstream {
             "reportingInstance": "cloudcore",
         });
         let path = namespaced("/api/v1", &device.key.namespace, "events", &[]);
-        match cluster::post(self.clients.ours(), &path, event.to_string()).await {
+        match self.clients.ours().post(&path, event.to_string()).await {
             Err(status) if !status.is_already_exists() => {
                 tracing::warn!(device = %device.key.name, error = %status, "an Event was not recorded");
             }

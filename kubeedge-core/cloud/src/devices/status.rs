@@ -21,7 +21,7 @@ use super::{
     view::{DeviceState, DeviceView, ReportedTwin, StateReport, Twin, TwinReport},
 };
 use crate::{
-    cluster::{self, Clients, namespaced},
+    cluster::{self, ApiClient, Clients, namespaced},
     informer::{Informer, Object, ObjectKey},
 };
 
@@ -228,12 +228,12 @@ async fn write(clients: &Clients, device: &Object, pending: Pending) -> Result<(
         patch.insert("state".to_owned(), state.state.into());
         patch.insert("lastOnlineTime".to_owned(), state.last_online_time.into());
     }
-    cluster::merge(client, &path(device, &[&device.key.name]), &json!({"status": patch})).await.map(drop)
+    client.merge(&path(device, &[&device.key.name]), &json!({"status": patch})).await.map(drop)
 }
 
 /// The DeviceStatus as it stands, made where it is missing.
-async fn existing(client: &kube::Client, device: &Object) -> Result<Existing, Box<Status>> {
-    match cluster::get(client, &path(device, &[&device.key.name])).await {
+async fn existing(client: &ApiClient, device: &Object) -> Result<Existing, Box<Status>> {
+    match client.get(&path(device, &[&device.key.name])).await {
         Ok(bytes) => serde_json::from_slice(&bytes)
             .map_err(|error| cluster::failure(502, "InternalError", error.to_string())),
         Err(status) if status.is_not_found() => create(client, device).await.map(|()| Existing::default()),
@@ -242,11 +242,11 @@ async fn existing(client: &kube::Client, device: &Object) -> Result<Existing, Bo
 }
 
 /// Makes an empty DeviceStatus, owned by the Device, if there is none.
-pub(super) async fn ensure(client: &kube::Client, device: &Object) -> Result<(), Box<Status>> {
+pub(super) async fn ensure(client: &ApiClient, device: &Object) -> Result<(), Box<Status>> {
     create(client, device).await
 }
 
-async fn create(client: &kube::Client, device: &Object) -> Result<(), Box<Status>> {
+async fn create(client: &ApiClient, device: &Object) -> Result<(), Box<Status>> {
     let body = json!({
         "apiVersion": API_VERSION, "kind": "DeviceStatus",
         "metadata": {
@@ -256,7 +256,7 @@ async fn create(client: &kube::Client, device: &Object) -> Result<(), Box<Status
         },
         "spec": {}, "status": {},
     });
-    match cluster::post(client, &path(device, &[]), body.to_string()).await {
+    match client.post(&path(device, &[]), body.to_string()).await {
         Err(status) if !status.is_already_exists() => Err(status),
         _ => Ok(()),
     }

@@ -23,7 +23,7 @@ use serde_json::json;
 
 use super::{Sessions, session::Handle};
 use crate::{
-    cluster::{self, Clients, api_path},
+    cluster::{Clients, api_path},
     informer::{Informer, Informers, Object, ObjectKey, edge_nodes},
     instance::{CLOUDCORE, INSTANCE, Instance},
 };
@@ -98,7 +98,7 @@ impl Claims {
         let path = api_path("/api/v1", &["nodes", node.as_str()]);
         let mut pauses = Backoff::new(RETRY.0, RETRY.1, 0);
         loop {
-            match cluster::merge(self.clients.ours(), &path, &patch).await {
+            match self.clients.ours().merge(&path, &patch).await {
                 Ok(written) => return Some(Head::of(&written).version()),
                 // A node that connects for the first time bears the claim from its registration on.
                 Err(status) if status.is_not_found() => {}
@@ -107,7 +107,7 @@ impl Claims {
                 }
             }
             tokio::time::sleep(pauses.next_pause()).await;
-            let Ok(there) = cluster::get(self.clients.ours(), &path).await else { continue };
+            let Ok(there) = self.clients.ours().get(&path).await else { continue };
             let head = Head::of(&there);
             let ours =
                 !head.metadata.annotations.is_empty() && !self.instance.is_not(&head.metadata.annotations);

@@ -14,7 +14,7 @@ use super::{
     upstream::{Ask, CORE, not_yours},
 };
 use crate::{
-    cluster::{self, Clients, Media, api_path, failure},
+    cluster::{Clients, Media, api_path, failure},
     instance::Instance,
 };
 
@@ -30,7 +30,7 @@ pub(super) async fn register(clients: &Clients, instance: &Instance, ask: &Ask<'
         return Ok(made);
     }
     let patch = json!({"metadata": {"labels": reserved}});
-    cluster::merge(clients.ours(), &api_path(CORE, &["nodes", ask.name]), &patch).await
+    clients.ours().merge(&api_path(CORE, &["nodes", ask.name]), &patch).await
 }
 
 /// Patches the status as the node itself.
@@ -76,7 +76,7 @@ pub(super) async fn put_status(clients: &Clients, ask: &Ask<'_>) -> Answered {
     let body: OldStatus = decoded(ask, "a node status")?;
     if let Some(extended) = body.extend_resources.filter(|extended| !extended.is_empty()) {
         let patch = json!({"metadata": {"annotations": described(&extended)}});
-        cluster::merge(clients.ours(), &api_path(CORE, &["nodes", ask.name]), &patch).await?;
+        clients.ours().merge(&api_path(CORE, &["nodes", ask.name]), &patch).await?;
     }
     let there = ask.client.get(&api_path(CORE, &["nodes", ask.name])).await?;
     let mut node: Value = serde_json::from_slice(&there)

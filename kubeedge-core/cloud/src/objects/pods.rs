@@ -62,9 +62,7 @@ pub(super) async fn delete(pods: &Informer, ask: &Ask<'_>) -> Result<(), Box<Sta
     match ask.client.call(Method::DELETE, &path, Media::Json, body).await {
         Ok(_) => Ok(()),
         Err(status) if status.is_not_found() => Ok(()),
-        Err(status)
-            if status.message.contains("The object might have been deleted and then recreated") =>
-        {
+        Err(status) if status.message.contains("The object might have been deleted and then recreated") => {
             Ok(())
         }
         Err(status) => Err(status),

@@ -20,7 +20,7 @@ use super::{
     pods,
 };
 use crate::{
-    cluster::{self, Acting, Clients, Media, api_path, failure, namespaced},
+    cluster::{ApiClient, Clients, Media, api_path, failure, namespaced},
     informer::{Informer, ObjectKey},
     instance::Instance,
 };
@@ -56,7 +56,7 @@ pub(super) struct Ask<'a> {
     pub(super) name: &'a str,
     pub(super) message: &'a Message,
     /// The client that acts as the node.
-    pub(super) client: Acting,
+    pub(super) client: ApiClient,
 }
 
 impl Ask<'_> {
@@ -139,7 +139,7 @@ impl Upstream {
             }
             ("certificatesigningrequest", "query") => {
                 let path = api_path(CSRS, &["certificatesigningrequests", ask.name]);
-                return Some(answer::bare(ask.message, cluster::get(self.clients.ours(), &path).await));
+                return Some(answer::bare(ask.message, self.clients.ours().get(&path).await));
             }
             ("persistentvolume", "query") => api_path(CORE, &["persistentvolumes", ask.name]),
             ("persistentvolumeclaim", "query") => {
@@ -184,12 +184,12 @@ impl Upstream {
             if let Some(found) = informer.get(&key) {
                 return Ok(found.content.clone().into_data());
             }
-            return cluster::get(self.clients.ours(), &api_path(CORE, &["nodes", ask.name])).await;
+            return self.clients.ours().get(&api_path(CORE, &["nodes", ask.name])).await;
         }
         if let Some(found) = informer.get(&ObjectKey::new(namespace, ask.name)) {
             return Ok(found.content.clone().into_data());
         }
-        cluster::get(self.clients.ours(), &namespaced(CORE, namespace, plural, &[ask.name])).await
+        self.clients.ours().get(&namespaced(CORE, namespace, plural, &[ask.name])).await
     }
 
     async fn lease(&self, operation: &str, ask: &Ask<'_>) -> Option<Message> {

@@ -1,10 +1,7 @@
 use std::{future::poll_fn, pin::pin};
 
 use http::{Request, Response};
-use kubeedge_core::{
-    cluster::{Actor, Body, ClusterApi, KubeService},
-    failure::BoxError,
-};
+use kubeedge_core::cluster::{Actor, Body, ClusterApi, ClusterError, KubeService};
 
 use super::*;
 
@@ -28,7 +25,7 @@ struct Silent;
 impl ClusterApi for Silent {
     fn service(&self, _acting_as: &Actor) -> KubeService {
         KubeService::new(tower::service_fn(|_: Request<Body>| {
-            std::future::pending::<Result<Response<Body>, BoxError>>()
+            std::future::pending::<Result<Response<Body>, ClusterError>>()
         }))
     }
 }
@@ -36,7 +33,7 @@ impl ClusterApi for Silent {
 #[tokio::test(start_paused = true)]
 async fn while_the_api_server_hangs_confirmations_wait_without_using_the_processor() {
     let clients = Arc::new(Clients::new(Arc::new(Silent)));
-    let records = Records::new(clients.clone(), &Informers::new(clients.ours().clone()));
+    let records = Records::new(clients.clone(), &Informers::new(clients.kube().clone()));
     let record = |uid: &str| Arc::new(Record::new(&"n".into(), "default", uid));
     let confirm = |record: &Arc<Record>, version: &str| {
         records.confirm(record, Confirmed::At(version.into()), Instant::now());

@@ -12,7 +12,7 @@ use kubeedge_core::backoff::Backoff;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::cluster::{self, Media, NAMESPACE, failure, namespaced};
+use crate::cluster::{ApiClient, Media, NAMESPACE, failure, namespaced};
 
 const NAME: &str = "tunnelport";
 const ANNOTATION: &str = "tunnelportrecord.kubeedge.io";
@@ -45,7 +45,7 @@ impl Record {
 }
 
 /// The port of the cloudcore at this address; recorded if it had none.
-pub(super) async fn negotiate(client: &kube::Client, address: &str) -> Result<u16, Box<Status>> {
+pub(super) async fn negotiate(client: &ApiClient, address: &str) -> Result<u16, Box<Status>> {
     let mut pauses = Backoff::new(Duration::from_millis(20), Duration::from_secs(1), 0);
     let mut attempt = 0;
     loop {
@@ -59,9 +59,9 @@ pub(super) async fn negotiate(client: &kube::Client, address: &str) -> Result<u1
     }
 }
 
-async fn once(client: &kube::Client, address: &str) -> Result<u16, Box<Status>> {
+async fn once(client: &ApiClient, address: &str) -> Result<u16, Box<Status>> {
     let path = namespaced("/api/v1", NAMESPACE, "configmaps", &[NAME]);
-    let there: Option<Map<String, Value>> = match cluster::get(client, &path).await {
+    let there: Option<Map<String, Value>> = match client.get(&path).await {
         Ok(bytes) => Some(serde_json::from_slice(&bytes).map_err(|error| unreadable(&error))?),
         Err(status) if status.is_not_found() => None,
         Err(status) => return Err(status),
@@ -82,7 +82,7 @@ async fn once(client: &kube::Client, address: &str) -> Result<u16, Box<Status>> 
         let metadata = json!({"name": NAME, "namespace": NAMESPACE, "annotations": {ANNOTATION: text}});
         let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata});
         let all = namespaced("/api/v1", NAMESPACE, "configmaps", &[]);
-        return cluster::post(client, &all, body.to_string()).await.map(|_| port);
+        return client.post(&all, body.to_string()).await.map(|_| port);
     };
     let metadata = map.entry("metadata").or_insert_with(|| json!({}));
     let Some(metadata) = metadata.as_object_mut() else { return Err(unreadable(&"it has no metadata")) };
@@ -92,7 +92,7 @@ async fn once(client: &kube::Client, address: &str) -> Result<u16, Box<Status>> 
     }
     // With the resourceVersion that was read: another cloudcore's change in between makes it a conflict.
     let body = Value::Object(map).to_string();
-    cluster::call(client, Method::PUT, &path, Media::Json, body).await.map(|_| port)
+    client.call(Method::PUT, &path, Media::Json, body).await.map(|_| port)
 }
 
 fn unreadable(why: &dyn std::fmt::Display) -> Box<Status> {

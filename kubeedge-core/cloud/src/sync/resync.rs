@@ -167,7 +167,9 @@ impl Comparisons {
     /// edge may have had another disk: it is asked once more.
     pub(super) fn doubt(&mut self, node: &NodeName, uid: &str) {
         let Some(exchange) = self.exchanges.get_mut(node) else { return };
-        if matches!(exchange.state, State::Done) && corrections::leaves_alone(&self.sessions, node, exchange.session, uid) {
+        if matches!(exchange.state, State::Done)
+            && corrections::leaves_alone(&self.sessions, node, exchange.session, uid)
+        {
             (exchange.state, exchange.since) = (State::Unfinished, Instant::now());
         }
     }
@@ -175,7 +177,8 @@ impl Comparisons {
     /// Forgets comparisons whose sessions have ended.
     pub(super) fn forget_ended(&mut self) {
         let Self { exchanges, sessions, .. } = self;
-        exchanges.retain(|node, exchange| corrections::session_of_ours(sessions, node) == Some(exchange.session));
+        exchanges
+            .retain(|node, exchange| corrections::session_of_ours(sessions, node) == Some(exchange.session));
     }
 
     /// Takes an edge's answer, and tells it what to say next.
@@ -198,7 +201,8 @@ impl Comparisons {
             return Ok(());
         };
         let (session, suspects) = (exchange.session, std::mem::take(&mut exchange.suspects));
-        let Settled { messages, decided, suspects } = self.settle(index, node, session, asker.found(), &suspects);
+        let Settled { messages, decided, suspects } =
+            self.settle(index, node, session, asker.found(), &suspects);
         if let Some(exchange) = self.exchanges.get_mut(node) {
             exchange.suspects = suspects;
             if decided && matches!(step, Some(Ok(_))) {

@@ -11,8 +11,8 @@ use futures::StreamExt;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, StreamBody};
 use kubeedge_core::{
-    cluster::{Actor, Body, ClusterApi, KubeService},
-    failure::BoxError,
+    cluster::{Actor, Body, ClusterApi, ClusterError, ClusterKind, KubeService},
+    failure::{BoxError, Failure},
 };
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -227,7 +227,7 @@ impl FakeCluster {
         BodyExt::boxed_unsync(StreamBody::new(stream.boxed()))
     }
 
-    pub(crate) async fn serve(self, request: Request<Body>) -> Result<Response<Body>, BoxError> {
+    pub(crate) async fn serve(self, request: Request<Body>) -> Result<Response<Body>, ClusterError> {
         let (parts, body) = request.into_parts();
         let path = Path::parse(parts.uri.path());
         let query: BTreeMap<String, String> = parts
@@ -253,7 +253,8 @@ impl FakeCluster {
             let list = json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": version}, "items": items});
             return Ok(answer(StatusCode::OK, &list));
         }
-        let bytes = body.collect().await?.to_bytes();
+        let broken = |error| Failure::new(ClusterKind::Closed, "reading a request").because(error);
+        let bytes = body.collect().await.map_err(broken)?.to_bytes();
         let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
         Ok(match self.act(&parts.method, &path, body) {
             Ok(object) => answer(StatusCode::OK, &object),

@@ -7,7 +7,7 @@ use futures::StreamExt;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, StreamBody};
 use kubeedge_core::{
-    cluster::{Actor, Body, ClusterApi, KubeService},
+    cluster::{Actor, Body, ClusterApi, ClusterError, KubeService},
     failure::{BoxError, chain},
     name::NodeName,
     pki::{self, Authority, Key, Leaf},
@@ -130,7 +130,7 @@ impl ClusterApi for Mute {
     }
 }
 
-async fn muted(inner: FakeCluster, request: Request<Body>) -> Result<Response<Body>, BoxError> {
+async fn muted(inner: FakeCluster, request: Request<Body>) -> Result<Response<Body>, ClusterError> {
     let query = request.uri().query().unwrap_or_default();
     if request.uri().path() == "/api/v1/configmaps" && query.contains("watch=true") {
         let silence = futures::stream::pending::<Result<http_body::Frame<Bytes>, BoxError>>();

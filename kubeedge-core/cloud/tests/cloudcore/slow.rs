@@ -5,8 +5,7 @@ use std::{sync::Arc, time::Duration};
 use http::{Request, Response};
 use kubeedge_cloud::{CloudCoreBuilder, hub::NodeLimits};
 use kubeedge_core::{
-    cluster::{Actor, Body, ClusterApi, KubeService},
-    failure::BoxError,
+    cluster::{Actor, Body, ClusterApi, ClusterError, KubeService},
     name::MessageId,
 };
 use kubeedge_transport::Adaptive;
@@ -36,9 +35,9 @@ impl Slow {
         Self { cluster: FakeCluster::new(), part, held: Arc::new(watch::Sender::new(true)) }
     }
 
-    async fn serve(self, request: Request<Body>) -> Result<Response<Body>, BoxError> {
+    async fn serve(self, request: Request<Body>) -> Result<Response<Body>, ClusterError> {
         if request.uri().path().contains(self.part) {
-            self.held.subscribe().wait_for(|held| !held).await?;
+            self.held.subscribe().wait_for(|held| !held).await.unwrap();
         }
         self.cluster.serve(request).await
     }

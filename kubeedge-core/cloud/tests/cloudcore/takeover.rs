@@ -17,8 +17,7 @@ use kubeedge_cloud::{
 };
 use kubeedge_core::{
     clock::Clock,
-    cluster::{Actor, Body, ClusterApi, KubeService},
-    failure::BoxError,
+    cluster::{Actor, Body, ClusterApi, ClusterError, KubeService},
     message::Millis,
     pki::{self, Key, Leaf, node_request},
     transport::Credentials,
@@ -178,7 +177,7 @@ impl ClusterApi for AtOnce {
 }
 
 impl AtOnce {
-    async fn serve(self, request: Request<Body>) -> Result<Response<Body>, BoxError> {
+    async fn serve(self, request: Request<Body>) -> Result<Response<Body>, ClusterError> {
         let reads = *request.method() == Method::GET && request.uri().path().ends_with("/casecret");
         let answer = self.cluster.clone().serve(request).await;
         if reads && !self.asked.swap(true, Ordering::Relaxed) {
