@@ -227,8 +227,9 @@ impl Saves {
         true
     }
 
-    /// Takes a correction, to be saved without a rest; false when there is no room, or when a confirmation waits or is being
-    /// saved, which then rests no longer: what it says must be looked at first.
+    /// Takes a correction, to be saved without a rest. Returns false when there is no room for it. Returns false, too, when
+    /// a confirmation of the record waits or is being saved: this confirmation is then saved without a rest, and the
+    /// correction is to be found out anew after it.
     pub(super) fn correct(&self, record: &Arc<Record>, correction: Confirmed) -> bool {
         let mut inner = self.inner.lock();
         let gives_way = inner.is_busy(record);
