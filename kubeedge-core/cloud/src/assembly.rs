@@ -31,7 +31,7 @@ use crate::{
     cluster::Clients,
     denylist::DenylistKeeper,
     devices::DeviceController,
-    hub::{CloudHub, CloudHubSettings, Door, Sessions},
+    hub::{CloudHub, CloudHubSettings, HubListener, Sessions},
     informer::Informers,
     instance::Instance,
     objects::{EdgeController, EdgeControllerSettings},
@@ -221,17 +221,17 @@ impl CloudCoreBuilder {
         let CloudCoreSettings { listen: _, hub, certs, objects, sync, clock } = self.settings;
         let doors = self.doors.into_iter().map(|(transport, endpoint)| {
             let credentials = identity.credentials();
-            Door { transport, endpoint, credentials }
+            HubListener { transport, endpoint, credentials }
         });
         let denylist = DenylistKeeper::new(&clients, &informers);
         let instance = Instance::new(&objects.address);
         let records = Arc::new(Records::new(clients.clone(), &informers));
         let hub = CloudHub::new(hub, doors.collect(), self.codec, &clients, &informers, &records, &instance);
-        let hub = hub.denying(denylist.list());
-        let certs = CertService::new(certs, identity.clone(), &clients).await?.denying(denylist.list());
+        let hub = hub.with_denylist(denylist.list());
+        let certs = CertService::new(certs, identity.clone(), &clients).await?.with_denylist(denylist.list());
         let stream = self.tunnel.map(|(settings, transport)| {
             let stream = CloudStream::new(settings, transport, identity.credentials(), &clients);
-            stream.denying(denylist.list())
+            stream.with_denylist(denylist.list())
         });
         let status = CloudStatus {
             tunnels: stream.as_ref().map(CloudStream::tunnels).unwrap_or_default(),

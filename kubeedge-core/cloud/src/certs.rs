@@ -235,7 +235,7 @@ impl CertService {
 
     /// Gives those on this list no certificate.
     #[must_use]
-    pub fn denying(mut self, list: Denylist) -> Self {
+    pub fn with_denylist(mut self, list: Denylist) -> Self {
         self.denied = list;
         self
     }

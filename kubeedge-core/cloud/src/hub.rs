@@ -8,20 +8,20 @@
 //! processing what it sends); the certificate must always name the node; a reconnecting node does not count twice
 //! against the limit; several objects may be on their way to one edge at once, each confirmed by itself; messages for
 //! a node that is away are not piled up: its records are made, and the reconciliation after its return sends the
-//! newest versions; what is on the [deny list](crate::denylist) is kept out and cut off. What
-//! goes to one edge goes in two lanes: pods and answers before devices, twins and what users send; while it has objects to
-//! confirm, what becomes ready meanwhile goes out together.
+//! newest versions; what is on the [deny list](crate::denylist) is kept out and cut off. What goes to one edge has one of
+//! two priorities: pods and answers before devices, twins and what users send. While an edge has objects to confirm, what
+//! becomes ready meanwhile goes out together.
 //!
 //! No object is lost: it is confirmed by the edge, or has a record that is older than it, which makes the reconciliation
 //! send it. The record comes before the first frame; what finds no room, or whose session ends before its record was made,
 //! is remembered until it is. A sender that waits learns whether its message was taken for a session or a record.
 
+mod acceptor;
 mod admission;
 mod claims;
 pub(crate) mod corrections;
 mod delivery;
 mod dispatch;
-mod entrance;
 mod id;
 mod pool;
 mod rules;
@@ -51,15 +51,15 @@ use tokio::{
     task::JoinSet,
 };
 
-pub(crate) use self::admission::{Guest, certified};
-pub use self::{admission::NodeIdentity, sessions::Sessions, shares::NodeLimits};
+pub(crate) use self::admission::{AdmittedNode, certified};
 use self::{
+    acceptor::{Accepted, Acceptor},
     claims::Claims,
     dispatch::Dispatcher,
-    entrance::{Arrival, Entrance},
     session::{End, Handle, Shared},
     shares::Shares,
 };
+pub use self::{admission::NodeIdentity, sessions::Sessions, shares::NodeLimits};
 use crate::{denylist::Denylist, instance::Instance, records::Records};
 
 /// The hub's clocks.
@@ -115,9 +115,9 @@ impl Default for CloudHubSettings {
     }
 }
 
-/// A transport, and where it listens.
+/// A listener of the hub: a transport, and where it listens.
 #[derive(Clone, Debug)]
-pub struct Door {
+pub struct HubListener {
     /// The transport.
     pub transport: Arc<dyn Transport>,
     /// Where it listens.
@@ -130,7 +130,7 @@ pub struct Door {
 #[derive(Debug)]
 pub struct CloudHub {
     settings: CloudHubSettings,
-    doors: Vec<Door>,
+    listeners: Vec<HubListener>,
     codec: Arc<dyn Codec>,
     records: Arc<Records>,
     claims: Arc<Claims>,
@@ -140,11 +140,11 @@ pub struct CloudHub {
 }
 
 impl CloudHub {
-    /// A hub behind these doors. Clients, informers and records are shared with other modules. The instance tells this
+    /// A hub with these listeners. Clients, informers and records are shared with other modules. The instance tells this
     /// cloudcore from others of the cluster.
     pub fn new(
         settings: CloudHubSettings,
-        doors: Vec<Door>,
+        listeners: Vec<HubListener>,
         codec: Arc<dyn Codec>,
         clients: &Arc<crate::cluster::Clients>,
         informers: &crate::informer::Informers,
@@ -155,12 +155,12 @@ impl CloudHub {
         let claims = Arc::new(Claims::new(clients.clone(), informers, instance.clone()));
         let bound = watch::Sender::new(Vec::new());
         let (sessions, denied) = (Sessions::default(), Denylist::default());
-        Self { settings, doors, codec, records, claims, sessions, denied, bound }
+        Self { settings, listeners, codec, records, claims, sessions, denied, bound }
     }
 
     /// Keeps those on this list out, and cuts their links.
     #[must_use]
-    pub fn denying(mut self, list: Denylist) -> Self {
+    pub fn with_denylist(mut self, list: Denylist) -> Self {
         self.denied = list;
         self
     }
@@ -193,8 +193,8 @@ impl Module for CloudHub {
             () = ctx.shutdown.requested() => return Ok(()),
         }
         let mut listeners = Vec::new();
-        for door in &self.doors {
-            listeners.push(door.transport.listen(&door.endpoint, &door.credentials).await?);
+        for spec in &self.listeners {
+            listeners.push(spec.transport.listen(&spec.endpoint, &spec.credentials).await?);
         }
         let bound: Vec<_> = listeners.iter().map(|listener| listener.local()).collect();
         tracing::info!(endpoints = ?bound, "CloudHub listens");
@@ -218,18 +218,18 @@ struct Work {
     sessions: Sessions,
     denied: Denylist,
     shared: Arc<Shared>,
-    arrivals: (mpsc::Sender<Arrival>, mpsc::Receiver<Arrival>),
-    doors: JoinSet<BoxError>,
+    accepted: (mpsc::Sender<Accepted>, mpsc::Receiver<Accepted>),
+    acceptors: JoinSet<BoxError>,
     served: JoinSet<(NodeName, Arc<Handle>, End)>,
-    /// Numbers whoever comes to a door.
-    came: Arc<AtomicU64>,
+    /// Numbers the connections of all listeners.
+    connections: Arc<AtomicU64>,
     /// Lines about nodes that come and go.
-    greetings: Seldom,
-    partings: Seldom,
-    /// What runs beside the sessions until the hub ends.
-    clerks: JoinSet<()>,
+    connected_lines: Seldom,
+    ended_lines: Seldom,
+    /// Runs beside the sessions until the hub ends.
+    background: JoinSet<()>,
     claims: Arc<Claims>,
-    errands: JoinSet<()>,
+    tasks: JoinSet<()>,
     shutdown: Shutdown,
 }
 
@@ -246,41 +246,41 @@ impl Work {
             complaints: Arc::default(),
             cluster_ca: hub.settings.cluster_ca.clone(),
         });
-        let mut clerks = JoinSet::new();
+        let mut background = JoinSet::new();
         let records = hub.records.clone();
-        clerks.spawn(async move { records.make_remembered().await });
+        background.spawn(async move { records.make_remembered().await });
         let records = hub.records.clone();
-        clerks.spawn(async move { records.save_confirmed().await });
-        clerks.spawn(hub.claims.clone().watch(hub.sessions.clone()));
+        background.spawn(async move { records.save_confirmed().await });
+        background.spawn(hub.claims.clone().watch(hub.sessions.clone()));
         Self {
             settings: hub.settings.clone(),
             sessions: hub.sessions.clone(),
             denied: hub.denied.clone(),
             shared,
-            arrivals: mpsc::channel(64),
-            doors: JoinSet::new(),
+            accepted: mpsc::channel(64),
+            acceptors: JoinSet::new(),
             served: JoinSet::new(),
-            came: Arc::default(),
-            greetings: Seldom::default(),
-            partings: Seldom::default(),
-            clerks,
+            connections: Arc::default(),
+            connected_lines: Seldom::default(),
+            ended_lines: Seldom::default(),
+            background,
             claims: hub.claims.clone(),
-            errands: JoinSet::new(),
+            tasks: JoinSet::new(),
             shutdown: ctx.shutdown.clone(),
         }
     }
 
     fn open(&mut self, listener: Box<dyn Listener>) {
-        let entrance = Entrance {
+        let acceptor = Acceptor {
             identity: self.settings.identity,
             limit: self.settings.node_limit,
             sessions: self.sessions.clone(),
             denied: self.denied.clone(),
-            arrivals: self.arrivals.0.clone(),
-            came: self.came.clone(),
+            accepted: self.accepted.0.clone(),
+            connections: self.connections.clone(),
             refusals: Seldom::default(),
         };
-        self.doors.spawn(entrance.watch(listener));
+        self.acceptors.spawn(acceptor.run(listener));
     }
 
     async fn run(mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
@@ -289,13 +289,13 @@ impl Work {
             let crowded = records.is_crowded();
             tokio::select! {
                 () = self.shutdown.requested() => break,
-                Some((guest, link, number)) = self.arrivals.1.recv() => self.arrived(guest, link, number),
+                Some((admitted, link, number)) = self.accepted.1.recv() => self.begin(admitted, link, number),
                 Some(ended) = self.served.join_next() => self.ended(ended),
-                Some(failed) = self.doors.join_next() => {
+                Some(failed) = self.acceptors.join_next() => {
                     return Err(failed.unwrap_or_else(|panic| panic.into()));
                 }
-                Some(died) = self.clerks.join_next() => died?,
-                Some(_) = self.errands.join_next() => {}
+                Some(died) = self.background.join_next() => died?,
+                Some(_) = self.tasks.join_next() => {}
                 // While too much is remembered for nodes that are away, the mailbox waits, and with it the controllers.
                 () = records.room(), if crowded => {}
                 envelope = ctx.inbox.next(), if !crowded => match envelope {
@@ -307,7 +307,7 @@ impl Work {
                 },
             }
         }
-        self.doors.shutdown().await;
+        self.acceptors.shutdown().await;
         self.sessions.end("the cloud is shutting down");
         while let Some(ended) = self.served.join_next().await {
             self.ended(ended);
@@ -317,14 +317,14 @@ impl Work {
         Ok(())
     }
 
-    fn arrived(&mut self, guest: Guest, link: Link, number: u64) {
-        let node = guest.node.clone();
+    fn begin(&mut self, admitted: AdmittedNode, link: Link, number: u64) {
+        let node = admitted.node.clone();
         if self.sessions.is_overtaken(&node, number) {
             tracing::debug!(%node, "an earlier connection of the node was let in too late");
             return;
         }
         if !self.sessions.fits(&node, self.settings.node_limit) {
-            if let Some(unsaid) = self.greetings.line(node.as_str()) {
+            if let Some(unsaid) = self.connected_lines.line(node.as_str()) {
                 let limit = self.settings.node_limit;
                 tracing::warn!(%node, limit, unsaid, "no room for one more node");
             }
@@ -333,12 +333,12 @@ impl Work {
         let codec = self.shared.codec.for_link(&link.peer);
         let ours = codec.as_ref().unwrap_or(&self.shared.codec).is_ours();
         let handle = Arc::new(Handle::new(number, ours, self.shared.records.clone()));
-        if let Some(unsaid) = self.greetings.line(node.as_str()) {
+        if let Some(unsaid) = self.connected_lines.line(node.as_str()) {
             let nodes = self.sessions.count() + 1;
-            tracing::info!(%node, peer = ?link.peer.address, serial = guest.serial(), nodes, unsaid, "node connected");
+            tracing::info!(%node, peer = ?link.peer.address, serial = admitted.serial(), nodes, unsaid, "node connected");
         }
         self.sessions.enter(&node, handle.clone());
-        self.errands.spawn(self.claims.clone().claim(node.clone(), handle.clone()));
+        self.tasks.spawn(self.claims.clone().claim(node.clone(), handle.clone()));
         // SyncController compares everything with an edge of ours, its devices too.
         let compares = ours && self.shared.bus.has(&ModuleName::SYNC_CONTROLLER);
         let announces = if compares { None } else { Some(ModuleName::DEVICE_CONTROLLER) };
@@ -352,8 +352,8 @@ impl Work {
             let mut serving = std::pin::pin!(session::serve(node.clone(), link, handle.clone(), shared));
             let end = tokio::select! {
                 end = &mut serving => end,
-                why = guest.denied(&denied) => {
-                    tracing::warn!(%node, serial = guest.serial(), why, "cut a link off");
+                why = admitted.denied(&denied) => {
+                    tracing::warn!(%node, serial = admitted.serial(), why, "cut a link off");
                     handle.end(why);
                     serving.await
                 }
@@ -366,11 +366,11 @@ impl Work {
         match ended {
             Ok((node, handle, end)) => {
                 let last = self.sessions.leave(&node, handle.generation);
-                self.inherit(&handle);
+                self.remember_unrecorded(&handle);
                 let broken = matches!(end, End::Malformed(_));
                 // An ordinary end must not keep the word on a broken frame back.
                 let key = if broken { format!("{node} malformed") } else { node.to_string() };
-                if let Some(unsaid) = self.partings.line(&key) {
+                if let Some(unsaid) = self.ended_lines.line(&key) {
                     let why = end.to_string();
                     if broken {
                         tracing::warn!(%node, why = %shown(&why), unsaid, "session ended");
@@ -385,13 +385,13 @@ impl Work {
             Err(error) => {
                 tracing::error!(error = %error, "a session failed");
                 // Its handle is found by nobody being behind it any more.
-                self.sessions.take_dead().iter().for_each(|handle| self.inherit(handle));
+                self.sessions.take_dead().iter().for_each(|handle| self.remember_unrecorded(handle));
             }
         }
     }
 
     /// What a session took and did not come to record is remembered, or its node would never get it.
-    fn inherit(&self, ended: &Handle) {
+    fn remember_unrecorded(&self, ended: &Handle) {
         let records = &self.shared.records;
         for record in ended.pool.unrecorded(|record| records.is_missing(record)) {
             records.ensure_later(record);
@@ -408,7 +408,7 @@ impl Work {
                 Ok(()) => {}
                 Err(SendError::Full(_)) => {
                     let (bus, message) = (bus.clone(), message.clone());
-                    self.errands.spawn(async move { drop(bus.send(&module, message).await) });
+                    self.tasks.spawn(async move { drop(bus.send(&module, message).await) });
                 }
                 Err(error) => tracing::debug!(error = %error, "a controller was not told of a node"),
             }

@@ -39,7 +39,7 @@ use self::session::{Command, Handle};
 use crate::{
     cluster::{Clients, api_path},
     denylist::Denylist,
-    hub::{Guest, NodeIdentity, certified},
+    hub::{AdmittedNode, NodeIdentity, certified},
 };
 
 /// The tunnels there are; the [`NodeStreams`] of the nodes connected to this cloudcore. Cheap to clone.
@@ -192,7 +192,7 @@ impl CloudStream {
 
     /// Keeps those on this list out, and cuts their tunnels.
     #[must_use]
-    pub fn denying(mut self, list: Denylist) -> Self {
+    pub fn with_denylist(mut self, list: Denylist) -> Self {
         self.denied = list;
         self
     }
@@ -267,9 +267,9 @@ impl CloudStream {
                     }
                     Err(error) => return error.into(),
                 },
-                Some(entered) = entering.join_next() => if let Ok(Some((guest, link))) = entered {
+                Some(entered) = entering.join_next() => if let Ok(Some((admitted, link))) = entered {
                     generation += 1;
-                    served.spawn(self.tunnel(guest, link, generation, port));
+                    served.spawn(self.tunnel(admitted, link, generation, port));
                 },
                 Some(ended) = served.join_next() => if let Err(error) = ended {
                     tracing::error!(error = %error, "a tunnel failed");
@@ -279,15 +279,15 @@ impl CloudStream {
     }
 
     /// Who the peer is, if there is room for its tunnel.
-    fn admitted(&self, peer: &Peer) -> Result<Guest, String> {
-        let guest = identify(peer, self.settings.identity, &self.denied)?;
-        let fits = self.tunnels.fits(&guest.node, self.settings.node_limit);
-        fits.then_some(guest).ok_or_else(|| "this cloud holds as many tunnels as it may".to_owned())
+    fn admitted(&self, peer: &Peer) -> Result<AdmittedNode, String> {
+        let admitted = identify(peer, self.settings.identity, &self.denied)?;
+        let fits = self.tunnels.fits(&admitted.node, self.settings.node_limit);
+        fits.then_some(admitted).ok_or_else(|| "this cloud holds as many tunnels as it may".to_owned())
     }
 
     fn tunnel(
         &self,
-        guest: Guest,
+        admitted: AdmittedNode,
         link: Link,
         generation: u64,
         port: Option<u16>,
@@ -297,8 +297,8 @@ impl CloudStream {
         let (tunnels, clients) = (self.tunnels.clone(), self.clients.clone());
         let denied = self.denied.clone();
         Box::pin(async move {
-            let node = guest.node.clone();
-            tracing::info!(%node, peer = ?link.peer.address, serial = guest.serial(), "tunnel connected");
+            let node = admitted.node.clone();
+            tracing::info!(%node, peer = ?link.peer.address, serial = admitted.serial(), "tunnel connected");
             tunnels.enter(&node, handle.clone());
             let end = handle.end.clone();
             drop(handle);
@@ -310,8 +310,8 @@ impl CloudStream {
                 why = session::serve(link, receiver) => why,
                 why = announced => why,
                 () = end.cancelled() => "the node has dialled a newer tunnel".to_owned(),
-                why = guest.denied(&denied) => {
-                    tracing::warn!(%node, serial = guest.serial(), why, "cut a tunnel off");
+                why = admitted.denied(&denied) => {
+                    tracing::warn!(%node, serial = admitted.serial(), why, "cut a tunnel off");
                     why.to_owned()
                 }
             };
@@ -337,14 +337,14 @@ async fn announce(clients: &Clients, node: &NodeName, port: Option<u16>) {
 
 async fn admit(
     incoming: Box<dyn Incoming>,
-    admitted: Result<Guest, String>,
+    admitted: Result<AdmittedNode, String>,
     refusals: Arc<Seldom>,
-) -> Option<(Guest, Link)> {
+) -> Option<(AdmittedNode, Link)> {
     match admitted {
-        Ok(guest) => match tokio::time::timeout(Duration::from_secs(30), incoming.accept()).await {
-            Ok(Ok(link)) => Some((guest, link)),
+        Ok(admitted) => match tokio::time::timeout(Duration::from_secs(30), incoming.accept()).await {
+            Ok(Ok(link)) => Some((admitted, link)),
             Ok(Err(error)) => {
-                tracing::warn!(node = %guest.node, error = %error, "a tunnel did not finish to connect");
+                tracing::warn!(node = %admitted.node, error = %error, "a tunnel did not finish to connect");
                 None
             }
             Err(_) => None,
@@ -361,7 +361,7 @@ async fn admit(
     }
 }
 
-fn identify(peer: &Peer, identity: NodeIdentity, list: &Denylist) -> Result<Guest, String> {
+fn identify(peer: &Peer, identity: NodeIdentity, list: &Denylist) -> Result<AdmittedNode, String> {
     // Memory transports know no paths.
     let path = peer.path.split('?').next().unwrap_or_default().trim_end_matches('/');
     if !matches!(path, "" | CONNECT_PATH) {
@@ -394,8 +394,9 @@ mod tests {
         let peer = |node: &str, path: &str| {
             Peer::default().with_claims([(CLAIM_NODE.to_owned(), node.to_owned())]).with_path(path)
         };
-        let identify =
-            |peer: &Peer, identity| identify(peer, identity, &Denylist::default()).map(|guest| guest.node);
+        let identify = |peer: &Peer, identity| {
+            identify(peer, identity, &Denylist::default()).map(|admitted| admitted.node)
+        };
         assert_eq!(identify(&peer("n", CONNECT_PATH), NodeIdentity::Claim).unwrap(), "n");
         assert!(identify(&peer("n", "/other"), NodeIdentity::Claim).is_err());
         assert!(identify(&peer("", CONNECT_PATH), NodeIdentity::Claim).is_err());

@@ -38,28 +38,32 @@ pub(crate) enum Refusal {
     Denied(&'static str),
 }
 
-/// A node that may come in.
+/// A node that is admitted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Guest {
+pub(crate) struct AdmittedNode {
     pub(crate) node: NodeName,
     /// Of the certificate it shows; none where nodes are believed without.
     pub(crate) mark: Option<Mark>,
 }
 
-impl Guest {
+impl AdmittedNode {
     /// The serial number of its certificate, for logs.
     pub(crate) fn serial(&self) -> &str {
         self.mark.as_ref().map(Mark::serial).unwrap_or_default()
     }
 
-    /// Completes when the guest is on the deny list.
+    /// Completes when the node is on the deny list.
     pub(crate) async fn denied(&self, list: &Denylist) -> &'static str {
         list.clone().denied(self.node.as_str(), self.mark.as_ref()).await
     }
 }
 
 /// The node a peer is, if it may be it.
-pub(super) fn identify(peer: &Peer, identity: NodeIdentity, list: &Denylist) -> Result<Guest, Refusal> {
+pub(super) fn identify(
+    peer: &Peer,
+    identity: NodeIdentity,
+    list: &Denylist,
+) -> Result<AdmittedNode, Refusal> {
     let name = peer.claim("node_id").filter(|name| !name.is_empty()).ok_or(Refusal::Nameless)?;
     if !is_node_name(name) {
         return Err(Refusal::BadName(name.chars().take(253).collect()));
@@ -73,7 +77,7 @@ pub(crate) fn certified(
     node: NodeName,
     identity: NodeIdentity,
     list: &Denylist,
-) -> Result<Guest, Refusal> {
+) -> Result<AdmittedNode, Refusal> {
     // Verified by the transport; only the name is left to read.
     let mark = match (identity, peer.certificates.as_slice()) {
         (NodeIdentity::Claim, []) => None,
@@ -84,7 +88,7 @@ pub(crate) fn certified(
     };
     match list.why(node.as_str(), mark.as_ref()) {
         Some(why) => Err(Refusal::Denied(why)),
-        None => Ok(Guest { node, mark }),
+        None => Ok(AdmittedNode { node, mark }),
     }
 }
 
@@ -112,7 +116,7 @@ mod tests {
     }
 
     fn identify(peer: &Peer, identity: NodeIdentity) -> Result<NodeName, Refusal> {
-        super::identify(peer, identity, &Denylist::default()).map(|guest| guest.node)
+        super::identify(peer, identity, &Denylist::default()).map(|admitted| admitted.node)
     }
 
     #[test]

@@ -10,7 +10,7 @@ use kubeedge_core::{
 use super::{
     id::Id,
     pool::{Key, Offer, for_the_wire},
-    rules::{self, Head, Lane, Mode},
+    rules::{self, Head, Mode, Priority},
 };
 use crate::records::Record;
 
@@ -116,7 +116,7 @@ impl Object {
 /// Where a message belongs that wants a confirmation.
 struct Place {
     key: Key,
-    lane: Lane,
+    priority: Priority,
     gone: bool,
     record: Arc<Record>,
 }
@@ -137,12 +137,12 @@ impl Place {
         let gone = *operation == Operation::DELETE || object.head.metadata.deletion_timestamp.is_some();
         let key = object.uid.clone().unwrap_or_else(|| resource.into());
         let record = earlier(&key).unwrap_or_else(|| Arc::new(object.record(node, resource)));
-        Ok(Self { key, lane: rules::lane(resource, group), gone, record })
+        Ok(Self { key, priority: rules::priority(resource, group), gone, record })
     }
 
     fn offer(self, id: Id, message: Arc<Message>) -> Offer {
-        let Self { key, lane, gone, record } = self;
-        Offer { key, id, message, lane, gone, record }
+        let Self { key, priority, gone, record } = self;
+        Offer { key, id, message, priority, gone, record }
     }
 }
 
@@ -186,7 +186,10 @@ mod tests {
                 let message = update(&format!("node/{node}/default/configmap/{name}"), "u-1");
                 match (fan.to(&node.into(), |_| None), Delivery::of(&node.into(), message, |_| None)) {
                     (Delivery::Acked(one), Delivery::Acked(other)) => {
-                        assert_eq!((one.key, one.lane, one.gone), (other.key, other.lane, other.gone));
+                        assert_eq!(
+                            (one.key, one.priority, one.gone),
+                            (other.key, other.priority, other.gone)
+                        );
                         assert_eq!(one.record, other.record);
                         assert_eq!(one.message.route, other.message.route);
                     }

@@ -7,8 +7,8 @@
 //! Both parts are bounded: a session whose plain messages do
 //! not fit any more is ended (its edge does not read), an object that does not fit is left to the reconciliation.
 //!
-//! What is written next is chosen by lane (see [`Lane`]), and in a lane plain messages before objects. Objects of the later
-//! lane leave a quarter of the window free, so that a pod need not wait until a device is confirmed.
+//! What is written next is chosen by [`Priority`], and within one, plain messages go before objects. Objects of the later
+//! priority leave a quarter of the window free, so that a pod need not wait until a device is confirmed.
 
 mod flights;
 mod kept;
@@ -27,11 +27,11 @@ use tokio::{sync::Notify, time::Instant};
 pub(super) use self::offer::{Flight, Next, Offer, Put, for_the_wire};
 use self::{
     flights::Flights,
-    kept::{Entry, Gone, Lanes, needs_record},
+    kept::{ByPriority, Entry, Gone, needs_record},
 };
 use super::{
     id::Id,
-    rules::{self, Lane},
+    rules::{self, Priority},
 };
 use crate::records::{Known, Record};
 
@@ -48,12 +48,12 @@ pub(super) type Key = Id;
 
 #[derive(Debug, Default)]
 struct Inner {
-    plain: Lanes<Message>,
+    plain: ByPriority<Message>,
     plain_bytes: usize,
     kept: HashMap<Key, Entry>,
     kept_bytes: usize,
-    ready: Lanes<Key>,
-    /// Objects of the later lane on their way.
+    ready: ByPriority<Key>,
+    /// Objects of the later priority on their way.
     later_flying: usize,
     flights: Flights,
     /// Deletions not confirmed yet: the name, the object that is to go, and the objects of that name that wait for it.
@@ -76,7 +76,7 @@ impl Pool {
 
     /// Takes a message that is sent once.
     pub(super) fn put_plain(&self, message: Message) -> Put {
-        let lane = rules::lane(message.route.resource.as_str(), &message.route.group);
+        let priority = rules::priority(message.route.resource.as_str(), &message.route.group);
         let message = for_the_wire(message);
         let mut inner = self.inner.lock();
         let size = message.size();
@@ -84,23 +84,24 @@ impl Pool {
             return Put::Full;
         }
         inner.plain_bytes += size;
-        inner.plain.of(lane).push_back(message);
+        inner.plain.of(priority).push_back(message);
         self.wake.notify_one();
         Put::Taken
     }
 
-    /// What is to be written next while at most `window` objects may be on their way, to which those `preparing` to be count.
+    /// What to write next. At most `window` objects may be on their way; those whose records are being made (`preparing`)
+    /// count as well.
     pub(super) fn next(&self, preparing: usize, window: usize) -> Option<Next> {
         let mut inner = self.inner.lock();
         let flying = preparing + inner.flights.len();
-        for lane in [Lane::Control, Lane::Later] {
-            if let Some(message) = inner.next_plain(lane) {
+        for priority in [Priority::Control, Priority::Later] {
+            if let Some(message) = inner.next_plain(priority) {
                 return Some(Next::Plain(Box::new(message)));
             }
-            let room = lane == Lane::Control || inner.later_flying < later_window(window);
+            let room = priority == Priority::Control || inner.later_flying < later_window(window);
             if room
                 && flying < window
-                && let Some(flight) = inner.next_ready(lane)
+                && let Some(flight) = inner.next_ready(priority)
             {
                 return Some(Next::Object(flight));
             }
@@ -131,7 +132,7 @@ impl Pool {
             return Put::Full;
         }
         inner.kept_bytes = bytes;
-        let (key, lane) = (offer.key.clone(), offer.lane);
+        let (key, priority) = (offer.key.clone(), offer.priority);
         let entry = match kept {
             Some(kept) => kept,
             None => inner.kept.entry(key.clone()).or_insert_with(|| Entry::new(&offer)),
@@ -150,7 +151,7 @@ impl Pool {
             inner.left(&name, &key, &self.wake);
         }
         if queues {
-            inner.ready.of(lane).push_back(key);
+            inner.ready.of(priority).push_back(key);
             self.wake.notify_one();
         }
         Put::Taken
@@ -229,7 +230,7 @@ impl Pool {
     /// The flight is over and the confirmation recorded: forget the message, or queue the newer one.
     pub(super) fn landed(&self, flight: &Flight) {
         let mut inner = self.inner.lock();
-        inner.has_room(flight.lane);
+        inner.has_room(flight.priority);
         let Some(entry) = inner.kept.get_mut(&flight.key) else { return };
         entry.flying = false;
         entry.failures = 0;
@@ -256,7 +257,7 @@ impl Pool {
     /// The flight failed. Returns how often in a row, for the pause before [`Pool::requeue`].
     pub(super) fn failed(&self, flight: &Flight) -> u32 {
         let mut inner = self.inner.lock();
-        inner.has_room(flight.lane);
+        inner.has_room(flight.priority);
         let Some(entry) = inner.kept.get_mut(&flight.key) else { return 0 };
         entry.flying = false;
         entry.failures = entry.failures.saturating_add(1);
@@ -281,15 +282,15 @@ impl Pool {
 }
 
 impl Inner {
-    fn next_plain(&mut self, lane: Lane) -> Option<Message> {
-        let message = self.plain.of(lane).pop_front()?;
+    fn next_plain(&mut self, priority: Priority) -> Option<Message> {
+        let message = self.plain.of(priority).pop_front()?;
         self.plain_bytes = self.plain_bytes.saturating_sub(message.size());
         Some(message)
     }
 
-    fn next_ready(&mut self, lane: Lane) -> Option<Flight> {
+    fn next_ready(&mut self, priority: Priority) -> Option<Flight> {
         loop {
-            let key = self.ready.of(lane).pop_front()?;
+            let key = self.ready.of(priority).pop_front()?;
             let Some(entry) = self.kept.get_mut(&key) else { continue };
             let Some(message) = entry.message.clone() else {
                 entry.queued = false;
@@ -304,15 +305,15 @@ impl Inner {
             entry.flying = true;
             let (record, needs_record) = (entry.record.clone(), entry.needs_record);
             let id = entry.id.clone();
-            self.later_flying += usize::from(lane == Lane::Later);
+            self.later_flying += usize::from(priority == Priority::Later);
             let withdraws = rules::withdraws(&message);
-            return Some(Flight { key, id, message, record, needs_record, withdraws, lane });
+            return Some(Flight { key, id, message, record, needs_record, withdraws, priority });
         }
     }
 
-    /// One of this lane is no longer on its way.
-    fn has_room(&mut self, lane: Lane) {
-        self.later_flying = self.later_flying.saturating_sub(usize::from(lane == Lane::Later));
+    /// One of this priority is no longer on its way.
+    fn has_room(&mut self, priority: Priority) {
+        self.later_flying = self.later_flying.saturating_sub(usize::from(priority == Priority::Later));
     }
 
     /// The edge need no longer be told that this object of this name is gone: others of the name may follow, up to the next
@@ -325,7 +326,7 @@ impl Inner {
         wake.notify_one();
         while let Some(key) = waiting.pop_front() {
             let Some(entry) = self.kept.get(&key) else { continue };
-            self.ready.of(entry.lane).push_back(key.clone());
+            self.ready.of(entry.priority).push_back(key.clone());
             if entry.is_leaving() {
                 *leaving = key;
                 return;
@@ -337,14 +338,14 @@ impl Inner {
     fn queue(&mut self, key: &Key, wake: &Notify) {
         let Some(entry) = self.kept.get_mut(key) else { return };
         if entry.queues() {
-            let lane = entry.lane;
-            self.ready.of(lane).push_back(key.clone());
+            let priority = entry.priority;
+            self.ready.of(priority).push_back(key.clone());
             wake.notify_one();
         }
     }
 }
 
-/// How many objects of the later lane may be on their way at once.
+/// How many objects of the later priority may be on their way at once.
 fn later_window(window: usize) -> usize {
     (window - window / 4).max(1)
 }

@@ -82,19 +82,20 @@ fn is_error(message: &Message) -> bool {
 
 /// What goes first to an edge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Lane {
+pub(super) enum Priority {
     /// Pods and what they need, nodes, answers.
     Control,
     /// Devices, twins and what users send: thousands of them may wait, and none makes a pod wait.
     Later,
 }
 
-/// The lane of a message with this full resource. All messages about one object go in one lane, so that they stay in order.
-pub(super) fn lane(resource: &str, group: &Group) -> Lane {
+/// The priority of a message with this full resource. It is the same for all messages about one object, so that they
+/// stay in order.
+pub(super) fn priority(resource: &str, group: &Group) -> Priority {
     let kind = element(resource, 3);
     let later =
         *group == Group::TWIN || *group == Group::USER || matches!(kind, Some("device" | "devicemodel"));
-    if later { Lane::Later } else { Lane::Control }
+    if later { Priority::Later } else { Priority::Control }
 }
 
 /// Whether the object may come back under its unique id: one that is taken from this node only, as a DeviceModel that no
@@ -241,18 +242,18 @@ mod tests {
     #[test]
     fn devices_twins_and_what_users_send_go_after_the_rest() {
         for (source, group, operation, resource, expected) in [
-            ("edgecontroller", "resource", "insert", "node/n/default/pod/device", Lane::Control),
-            ("edgecontroller", "resource", "response", "node/n/default/configmap/c", Lane::Control),
-            ("edgecontroller", "resource", "update", "node/n/null/node/n", Lane::Control),
-            ("cloudhub", "resource", "response", "k8s/ca.crt", Lane::Control),
-            ("devicecontroller", "twin", "response", "node/n/twin", Lane::Later),
-            ("devicecontroller", "twin", "update", "node/n/membership", Lane::Later),
-            ("devicecontroller", "resource", "insert", "node/n/default/device/d", Lane::Later),
-            ("edgecontroller", "resource", "update", "node/n/default/devicemodel/m", Lane::Later),
-            ("router_eventbus", "user", "publish", "node/n/topic", Lane::Later),
+            ("edgecontroller", "resource", "insert", "node/n/default/pod/device", Priority::Control),
+            ("edgecontroller", "resource", "response", "node/n/default/configmap/c", Priority::Control),
+            ("edgecontroller", "resource", "update", "node/n/null/node/n", Priority::Control),
+            ("cloudhub", "resource", "response", "k8s/ca.crt", Priority::Control),
+            ("devicecontroller", "twin", "response", "node/n/twin", Priority::Later),
+            ("devicecontroller", "twin", "update", "node/n/membership", Priority::Later),
+            ("devicecontroller", "resource", "insert", "node/n/default/device/d", Priority::Later),
+            ("edgecontroller", "resource", "update", "node/n/default/devicemodel/m", Priority::Later),
+            ("router_eventbus", "user", "publish", "node/n/topic", Priority::Later),
         ] {
             let message = message(source, group, operation, resource, "null");
-            assert_eq!(lane(resource, &message.route.group), expected, "{source} {operation} {resource}");
+            assert_eq!(priority(resource, &message.route.group), expected, "{source} {operation} {resource}");
         }
     }
 

@@ -33,7 +33,7 @@ impl Sessions {
         sessions.len() < limit || sessions.contains_key(node)
     }
 
-    /// Whether a connection that came to the door later serves the node already.
+    /// Whether a later connection serves the node already.
     pub(super) fn is_overtaken(&self, node: &NodeName, generation: u64) -> bool {
         self.0.lock().get(node).is_some_and(|handle| handle.generation > generation)
     }

@@ -10,7 +10,7 @@ use super::offer::Offer;
 use crate::{
     hub::{
         id::Id,
-        rules::{self, Lane},
+        rules::{self, Priority},
     },
     records::{Known, Record},
 };
@@ -31,7 +31,7 @@ pub(super) struct Entry {
     pub(super) queued: bool,
     pub(super) flying: bool,
     pub(super) failures: u32,
-    pub(super) lane: Lane,
+    pub(super) priority: Priority,
 }
 
 impl Entry {
@@ -49,15 +49,15 @@ impl Entry {
             queued: false,
             flying: false,
             failures: 0,
-            lane: offer.lane,
+            priority: offer.priority,
         }
     }
 
     /// Takes the newest message in the place of the one before.
     pub(super) fn take(&mut self, offer: Offer, version: Option<u64>, needs_record: bool, bytes: usize) {
-        let Offer { message, id, lane, gone, record, .. } = offer;
+        let Offer { message, id, priority, gone, record, .. } = offer;
         (self.version, self.gone, self.withdrawn) = (version, gone, rules::withdraws(&message));
-        (self.record, self.needs_record, self.lane) = (record, needs_record, lane);
+        (self.record, self.needs_record, self.priority) = (record, needs_record, priority);
         (self.message, self.id, self.bytes) = (Some(message), id, bytes);
     }
 
@@ -127,24 +127,24 @@ pub(super) fn needs_record(
     }
 }
 
-/// What waits in each lane.
+/// What waits in each priority.
 #[derive(Debug)]
-pub(super) struct Lanes<T> {
+pub(super) struct ByPriority<T> {
     pub(super) control: VecDeque<T>,
     pub(super) later: VecDeque<T>,
 }
 
-impl<T> Default for Lanes<T> {
+impl<T> Default for ByPriority<T> {
     fn default() -> Self {
         Self { control: VecDeque::new(), later: VecDeque::new() }
     }
 }
 
-impl<T> Lanes<T> {
-    pub(super) fn of(&mut self, lane: Lane) -> &mut VecDeque<T> {
-        match lane {
-            Lane::Control => &mut self.control,
-            Lane::Later => &mut self.later,
+impl<T> ByPriority<T> {
+    pub(super) fn of(&mut self, priority: Priority) -> &mut VecDeque<T> {
+        match priority {
+            Priority::Control => &mut self.control,
+            Priority::Later => &mut self.later,
         }
     }
 

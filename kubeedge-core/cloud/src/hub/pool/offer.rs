@@ -9,7 +9,7 @@ use kubeedge_core::{
 
 use super::Key;
 use crate::{
-    hub::{id::Id, rules::Lane},
+    hub::{id::Id, rules::Priority},
     records::Record,
 };
 
@@ -21,7 +21,7 @@ pub(in crate::hub) struct Offer {
     pub(in crate::hub) id: Id,
     /// As it goes to the edge; shared by all edges it goes to.
     pub(in crate::hub) message: Arc<Message>,
-    pub(in crate::hub) lane: Lane,
+    pub(in crate::hub) priority: Priority,
     /// Deletion, or an object that is being deleted.
     pub(in crate::hub) gone: bool,
     pub(in crate::hub) record: Arc<Record>,
@@ -56,7 +56,7 @@ pub(in crate::hub) struct Flight {
     pub(in crate::hub) needs_record: bool,
     /// The record must say first that the edge may no longer have the object, which is in the cluster all the same.
     pub(in crate::hub) withdraws: bool,
-    pub(super) lane: Lane,
+    pub(super) priority: Priority,
 }
 
 impl Flight {

@@ -25,10 +25,10 @@ fn offer_of(kind: &str, uid: &str, operation: Operation, version: &str) -> Offer
         .with(Content::text("x"));
     let message = if version.is_empty() { message } else { message.at_version(version) };
     let gone = message.route.operation == Operation::DELETE;
-    let lane = rules::lane(message.route.resource.as_str(), &message.route.group);
+    let priority = rules::priority(message.route.resource.as_str(), &message.route.group);
     let id = message.header.id.as_str().into();
     let record = Record::new(&"n".into(), "default", uid).into();
-    Offer { key: uid.into(), id, message: for_the_wire(message).into(), lane, gone, record }
+    Offer { key: uid.into(), id, message: for_the_wire(message).into(), priority, gone, record }
 }
 
 fn update(uid: &str, version: &str) -> Offer {
