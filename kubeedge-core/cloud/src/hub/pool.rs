@@ -119,7 +119,9 @@ impl Pool {
         let inner = &mut *inner;
         let kept = inner.kept.get_mut(&offer.key);
         let is_unknown = kept.is_none();
-        if is_unknown && offer.is_deletion() && inner.gone.has(&offer.key) {
+        // An entry stays of what was only taken from this node.
+        let may_be_gone = kept.as_ref().is_none_or(|kept| kept.withdrawn && kept.message.is_none());
+        if may_be_gone && offer.is_deletion() && inner.gone.has(&offer.key) {
             return Put::Stale;
         }
         let needs_record = match needs_record(kept.as_deref(), &offer, version, known) {

@@ -214,6 +214,21 @@ fn what_was_taken_from_a_node_may_come_back_at_any_moment_and_only_by_its_contro
     assert_eq!(pool.next_ready().unwrap().message.route.operation, Operation::INSERT);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_confirmed_withdrawal_is_not_told_again_by_reconciliation() {
+    let pool = Pool::default();
+    let by_reconciliation = || {
+        let mut deletion = offer_of("devicemodel", "m", Operation::DELETE, "");
+        Arc::make_mut(&mut deletion.message).route.source = ModuleName::EDGE_CONTROLLER;
+        deletion
+    };
+    assert_eq!(pool.put(model(Operation::DELETE), at("4")), Put::Taken);
+    pool.landed(&pool.next_ready().unwrap());
+    assert_eq!(pool.put(by_reconciliation(), at("4")), Put::Stale, "its record may be there still");
+    tokio::time::advance(Duration::from_secs(61)).await;
+    assert_eq!(pool.put(by_reconciliation(), at("4")), Put::Taken, "its record is still there");
+}
+
 #[test]
 fn nothing_waits_for_a_deletion_that_was_taken_back() {
     let pool = Pool::default();
