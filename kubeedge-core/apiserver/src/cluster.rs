@@ -18,7 +18,7 @@ use super::{
     registry::Registry,
     serve::{ServeError, ServeSettings, Serving},
     server::ApiServer,
-    status::Refusal,
+    status::{Reason, Refusal},
     tokens::Signer,
 };
 
@@ -161,8 +161,8 @@ async fn define(registry: &Registry, definition: Value) {
 /// What is there already stays as it is.
 fn report(name: &str, made: Result<(), Refusal>) {
     match made {
-        Err(refusal) if refusal.reason != "AlreadyExists" => {
-            tracing::error!(name, error = %refusal.message, "cannot make what every cluster has");
+        Err(refusal) if refusal.reason != Reason::AlreadyExists => {
+            tracing::error!(name, error = %refusal, "cannot make what every cluster has");
         }
         _ => {}
     }

@@ -17,6 +17,7 @@ mod scheduler;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures::{StreamExt, future, stream};
+use kubeedge_common::fnv::fnv64;
 use kubeedge_core::kernel::Shutdown;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -31,7 +32,7 @@ use super::{
     kinds::{DEPLOYMENTS, EVENTS, Kind, LEASES, NAMESPACES, NODES, PODS, REPLICA_SETS},
     object::Object,
     registry::Registry,
-    status::Refusal,
+    status::{Reason, Refusal},
     storage::{Change, Happened},
 };
 
@@ -286,7 +287,7 @@ impl Context {
         let api = object.api_version();
         let (group, version) = api.split_once('/').unwrap_or(("", api));
         match self.registry.kind(group, version, &key.plural).await {
-            Err(refusal) if refusal.code == http::StatusCode::NOT_FOUND => Ok(None),
+            Err(refusal) if refusal.reason == Reason::NotFound => Ok(None),
             found => found.map(Some),
         }
     }
@@ -312,7 +313,7 @@ impl Context {
         let at = place(object);
         let how = Deletion { grace, uid: Some(object.uid().to_owned()), ..Deletion::default() };
         match self.registry.delete(kind, &at.0, &at.1, &how, false).await {
-            Err(refusal) if refusal.code != http::StatusCode::NOT_FOUND => Err(refusal),
+            Err(refusal) if refusal.reason != Reason::NotFound => Err(refusal),
             _ => Ok(()),
         }
     }
@@ -332,7 +333,7 @@ impl Context {
         let events = EVENTS;
         // The same again has the same name: nothing is searched for.
         let told = [about.uid(), component, reason, message].join("\n");
-        let at = (namespace, format!("{name}.{:016x}", digest(&told)));
+        let at = (namespace, format!("{name}.{:016x}", fnv64(told.as_bytes())));
         let same = self.get(&events, &at);
         let stamp = self.now();
         if same.is_some() {
@@ -352,15 +353,9 @@ impl Context {
                 "uid": about.copy(&["metadata", "uid"]), "resourceVersion": about.copy(&["metadata", "resourceVersion"])},
         });
         if let Err(refusal) = self.create(&events, &at.0, event).await {
-            tracing::debug!(error = %refusal.message, "event not written");
+            tracing::debug!(error = %refusal, "event not written");
         }
     }
-}
-
-/// A number that stands for a text (FNV-1a).
-fn digest(text: &str) -> u64 {
-    let add = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, add)
 }
 
 /// Logs a failure; whether to try again.
@@ -368,9 +363,9 @@ fn told(what: &str, at: &Place, done: Result<(), Refusal>) -> bool {
     match done {
         Ok(()) => false,
         // Somebody was faster: the change they made brings us back.
-        Err(refusal) if refusal.reason == "Conflict" => true,
+        Err(refusal) if refusal.reason == Reason::Conflict => true,
         Err(refusal) => {
-            tracing::warn!(controller = what, namespace = %at.0, name = %at.1, error = %refusal.message, "controller failed, trying again");
+            tracing::warn!(controller = what, namespace = %at.0, name = %at.1, error = %refusal, "controller failed, trying again");
             true
         }
     }

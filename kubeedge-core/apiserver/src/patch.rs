@@ -32,11 +32,7 @@ pub(crate) fn json_patch(mut object: Value, patch: Value) -> Result<Value, Refus
         }
         json_patch::patch(&mut object, &[operation]).map_err(|mut error| {
             error.operation = at;
-            Refusal {
-                code: http::StatusCode::UNPROCESSABLE_ENTITY,
-                reason: "Invalid",
-                ..Refusal::bad_request(error.to_string())
-            }
+            Refusal::unprocessable(error.to_string())
         })?;
     }
     Ok(object)

@@ -1,5 +1,7 @@
 //! Failures as Kubernetes tells them: `Status` objects.
 
+use std::fmt;
+
 use http::StatusCode;
 use serde_json::{Value, json};
 
@@ -25,11 +27,59 @@ impl Problem {
     }
 }
 
+/// Why a request was not carried out: Kubernetes' reasons, which clients act on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reason {
+    BadRequest,
+    Unauthorized,
+    Forbidden,
+    NotFound,
+    AlreadyExists,
+    Conflict,
+    Invalid,
+    MethodNotAllowed,
+    NotImplemented,
+    UnsupportedMediaType,
+    RequestEntityTooLarge,
+    Expired,
+    InternalError,
+    ServiceUnavailable,
+}
+
+impl Reason {
+    /// The code that goes with it.
+    fn code(self) -> StatusCode {
+        match self {
+            Self::BadRequest => StatusCode::BAD_REQUEST,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::AlreadyExists | Self::Conflict => StatusCode::CONFLICT,
+            Self::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::NotImplemented => StatusCode::NOT_IMPLEMENTED,
+            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::RequestEntityTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Expired => StatusCode::GONE,
+            Self::InternalError => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::ServiceUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    /// As Kubernetes writes it, which is as it is named here.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
 /// A request that was not carried out.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{message}")]
 pub(crate) struct Refusal {
     pub code: StatusCode,
-    pub reason: &'static str,
+    pub reason: Reason,
     pub message: String,
     pub details: Value,
 }
@@ -57,8 +107,8 @@ impl Subject<'_> {
 }
 
 impl Refusal {
-    fn new(code: StatusCode, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), details: Value::Null }
+    fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self { code: reason.code(), reason, message: message.into(), details: Value::Null }
     }
 
     /// The same in other words.
@@ -67,11 +117,11 @@ impl Refusal {
     }
 
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "BadRequest", message)
+        Self::new(Reason::BadRequest, message)
     }
 
     pub(crate) fn unauthorized() -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, "Unauthorized", "Unauthorized")
+        Self::new(Reason::Unauthorized, "Unauthorized")
     }
 
     pub(crate) fn forbidden(user: &str, verb: &str, subject: &Subject<'_>) -> Self {
@@ -82,27 +132,27 @@ impl Refusal {
             subject.plural,
             subject.group
         );
-        Self { details: subject.details(), ..Self::new(StatusCode::FORBIDDEN, "Forbidden", message) }
+        Self { details: subject.details(), ..Self::new(Reason::Forbidden, message) }
     }
 
     pub(crate) fn not_found(subject: &Subject<'_>) -> Self {
         let message = format!("{} {:?} not found", subject.resource(), subject.name);
-        Self { details: subject.details(), ..Self::new(StatusCode::NOT_FOUND, "NotFound", message) }
+        Self { details: subject.details(), ..Self::new(Reason::NotFound, message) }
     }
 
     pub(crate) fn no_such_path() -> Self {
-        Self::new(StatusCode::NOT_FOUND, "NotFound", "the server could not find the requested resource")
+        Self::new(Reason::NotFound, "the server could not find the requested resource")
     }
 
     pub(crate) fn exists(subject: &Subject<'_>) -> Self {
         let message = format!("{} {:?} already exists", subject.resource(), subject.name);
-        Self { details: subject.details(), ..Self::new(StatusCode::CONFLICT, "AlreadyExists", message) }
+        Self { details: subject.details(), ..Self::new(Reason::AlreadyExists, message) }
     }
 
     pub(crate) fn conflict(subject: &Subject<'_>, why: &str) -> Self {
         let message =
             format!("Operation cannot be fulfilled on {} {:?}: {why}", subject.resource(), subject.name);
-        Self { details: subject.details(), ..Self::new(StatusCode::CONFLICT, "Conflict", message) }
+        Self { details: subject.details(), ..Self::new(Reason::Conflict, message) }
     }
 
     /// The object changed since it was read.
@@ -130,53 +180,58 @@ impl Refusal {
         details.set(&["kind"], kind);
         details.set(&["causes"], causes);
         let message = format!("{kind_group} {:?} is invalid: {text}", subject.name);
-        Self { details, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message) }
+        Self { details, ..Self::new(Reason::Invalid, message) }
+    }
+
+    /// What cannot be made of an object, though the request can be read.
+    pub(crate) fn unprocessable(message: impl Into<String>) -> Self {
+        Self::new(Reason::Invalid, message)
     }
 
     pub(crate) fn method_not_allowed() -> Self {
         let message = "the server does not allow this method on the requested resource";
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message)
+        Self::new(Reason::MethodNotAllowed, message)
     }
 
     /// A part of the API that is not there, though Kubernetes has it.
     pub(crate) fn not_served(what: &str) -> Self {
         let message = format!("{what} is not served by this API server");
-        Self::new(StatusCode::NOT_IMPLEMENTED, "NotImplemented", message)
+        Self::new(Reason::NotImplemented, message)
     }
 
     pub(crate) fn media_type(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", message)
+        Self::new(Reason::UnsupportedMediaType, message)
     }
 
     pub(crate) fn too_large(limit: usize) -> Self {
         let message = format!("Request entity too large: limit is {limit}");
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", message)
+        Self::new(Reason::RequestEntityTooLarge, message)
     }
 
     pub(crate) fn expired() -> Self {
         let message = "The resourceVersion for the provided watch is too old.";
-        Self::new(StatusCode::GONE, "Expired", message)
+        Self::new(Reason::Expired, message)
     }
 
     /// Somebody else was faster than a write.
     pub(crate) fn changed_meanwhile(what: &str) -> Self {
         let message = format!("Operation cannot be fulfilled on {what:?}: the object was changed meanwhile");
-        Self::new(StatusCode::CONFLICT, "Conflict", message)
+        Self::new(Reason::Conflict, message)
     }
 
     pub(crate) fn internal(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", message)
+        Self::new(Reason::InternalError, message)
     }
 
     pub(crate) fn unavailable(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", message)
+        Self::new(Reason::ServiceUnavailable, message)
     }
 
     /// The `Status` object.
     pub(crate) fn to_json(&self) -> Value {
         let mut status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-            "message": self.message, "reason": self.reason, "code": self.code.as_u16(),
+            "message": self.message, "reason": self.reason.to_string(), "code": self.code.as_u16(),
         });
         if !self.details.is_null() {
             status.set(&["details"], self.details.clone());

@@ -5,6 +5,7 @@ pub mod blocking;
 pub mod channel;
 pub mod digest;
 pub mod file;
+pub mod fnv;
 pub mod lobby;
 pub mod log;
 pub mod quantity;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use kubeedge_common::fnv::fnv64;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
@@ -68,7 +69,7 @@ fn revision(object: &Value) -> i64 {
 fn hash(template: &Value) -> String {
     const LETTERS: [char; 16] =
         ['b', 'c', 'd', 'f', 'g', 'h', 'j', 'k', 'l', 'm', 'n', '4', '5', '6', '7', '8'];
-    let number = super::digest(&template.to_string());
+    let number = fnv64(template.to_string().as_bytes());
     (0..10).filter_map(|at| LETTERS.get((number >> (at * 4)) as usize & 15)).collect()
 }
 

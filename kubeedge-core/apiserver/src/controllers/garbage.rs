@@ -10,7 +10,7 @@ use super::{
         key::ObjectKey,
         kinds::{NODES, PODS},
         object::Object,
-        status::Refusal,
+        status::{Reason, Refusal},
     },
     Context, place,
 };
@@ -76,7 +76,7 @@ async fn finish(ctx: &Context, all: &All, uid: &str, finalizer: &str) -> Result<
             new
         };
         match ctx.change(&kind, &place(object), Part::Main, without).await {
-            Err(refusal) if refusal.reason != "NotFound" => return Err(refusal),
+            Err(refusal) if refusal.reason != Reason::NotFound => return Err(refusal),
             _ => {}
         }
     }

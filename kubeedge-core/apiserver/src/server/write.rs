@@ -16,7 +16,7 @@ use crate::{
     object::Object,
     patch,
     registry::Registry,
-    status::{Problem, Refusal},
+    status::{Problem, Reason, Refusal},
     storage::ListQuery,
 };
 
@@ -150,7 +150,7 @@ pub(super) async fn delete_all(registry: &Registry, call: &Call, target: &Target
     for object in registry.list(&query).await?.objects {
         let (namespace, name) = (object.namespace(), object.name());
         match registry.delete(&target.kind, namespace, name, &how, call.dry_run()).await {
-            Err(refusal) if refusal.code != StatusCode::NOT_FOUND => return Err(refusal),
+            Err(refusal) if refusal.reason != Reason::NotFound => return Err(refusal),
             _ => {}
         }
     }

@@ -7,6 +7,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
     jiff::Timestamp,
 };
+use kubeedge_common::fnv::fnv32;
 use kubeedge_core::{
     message::Millis,
     runtime::{Container, ContainerState, Sandbox},
@@ -149,9 +150,7 @@ pub(crate) fn container_hash(spec: &ContainerSpec) -> String {
     let json = json.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026");
     let bytes: Vec<_> = json.bytes().map(|byte| byte.to_string()).collect();
     let text = format!("([]uint8)[{}]", bytes.join(" "));
-    let hash =
-        text.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    format!("{hash:x}")
+    format!("{:x}", fnv32(text.as_bytes()))
 }
 
 /// A moment in Kubernetes' form, to the second.
