@@ -222,7 +222,7 @@ async fn cloud(
     codec: Arc<dyn Codec>,
     stop: &Shutdown,
 ) {
-    let mut settings = CloudCoreSettings { listen: Endpoint::from("cloud"), ..CloudCoreSettings::default() };
+    let mut settings = CloudCoreSettings::listening(Endpoint::from("cloud"));
     settings.hub.identity = NodeIdentity::Claim;
     settings.certs.listen = ([127, 0, 0, 1], 0).into();
     settings.certs.names = vec!["127.0.0.1".to_owned()];

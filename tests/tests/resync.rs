@@ -98,8 +98,7 @@ impl World {
         let settings = EmbeddedSettings::new(Signer::new(b"secret")).definitions(api::definitions());
         let cluster = EmbeddedCluster::open(Arc::new(MemoryStore::new()), settings).await.unwrap();
         let (wire, cloud, stop) = (Wire::new(), Noting::new(Adaptive::default()), Shutdown::new());
-        let mut settings =
-            CloudCoreSettings { listen: Endpoint::from("cloud"), ..CloudCoreSettings::default() };
+        let mut settings = CloudCoreSettings::listening(Endpoint::from("cloud"));
         settings.hub.identity = NodeIdentity::Claim;
         settings.certs.listen = ([127, 0, 0, 1], 0).into();
         settings.certs.names = vec!["127.0.0.1".to_owned()];

@@ -142,7 +142,7 @@ struct Bench {
 async fn start() -> Bench {
     let cluster = EmbeddedSettings::new(Signer::new(b"secret"));
     let cluster = EmbeddedCluster::open(Arc::new(MemoryStore::new()), cluster).await.unwrap();
-    let mut settings = CloudCoreSettings { listen: Endpoint::from("hub"), ..CloudCoreSettings::default() };
+    let mut settings = CloudCoreSettings::listening(Endpoint::from("hub"));
     settings.hub.identity = NodeIdentity::Claim;
     // No edge of ours says that it is alive more than once.
     settings.hub.times.keepalive = Duration::from_secs(3600);

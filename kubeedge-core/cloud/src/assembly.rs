@@ -42,6 +42,7 @@ use crate::{
 
 /// How a cloudcore works.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct CloudCoreSettings {
     /// Where edges connect to. KubeEdge: `0.0.0.0:10000`.
     pub listen: Endpoint,
@@ -55,6 +56,13 @@ pub struct CloudCoreSettings {
     pub sync: SyncSettings,
     /// What cloudcore stamps with.
     pub clock: Clock,
+}
+
+impl CloudCoreSettings {
+    /// KubeEdge's settings, but for where edges connect to.
+    pub fn listening(listen: Endpoint) -> Self {
+        Self { listen, ..Self::default() }
+    }
 }
 
 impl Default for CloudCoreSettings {
@@ -72,6 +80,7 @@ impl Default for CloudCoreSettings {
 
 /// What modules are made from.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct CloudParts {
     /// Clients on the cluster.
     pub clients: Arc<Clients>,
@@ -87,6 +96,7 @@ pub struct CloudParts {
 
 /// What can be seen of a cloudcore from outside. Cheap to clone.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct CloudStatus {
     /// Where edges connect to, with real ports; empty while the hub does not listen.
     pub hub: watch::Receiver<Vec<Endpoint>>,
@@ -221,7 +231,7 @@ impl CloudCoreBuilder {
         let CloudCoreSettings { listen: _, hub, certs, objects, sync, clock } = self.settings;
         let doors = self.doors.into_iter().map(|(transport, endpoint)| {
             let credentials = identity.credentials();
-            HubListener { transport, endpoint, credentials }
+            HubListener::new(transport, endpoint, credentials)
         });
         let denylist = DenylistKeeper::new(&clients, &informers);
         let instance = Instance::new(&objects.address);

@@ -41,6 +41,7 @@ pub const HTTPS: ModuleName = ModuleName::of("https");
 
 /// Where certificates come from and how the service works.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct CertSettings {
     /// PEM or DER files of the CA's certificate and key; both or neither.
     pub ca_files: Option<(PathBuf, PathBuf)>,
@@ -109,6 +110,7 @@ pub enum PrepareError {
 
 /// The CA and the hub's certificate, ready for use.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Identity {
     /// The CA.
     pub authority: Arc<Authority>,

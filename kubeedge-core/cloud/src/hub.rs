@@ -64,6 +64,7 @@ use crate::{denylist::Denylist, instance::Instance, records::Records};
 
 /// The hub's clocks.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct HubTimes {
     /// How long a session may be without keepalive. KubeEdge: 30 s.
     pub keepalive: Duration,
@@ -84,6 +85,7 @@ impl Default for HubTimes {
 
 /// How the hub works.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct CloudHubSettings {
     /// Nodes served at once. KubeEdge: 500.
     pub node_limit: usize,
@@ -117,6 +119,7 @@ impl Default for CloudHubSettings {
 
 /// A listener of the hub: a transport, and where it listens.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct HubListener {
     /// The transport.
     pub transport: Arc<dyn Transport>,
@@ -124,6 +127,13 @@ pub struct HubListener {
     pub endpoint: Endpoint,
     /// Who the hub is, and whose certificates it takes.
     pub credentials: Credentials,
+}
+
+impl HubListener {
+    /// A listener of this transport, there.
+    pub fn new(transport: Arc<dyn Transport>, endpoint: Endpoint, credentials: Credentials) -> Self {
+        Self { transport, endpoint, credentials }
+    }
 }
 
 /// The CloudHub module; see the module's documentation.

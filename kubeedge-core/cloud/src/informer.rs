@@ -50,6 +50,7 @@ impl ObjectKey {
 
 /// One object of the cluster: its head, and the whole as JSON.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Object {
     /// Namespace and name.
     pub key: ObjectKey,
@@ -113,6 +114,7 @@ fn print<T: serde::Serialize>(value: Option<&T>) -> u64 {
 
 /// What became of one object since the subscriber last looked.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Change {
     /// What the subscriber saw last, of an object that is gone its last form; `None` when it never saw the object.
     pub old: Option<Arc<Object>>,

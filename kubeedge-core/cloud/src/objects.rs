@@ -41,6 +41,7 @@ use crate::{
 
 /// How the controller works.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct EdgeControllerSettings {
     /// The address of this cloudcore's machine, for the annotation `cloudcore` of the nodes connected to it.
     pub address: String,

@@ -140,6 +140,7 @@ fn canonical(name: &str) -> String {
 
 /// How CloudStream works.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct CloudStreamSettings {
     /// Where tunnels are dialled. KubeEdge: `0.0.0.0:10004`.
     pub listen: Endpoint,
@@ -150,6 +151,13 @@ pub struct CloudStreamSettings {
     /// The address of this cloudcore's machine, where several serve one cluster: under it a port is recorded, which the
     /// API server finds in the status of this cloudcore's nodes.
     pub recorded_as: Option<String>,
+}
+
+impl CloudStreamSettings {
+    /// KubeEdge's settings, but for where tunnels are dialled.
+    pub fn listening(listen: Endpoint) -> Self {
+        Self { listen, ..Self::default() }
+    }
 }
 
 impl Default for CloudStreamSettings {

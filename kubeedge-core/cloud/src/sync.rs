@@ -42,6 +42,7 @@ use crate::{
 
 /// How the controller works.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct SyncSettings {
     /// The pause between two passes; each is up to a fifth longer. KubeEdge: 5 s.
     pub every: Duration,

@@ -188,12 +188,12 @@ impl Site {
     async fn cloud(&mut self, cluster: Arc<dyn ClusterApi>, ca: &str) -> Result<CloudStatus, SiteError> {
         let transport = || Arc::new(WebSocket::default());
         let listen = |port| Ok::<_, SiteError>(Endpoint::from(self.settings.at(port)?));
-        let mut settings = CloudCoreSettings { listen: listen(Port::Hub)?, ..Default::default() };
+        let mut settings = CloudCoreSettings::listening(listen(Port::Hub)?);
         settings.hub.cluster_ca = ca.into();
         settings.certs.listen = self.settings.at(Port::Https)?;
         settings.certs.names = vec![self.settings.address.to_string(), "localhost".to_owned()];
         settings.objects.address = self.settings.address.to_string();
-        let tunnel = CloudStreamSettings { listen: listen(Port::Tunnel)?, ..Default::default() };
+        let tunnel = CloudStreamSettings::listening(listen(Port::Tunnel)?);
         let core = CloudCore::assemble(settings, transport(), cluster).tunnel(tunnel, transport());
         let core = core.codec(Arc::new(Adaptive::default()));
         let core = core.build().await.map_err(|error| SiteError::Part("cloudcore", error.into()))?;

@@ -11,11 +11,7 @@ use std::{
 };
 
 use kubeedge_apiserver::{EmbeddedCluster, EmbeddedSettings, Signer, controllers};
-use kubeedge_cloud::{
-    CloudCore, CloudCoreSettings,
-    certs::HTTPS,
-    hub::{HubTimes, NodeIdentity},
-};
+use kubeedge_cloud::{CloudCore, CloudCoreSettings, certs::HTTPS, hub::NodeIdentity};
 use kubeedge_common::blocking::Blocking;
 use kubeedge_core::{api, failure::BoxError, kernel::Shutdown, name::ModuleName, transport::Endpoint};
 use kubeedge_device::{Mapper, MapperSettings, simulated::Simulated};
@@ -391,11 +387,10 @@ async fn cloudcore(
     dice: &Dice,
     sessions: &Mutex<Option<kubeedge_cloud::hub::Sessions>>,
 ) -> Result<(), BoxError> {
-    let mut settings =
-        CloudCoreSettings { listen: Endpoint::from("0.0.0.0:10000"), ..CloudCoreSettings::default() };
+    let mut settings = CloudCoreSettings::listening(Endpoint::from("0.0.0.0:10000"));
     settings.hub.identity = NodeIdentity::Claim;
     let (keepalive, write) = (Duration::from_secs(10), Duration::from_secs(5));
-    settings.hub.times = HubTimes { keepalive, write, ..HubTimes::default() };
+    (settings.hub.times.keepalive, settings.hub.times.write) = (keepalive, write);
     settings.clock = dice.clock();
     let core = CloudCore::assemble(settings, Arc::new(net), Arc::new(remote::RemoteApi)).without(&HTTPS);
     let core = core.codec(Arc::new(Ours(false))).build().await?;

@@ -32,8 +32,7 @@ impl Cloud {
         let settings = LocalSettings::at(([127, 0, 0, 1], 0).into());
         let local = LocalCluster::open(Arc::new(MemoryStore::default()), settings).await.unwrap();
         let (cluster, shutdown) = (local.cluster().clone(), Shutdown::new());
-        let mut settings =
-            CloudCoreSettings { listen: Endpoint::from("127.0.0.1:0"), ..CloudCoreSettings::default() };
+        let mut settings = CloudCoreSettings::listening(Endpoint::from("127.0.0.1:0"));
         settings.certs.listen = ([127, 0, 0, 1], 0).into();
         settings.certs.names = vec!["127.0.0.1".to_owned()];
         let core = CloudCore::assemble(settings, Arc::new(WebSocket::default()), Arc::new(cluster.clone()));

@@ -10,6 +10,7 @@ use crate::denylist::{Denylist, Mark};
 
 /// How a node proves to be the one it says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum NodeIdentity {
     /// The common name of its verified certificate must be `system:node:<node id>`.
     #[default]

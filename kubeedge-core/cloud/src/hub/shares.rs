@@ -14,6 +14,7 @@ use tokio::{sync::Semaphore, time::Instant};
 /// What one node may ask of the cloud. What is beyond is not refused: it waits in the node's own connection, which is
 /// not read meanwhile, and nobody else notices. KubeEdge has no such limits; a Go edge stays far below these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct NodeLimits {
     /// Messages that modules work on at a time; at least 1.
     pub messages: usize,

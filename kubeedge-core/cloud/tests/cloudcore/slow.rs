@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use http::{Request, Response};
-use kubeedge_cloud::{CloudCoreBuilder, hub::NodeLimits};
+use kubeedge_cloud::CloudCoreBuilder;
 use kubeedge_core::{
     cluster::{Actor, Body, ClusterApi, ClusterError, KubeService},
     name::MessageId,
@@ -54,7 +54,7 @@ async fn reports_of_a_device_that_is_deleted_meanwhile_hold_up_nothing_else_of_i
     let api = Slow::new("/devicestatuses/old");
     let held = api.held.clone();
     let mut three_at_a_time = settings();
-    three_at_a_time.hub.per_node = NodeLimits { messages: 3, ..NodeLimits::default() };
+    three_at_a_time.hub.per_node.messages = 3;
     let cloud = Cloud::start_over(api.cluster.clone(), Arc::new(api), three_at_a_time).await;
     let mut edge = cloud.edge("edge-1").await;
     cloud.cluster.create(&format!("{DEVICES}/devicemodels"), model());
@@ -87,7 +87,7 @@ async fn an_edge_of_ours_that_is_not_read_while_the_api_server_hangs_hears_that_
     let api = Slow::new("/leases/");
     let held = api.held.clone();
     let mut settings = settings();
-    settings.hub.per_node = NodeLimits { messages: 1, ..NodeLimits::default() };
+    settings.hub.per_node.messages = 1;
     settings.hub.times.keepalive = Duration::from_secs(3);
     let ours = |assembly: CloudCoreBuilder| assembly.codec(Arc::new(Adaptive::default()));
     let cloud = Cloud::assemble(api.cluster.clone(), Arc::new(api), settings, ours).await;

@@ -133,15 +133,14 @@ async fn files_go_before_secrets_and_secrets_before_what_is_made() {
         std::fs::write(&path, pki::to_pem(label, &decoded(&go[key]))).unwrap();
         path
     };
-    let files = CertSettings {
-        // As Go's cloudcore labels a key in SEC1.
-        ca_files: Some((file("ca.crt", "CERTIFICATE", "cadata"), file("ca.key", "PRIVATE KEY", "cakeydata"))),
-        server_files: Some((
-            file("server.crt", "CERTIFICATE", "cloudcoredata"),
-            file("server.key", "EC PRIVATE KEY", "cloudcorekeydata"),
-        )),
-        ..CertSettings::default()
-    };
+    let mut files = CertSettings::default();
+    // As Go's cloudcore labels a key in SEC1.
+    files.ca_files =
+        Some((file("ca.crt", "CERTIFICATE", "cadata"), file("ca.key", "PRIVATE KEY", "cakeydata")));
+    files.server_files = Some((
+        file("server.crt", "CERTIFICATE", "cloudcoredata"),
+        file("server.key", "EC PRIVATE KEY", "cloudcorekeydata"),
+    ));
     let prepare = async |settings: &CertSettings| {
         let found = Identity::prepare(settings, &clients).await.unwrap();
         (found.authority.certificate().clone(), found.server.certificate)

@@ -42,12 +42,9 @@ impl Tunnel {
     async fn for_nodes(node_limit: usize) -> Self {
         let (network, cluster) = (Memory::new(), FakeCluster::new());
         let clients = Arc::new(Clients::new(Arc::new(cluster.clone())));
-        let settings = CloudStreamSettings {
-            listen: Endpoint::from("tunnel"),
-            identity: NodeIdentity::Claim,
-            node_limit,
-            recorded_as: Some("10.0.0.1".to_owned()),
-        };
+        let mut settings = CloudStreamSettings::listening(Endpoint::from("tunnel"));
+        (settings.identity, settings.node_limit) = (NodeIdentity::Claim, node_limit);
+        settings.recorded_as = Some("10.0.0.1".to_owned());
         let stream = CloudStream::new(settings, Arc::new(network.clone()), Credentials::default(), &clients);
         let (tunnels, mut bound, shutdown) = (stream.tunnels(), stream.bound(), Shutdown::new());
         let kernel = Kernel::builder().module(stream).build().unwrap();
