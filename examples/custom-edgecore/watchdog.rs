@@ -8,7 +8,7 @@ use kubeedge_core::{
 };
 
 /// Listens to the events of the link, which go to the group `bus` among others.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Watchdog;
 
 #[async_trait]

@@ -1,10 +1,10 @@
 //! A mapper for scales that speak lines of text over TCP (`GET weight` is answered with `12.5`), in an edgecore of its
-//! own: `custom-mapper NODE CLOUDHUB JOIN TOKEN FOLDER`
-use std::{path::Path, sync::Arc};
+//! own: `custom-mapper NODE CLOUDHUB JOIN TUNNEL TOKEN FOLDER`
+use std::path::Path;
 
 use kubeedge_core::failure::Failure;
 use kubeedge_device::{Driver, DriverKind, DriverResult, Mapper, Session, Value};
-use kubeedge_edge::{EdgeCore, EdgeCoreSettings};
+use kubeedge_edge::{CloudAddress, EdgeCore, EdgeCoreSettings};
 use kubeedge_runtime::memory::MemoryRuntime;
 use tokio::{io::*, net::TcpStream};
 #[derive(Debug)]
@@ -47,15 +47,17 @@ impl Scale {
 fn lost(error: Error) -> Failure<DriverKind> {
     Failure::new(DriverKind::Disconnected, "talking to a scale").because(error)
 }
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> anyhow::Result<()> {
+fn main() -> std::process::ExitCode {
+    kubeedge_bin::run(serve())
+}
+async fn serve() -> anyhow::Result<()> {
     let args: Vec<_> = std::env::args().skip(1).collect();
-    let [node, hub, join, token, folder] = &args[..] else {
-        anyhow::bail!("NODE CLOUDHUB JOIN TOKEN FOLDER")
+    let [node, hub, join, tunnel, token, folder] = &args[..] else {
+        anyhow::bail!("NODE CLOUDHUB JOIN TUNNEL TOKEN FOLDER")
     };
-    let settings = EdgeCoreSettings::for_node(node).in_folder(Path::new(folder)).joining(hub, join, token);
+    let settings = EdgeCoreSettings::for_node(node.as_str()).in_folder(Path::new(folder)).on_free_ports();
+    let settings = settings.joining(CloudAddress::new(hub, join, tunnel), token);
     let (link, store) = (kubeedge_transport::WebSocket::default(), kubeedge_store::MemoryStore::new());
-    let pods = Arc::new(MemoryRuntime::new(Default::default()));
-    let edge = EdgeCore::assemble(settings, Arc::new(link), Arc::new(store), pods);
+    let edge = EdgeCore::assemble(settings, link, store, MemoryRuntime::new(Default::default()));
     Ok(edge.mapper(Mapper::new(Scales)).build()?.run(kubeedge_bin::shutdown_signal()).await?)
 }

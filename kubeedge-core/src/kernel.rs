@@ -123,11 +123,49 @@ pub trait Module: Send + 'static {
     }
 
     /// Works until the shutdown is requested, then returns `Ok`. Returning earlier with `Ok` means the work is
-    /// done; an error or a panic is handled as the module's [`Restart`] policy says.
+    /// done; an error or a panic is handled as the module's [`Restart`] policy says, a [`Fatal`] error ends the whole.
     async fn run(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError>;
 
     /// Called once after `run` has returned or panicked; must be quick and must not fail.
     async fn cleanup(&mut self) {}
+}
+
+/// A module that is known only at run time.
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<M: Module + ?Sized> Module for Box<M> {
+    fn name(&self) -> ModuleName {
+        (**self).name()
+    }
+
+    fn group(&self) -> Group {
+        (**self).group()
+    }
+
+    fn inbox_depth(&self) -> usize {
+        (**self).inbox_depth()
+    }
+
+    async fn run(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
+        (**self).run(ctx).await
+    }
+
+    async fn cleanup(&mut self) {
+        (**self).cleanup().await;
+    }
+}
+
+/// An error of a module that another start would not mend, such as a port that is taken: it ends the whole, whatever the
+/// module's [`Restart`] policy says.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct Fatal(BoxError);
+
+impl Fatal {
+    /// For this reason.
+    pub fn new(why: impl Into<BoxError>) -> Self {
+        Self(why.into())
+    }
 }
 
 /// How often and how soon a failed module is started anew. A module that has run for longer than the longest pause
@@ -259,14 +297,8 @@ impl fmt::Debug for KernelBuilder {
 impl KernelBuilder {
     /// Adds a module whose failure ends the whole.
     #[must_use]
-    pub fn module(self, module: impl Module) -> Self {
-        self.boxed(Box::new(module))
-    }
-
-    /// Adds a module known only at run time; its failure ends the whole.
-    #[must_use]
-    pub fn boxed(mut self, module: Box<dyn Module>) -> Self {
-        self.parts.push(Part::Once(module));
+    pub fn module(mut self, module: impl Module) -> Self {
+        self.parts.push(Part::Once(Box::new(module)));
         self
     }
 
@@ -453,8 +485,10 @@ async fn keep(name: &ModuleName, part: Part, mut ctx: ModuleContext, seed: u64) 
     loop {
         let started = Instant::now();
         let Err(error) = once(&mut *module, &mut ctx).await else { return Ok(()) };
-        let pause = failures.pause_after(started.elapsed()).filter(|_| !ctx.shutdown.is_requested());
-        let Some(pause) = pause else { return Err(error) };
+        if error.is::<Fatal>() || ctx.shutdown.is_requested() {
+            return Err(error);
+        }
+        let Some(pause) = failures.pause_after(started.elapsed()) else { return Err(error) };
         let (restarts, pause_ms) = (failures.restarts, pause.as_millis() as u64);
         tracing::error!(module = %name, error = %error, restarts, pause_ms, "module failed, restarting");
         tokio::select! {
@@ -607,6 +641,16 @@ mod tests {
         assert_ne!(one, other);
         let whole = Duration::from_secs(1 + 2 + 4 + 8 + 16);
         assert!(one >= whole / 2 && one <= whole + Duration::from_millis(10), "{one:?}");
+    }
+
+    #[tokio::test]
+    async fn a_fatal_error_ends_the_whole_without_a_restart() {
+        let actor = Actor::new("deaf", |_| Err(Fatal::new("the port is taken").into()));
+        let make = actor.clone();
+        let kernel = Kernel::builder().supervised(Restart::default(), move || make.clone()).build().unwrap();
+        let error = kernel.run(std::future::pending()).await.unwrap_err();
+        assert_eq!(chain(&error), "module deaf failed: the port is taken");
+        assert_eq!(actor.starts.load(Ordering::SeqCst), 1);
     }
 
     /// Panics when it is dropped; `true` means work until shutdown.

@@ -138,7 +138,7 @@ impl Edge {
         settings.hub.servers = vec!["cloud".to_owned()];
         settings.hub.qps = 0;
         settings.hub.silence = Duration::from_secs(1_000_000);
-        settings.edged.clock = clock;
+        settings.clock = clock;
         settings.edged.root = folder.path().join("root");
         settings.edged.logs = folder.path().join("logs");
         let store: Arc<dyn MetaStore> = Arc::new(MemoryStore::new());

@@ -89,7 +89,7 @@ impl World {
         settings.hub.qps = 0;
         settings.edged.root = self.folder.path().join("root");
         settings.edged.logs = self.folder.path().join("logs");
-        settings.edged.clock = self.clock.clone();
+        settings.clock = self.clock.clone();
         let store: Arc<dyn MetaStore> = self.store.clone();
         let core =
             EdgeCore::assemble(settings, Arc::new(self.link.clone()), store, Arc::new(self.runtime.clone()))

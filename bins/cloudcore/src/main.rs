@@ -13,7 +13,7 @@ use clap::Parser;
 use embedded::Embedded;
 use kubeedge_bin::{EXIT_CODES, Flags, Program, Unusable, VERSION, shutdown_signal};
 use kubeedge_cloud::{
-    CloudCoreBuilder,
+    CloudCore, CloudCoreBuilder,
     config::{self, CloudPlan, ConfiguredCluster},
 };
 use kubeedge_config::{Host, PlanError, cloud::CloudCoreConfig};
@@ -96,13 +96,24 @@ impl Program for CloudCoreProgram {
     }
 }
 
-/// Puts a cloudcore together, with the doors the plan wants.
+/// Puts a cloudcore together, with the transports the plan wants.
 fn assemble(plan: CloudPlan, cluster: ConfiguredCluster) -> CloudCoreBuilder {
-    let quic = plan.quic.clone();
-    let builder = plan.assemble(Arc::new(WebSocket::default()), cluster).codec(Arc::new(Adaptive::default()));
-    let Some(door) = quic else { return builder };
-    let quic = Arc::new(Quic::new(QuicSettings { streams: door.streams, ..QuicSettings::default() }));
-    if door.alone { builder.only_door(quic, door.listen) } else { builder.door(quic, door.listen) }
+    let CloudPlan { mut settings, quic, .. } = plan;
+    settings.hub.cluster_ca = cluster.ca;
+    let websocket = WebSocket::default();
+    let builder = match quic {
+        None => CloudCore::assemble(settings, websocket, cluster.api),
+        Some(door) => {
+            let quic = Quic::new(QuicSettings { streams: door.streams, ..QuicSettings::default() });
+            if door.alone {
+                settings.listen = door.listen;
+                CloudCore::assemble(settings, quic, cluster.api).tunnel_over(websocket)
+            } else {
+                CloudCore::assemble(settings, websocket, cluster.api).listen(quic, door.listen)
+            }
+        }
+    };
+    builder.codec(Arc::new(Adaptive::default()))
 }
 
 fn main() -> ExitCode {

@@ -1,5 +1,8 @@
-//! What the binaries share: logs, the crypto provider, signals, exit codes, shell completion, tables, and for components
-//! with a configuration file the whole way from flags to exit code ([`main`]).
+//! What programs around an edgecore or cloudcore need, ours and vendors': logs, the crypto provider, signals, exit codes,
+//! shell completion, tables.
+//!
+//! A program of a vendor's calls [`run`] with its work; a component with a configuration file calls [`main`] with what it
+//! is, and gets its flags too.
 
 mod descriptors;
 mod program;
@@ -8,6 +11,7 @@ mod shim;
 mod table;
 
 use std::{
+    future::Future,
     io::{self, IsTerminal, Write},
     process::ExitCode,
 };
@@ -46,6 +50,34 @@ pub struct LogOptions {
 enum LogFormat {
     Text,
     Json,
+}
+
+/// How many threads work where nothing is said: an edge has few processors, and what blocks has threads of its own.
+const THREADS: usize = 2;
+
+/// Runs a program from its start to its exit code ([`exit`]). Logs go to stderr; `KUBEEDGE_LOG` says what is logged. With
+/// the feature `process` this binary is its own shim of the process runtime ([`shim`]).
+///
+/// ```no_run
+/// fn main() -> std::process::ExitCode {
+///     kubeedge_bin::run(serve())
+/// }
+///
+/// async fn serve() -> anyhow::Result<()> {
+///     tracing::info!("until a signal comes");
+///     kubeedge_bin::shutdown_signal().await;
+///     Ok(())
+/// }
+/// ```
+pub fn run(work: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
+    #[cfg(feature = "process")]
+    if let Some(ended) = process_shim() {
+        return ended;
+    }
+    exit(start_logs().and_then(|()| {
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        runtime.worker_threads(THREADS).enable_all().build()?.block_on(work)
+    }))
 }
 
 /// Begins the work of a program without options for its logs, as [`start`] does: `KUBEEDGE_LOG` says what is logged.

@@ -6,13 +6,13 @@ use kubeedge_core::transport::Transport;
 use kubeedge_edge::config::EdgePlan;
 use kubeedge_transport::{Fallback, FallbackSettings, Quic, QuicSettings, WebSocket};
 
-/// QUIC, alone or before WebSocket; `None` where it is off.
-pub(crate) fn over_quic(plan: &EdgePlan) -> Option<Arc<dyn Transport>> {
-    let wanted = plan.quic.as_ref()?;
+/// WebSocket, QUIC, or QUIC that falls back to WebSocket.
+pub(crate) fn transport(plan: &EdgePlan) -> Arc<dyn Transport> {
+    let Some(wanted) = &plan.quic else { return Arc::new(WebSocket::default()) };
     let quic = Quic::new(QuicSettings { handshake: wanted.handshake, ..QuicSettings::default() });
     if !wanted.falls_back {
-        return Some(Arc::new(quic));
+        return Arc::new(quic);
     }
     let settings = FallbackSettings { seed: plan.settings.hub.seed, ..FallbackSettings::default() };
-    Some(Arc::new(Fallback::new(quic, &wanted.server, WebSocket::default(), settings)))
+    Arc::new(Fallback::new(quic, &wanted.server, WebSocket::default(), settings))
 }

@@ -17,6 +17,7 @@ use kubeedge_config::{Host, PlanError, edge::EdgeCoreConfig};
 use kubeedge_core::store::MetaStore;
 use kubeedge_device::{Mapper, modbus::Modbus, simulated::Simulated};
 use kubeedge_edge::{
+    EdgeCore,
     config::{self, BOOTSTRAP_FILE, EdgePlan},
     meta::BY_RESOURCE,
 };
@@ -73,13 +74,9 @@ impl Program for EdgeCoreProgram {
         let options = SqliteOptions { adopt: Some(BY_RESOURCE), ..SqliteOptions::default() };
         let store = Arc::new(SqliteStore::open(&plan.database, options).await?);
         let runtime = self.runtime.open(&plan).await?;
-        let link = link::over_quic(&plan);
-        let edge = plan.assemble(Arc::new(WebSocket::default()), store.clone(), runtime);
-        let edge = match link {
-            Some(link) => edge.link(link),
-            None => edge,
-        };
-        let edge = edge
+        let link = link::transport(&plan);
+        let edge = EdgeCore::assemble(plan.settings, link, store.clone(), runtime)
+            .tunnel_over(WebSocket::default())
             .codec(Arc::new(Adaptive::default()))
             .mapper(Mapper::new(Modbus::new()))
             .mapper(Mapper::new(Simulated::new()));

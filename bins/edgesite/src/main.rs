@@ -100,13 +100,13 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     let (begun, mut signal) = (std::time::Instant::now(), pin!(kubeedge_bin::shutdown_signal()));
     let (folder, node) = (options.data_dir.clone(), options.node.clone());
     let (address, port_base, plc) = (options.address, options.port_base, options.demo);
-    let mut site =
-        Site::open(SiteSettings { folder, address, port_base, node, plc }).context("--data-dir")?;
+    let settings = SiteSettings { folder, address, port_base, node, plc };
+    let mut site = Site::open(settings)
+        .context("--data-dir")?
+        .edge(|edge| edge.mapper(Mapper::new(Modbus::new())).mapper(Mapper::new(Simulated::new())));
     let (runtime, pods) = options.pods(&site).await?;
     let started = tokio::select! {
-        started = site.start(runtime, |edge| {
-            edge.mapper(Mapper::new(Modbus::new())).mapper(Mapper::new(Simulated::new()))
-        }) => started.map(Some),
+        started = site.start(runtime) => started.map(Some),
         () = &mut signal => Ok(None),
     };
     let ended = match started {

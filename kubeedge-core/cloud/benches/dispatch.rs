@@ -30,7 +30,7 @@ use kubeedge_store::MemoryStore;
 use kubeedge_transport::Memory;
 use tokio::{
     runtime::Runtime,
-    sync::{Notify, mpsc},
+    sync::{Mutex, Notify, mpsc},
 };
 
 const EDGES: usize = 100;
@@ -39,7 +39,8 @@ const EACH: usize = 64;
 const SIZE: usize = 1024;
 
 /// Sends every edge its objects at a version, each time it is told one.
-struct Source(mpsc::Receiver<u64>);
+#[derive(Clone)]
+struct Source(Arc<Mutex<mpsc::Receiver<u64>>>);
 
 #[async_trait]
 impl Module for Source {
@@ -52,7 +53,8 @@ impl Module for Source {
     }
 
     async fn run(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
-        while let Some(version) = self.0.recv().await {
+        let mut versions = self.0.lock().await;
+        while let Some(version) = versions.recv().await {
             for object in 0..EACH {
                 let content = config_map(object);
                 for edge in 0..EDGES {
@@ -149,7 +151,7 @@ async fn start() -> Bench {
     settings.certs.listen = ([127, 0, 0, 1], 0).into();
     let (network, (versions, told)) = (Memory::new(), mpsc::channel(1));
     let core = CloudCore::assemble(settings, Arc::new(network.clone()), Arc::new(cluster))
-        .module(Source(told))
+        .module(Source(Arc::new(Mutex::new(told))))
         // It would take away objects that are in no cluster.
         .without(&ModuleName::SYNC_CONTROLLER)
         .build();

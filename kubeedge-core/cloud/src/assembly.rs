@@ -1,9 +1,8 @@
 //! Cloudcore, put together: from a transport and a cluster to something that runs.
 //!
 //! ```no_run
-//! # use std::sync::Arc;
 //! # use kubeedge_core::{cluster::ClusterApi, transport::Transport};
-//! # async fn doc(transport: Arc<dyn Transport>, cluster: Arc<dyn ClusterApi>) -> Result<(), Box<dyn std::error::Error>> {
+//! # async fn doc(transport: impl Transport, cluster: impl ClusterApi) -> Result<(), Box<dyn std::error::Error>> {
 //! use kubeedge_cloud::{CloudCore, CloudCoreSettings};
 //!
 //! let cloud = CloudCore::assemble(CloudCoreSettings::default(), transport, cluster).build().await?;
@@ -12,14 +11,20 @@
 //! cloud.run(std::future::pending()).await?;
 //! # Ok(()) }
 //! ```
+//!
+//! Modules are started anew when they fail, as [`CloudCoreSettings::restart`] says, except CloudHub: its failure ends the
+//! whole. What edges have confirmed and is being saved is in its memory and in that of the controllers beside it; a
+//! process that starts anew reads all of it from the records, and loses nothing. A server that cannot listen at its
+//! address ends the whole too.
 
-use std::{collections::HashSet, fmt, future::Future, net::SocketAddr, sync::Arc};
+use std::{collections::BTreeSet, fmt, future::Future, net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
 use kubeedge_core::{
+    bus::Bus,
     clock::Clock,
     cluster::ClusterApi,
-    kernel::{Kernel, KernelError, Module},
+    kernel::{Kernel, KernelBuilder, KernelError, Module, Restart},
     name::ModuleName,
     transport::{Endpoint, Transport},
     wire::{Codec, GoJson},
@@ -54,7 +59,13 @@ pub struct CloudCoreSettings {
     pub objects: EdgeControllerSettings,
     /// SyncController.
     pub sync: SyncSettings,
-    /// What cloudcore stamps with.
+    /// CloudStream: logs, exec, attach and metrics of nodes through [`CloudStatus::tunnels`]; `None` for none.
+    pub stream: Option<CloudStreamSettings>,
+    /// Our modules that are left out, by name.
+    pub without: BTreeSet<ModuleName>,
+    /// What happens to a module that fails or panics; see the module's text.
+    pub restart: Restart,
+    /// The time of day that all modules go by.
     pub clock: Clock,
 }
 
@@ -73,12 +84,15 @@ impl Default for CloudCoreSettings {
             certs: CertSettings::default(),
             objects: EdgeControllerSettings::default(),
             sync: SyncSettings::default(),
+            stream: None,
+            without: BTreeSet::new(),
+            restart: Restart::default(),
             clock: Clock::wall(),
         }
     }
 }
 
-/// What modules are made from.
+/// What modules are made from. Cheap to clone.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct CloudParts {
@@ -92,6 +106,10 @@ pub struct CloudParts {
     pub records: Arc<Records>,
     /// The nodes that are connected.
     pub sessions: Sessions,
+    /// The time of day that all modules go by.
+    pub clock: Clock,
+    /// What is seen of the cloudcore.
+    pub status: CloudStatus,
 }
 
 /// What can be seen of a cloudcore from outside. Cheap to clone.
@@ -108,9 +126,9 @@ pub struct CloudStatus {
     pub sessions: Sessions,
     /// The CA certificate in DER.
     pub ca: Bytes,
-    /// The way to the kubelet APIs of nodes; empty without [`CloudCoreBuilder::tunnel`].
+    /// The way to the kubelet APIs of nodes; empty without [`CloudCoreSettings::stream`].
     pub tunnels: Tunnels,
-    /// Where tunnels are dialled, once they can be; `None` without [`CloudCoreBuilder::tunnel`].
+    /// Where tunnels are dialled, once they can be; `None` without [`CloudCoreSettings::stream`].
     pub tunnel: Option<watch::Receiver<Option<Endpoint>>>,
 }
 
@@ -151,41 +169,62 @@ pub enum CoreError {
     Kernel(#[from] KernelError),
 }
 
-type MakeModule = Box<dyn FnOnce(&CloudParts) -> Box<dyn Module> + Send>;
+/// Makes a module of a vendor's, as often as it fails.
+type MakeModule = Box<dyn FnMut(&CloudParts) -> Box<dyn Module> + Send>;
 
 /// Collects the parts of a cloudcore; see [`CloudCore::assemble`].
 pub struct CloudCoreBuilder {
     settings: CloudCoreSettings,
-    doors: Vec<(Arc<dyn Transport>, Endpoint)>,
+    transport: Arc<dyn Transport>,
+    more: Vec<(Arc<dyn Transport>, Endpoint)>,
     cluster: Arc<dyn ClusterApi>,
     codec: Arc<dyn Codec>,
-    tunnel: Option<(CloudStreamSettings, Arc<dyn Transport>)>,
+    tunnel: Option<Arc<dyn Transport>>,
     modules: Vec<MakeModule>,
-    without: HashSet<ModuleName>,
 }
 
 impl fmt::Debug for CloudCoreBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CloudCoreBuilder")
             .field("settings", &self.settings)
-            .field("doors", &self.doors)
-            .field("without", &self.without)
+            .field("more", &self.more)
             .finish_non_exhaustive()
     }
 }
 
 impl CloudCoreBuilder {
-    /// A second way in, beside the first transport.
+    /// Listens for links over a further transport too.
     #[must_use]
-    pub fn door(mut self, transport: Arc<dyn Transport>, listen: Endpoint) -> Self {
-        self.doors.push((transport, listen));
+    pub fn listen(mut self, transport: impl Transport, at: Endpoint) -> Self {
+        self.more.push((Arc::new(transport), at));
         self
     }
 
-    /// The only way in, instead of the first transport.
+    /// Listens for the tunnels of [`CloudCoreSettings::stream`] over another transport than for links. Edges dial them
+    /// over WebSocket.
     #[must_use]
-    pub fn only_door(mut self, transport: Arc<dyn Transport>, listen: Endpoint) -> Self {
-        self.doors = vec![(transport, listen)];
+    pub fn tunnel_over(mut self, transport: impl Transport) -> Self {
+        self.tunnel = Some(Arc::new(transport));
+        self
+    }
+
+    /// Adds a module. When it fails, a clone of it is started, as [`CloudCoreSettings::restart`] says.
+    #[must_use]
+    pub fn module(self, module: impl Module + Clone) -> Self {
+        self.module_with(move |_| module.clone())
+    }
+
+    /// Adds a module that is made from the same clients and informers as ours, now and again whenever it has failed.
+    #[must_use]
+    pub fn module_with<M: Module>(mut self, mut make: impl FnMut(&CloudParts) -> M + Send + 'static) -> Self {
+        self.modules.push(Box::new(move |parts| Box::new(make(parts))));
+        self
+    }
+
+    /// Leaves out one of our modules, by name.
+    #[must_use]
+    pub fn without(mut self, module: &ModuleName) -> Self {
+        self.settings.without.insert(module.clone());
         self
     }
 
@@ -196,50 +235,27 @@ impl CloudCoreBuilder {
         self
     }
 
-    /// Adds CloudStream: logs, exec, attach and metrics of nodes through [`CloudStatus::tunnels`].
-    #[must_use]
-    pub fn tunnel(mut self, settings: CloudStreamSettings, transport: Arc<dyn Transport>) -> Self {
-        self.tunnel = Some((settings, transport));
-        self
-    }
-
-    /// Adds a module.
-    #[must_use]
-    pub fn module(self, module: impl Module) -> Self {
-        self.module_with(move |_| module)
-    }
-
-    /// Adds a module that is made from the same clients and informers as ours.
-    #[must_use]
-    pub fn module_with<M: Module>(mut self, make: impl FnOnce(&CloudParts) -> M + Send + 'static) -> Self {
-        self.modules.push(Box::new(move |parts| Box::new(make(parts))));
-        self
-    }
-
-    /// Leaves out one of our modules, by name.
-    #[must_use]
-    pub fn without(mut self, module: &ModuleName) -> Self {
-        self.without.insert(module.clone());
-        self
-    }
-
     /// Finds or makes the certificates and puts everything together. Must be called within a tokio runtime.
     pub async fn build(self) -> Result<CloudCore, CoreError> {
-        let clients = Arc::new(Clients::new(self.cluster).with_clock(self.settings.clock.clone()));
+        let Self { settings, transport, more, cluster, codec, tunnel, modules } = self;
+        let CloudCoreSettings { listen, hub, certs, objects, sync, stream, without, restart, clock } =
+            settings;
+        let clients = Arc::new(Clients::new(cluster).with_clock(clock.clone()));
         let informers = Arc::new(Informers::new(clients.kube().clone()));
-        let identity = Identity::prepare(&self.settings.certs, &clients).await?;
-        let CloudCoreSettings { listen: _, hub, certs, objects, sync, clock } = self.settings;
-        let doors = self.doors.into_iter().map(|(transport, endpoint)| {
+        let identity = Identity::prepare(&certs, &clients).await?;
+        let listeners = std::iter::once((transport.clone(), listen)).chain(more);
+        let doors = listeners.map(|(transport, endpoint)| {
             let credentials = identity.credentials();
             HubListener::new(transport, endpoint, credentials)
         });
         let denylist = DenylistKeeper::new(&clients, &informers);
         let instance = Instance::new(&objects.address);
         let records = Arc::new(Records::new(clients.clone(), &informers));
-        let hub = CloudHub::new(hub, doors.collect(), self.codec, &clients, &informers, &records, &instance);
+        let hub = CloudHub::new(hub, doors.collect(), codec, &clients, &informers, &records, &instance);
         let hub = hub.with_denylist(denylist.list());
         let certs = CertService::new(certs, identity.clone(), &clients).await?.with_denylist(denylist.list());
-        let stream = self.tunnel.map(|(settings, transport)| {
+        let stream = stream.map(|settings| {
+            let transport = tunnel.unwrap_or(transport);
             let stream = CloudStream::new(settings, transport, identity.credentials(), &clients);
             stream.with_denylist(denylist.list())
         });
@@ -252,22 +268,53 @@ impl CloudCoreBuilder {
             sessions: hub.sessions(),
             ca: identity.authority.certificate().clone(),
         };
-        let parts = CloudParts { clients, informers, identity, records, sessions: hub.sessions() };
-        let (clients, informers) = (&parts.clients, &parts.informers);
-        let mut modules: Vec<Box<dyn Module>> = vec![
-            Box::new(denylist),
-            Box::new(hub),
-            Box::new(EdgeController::new(objects, clients, informers, &instance)),
-            Box::new(DeviceController::new(clients, informers)),
-            Box::new(SyncController::new(sync, clients, informers, &parts.records, parts.sessions.clone())),
-            Box::new(certs),
-        ];
-        modules.extend(stream.map(|stream| Box::new(stream) as Box<dyn Module>));
-        modules.retain(|module| !self.without.contains(&module.name()));
-        modules.extend(self.modules.into_iter().map(|make| make(&parts)));
-        let kernel =
-            modules.into_iter().fold(Kernel::builder().clock(clock), |kernel, module| kernel.boxed(module));
+        let (sessions, told) = (hub.sessions(), status.clone());
+        let parts = CloudParts { clients, informers, identity, records, sessions, clock, status: told };
+        let mut kernel = Kernel::builder().clock(parts.clock.clone()).seed(sync.seed);
+        if !without.contains(&hub.name()) {
+            kernel = kernel.module(hub);
+        }
+        let supervised = Supervised { restart, without, parts: parts.clone() };
+        let controller = EdgeController::new(objects, &parts.clients, &parts.informers, &instance);
+        let kernel = supervised.ours(kernel, move |_| denylist.clone());
+        let kernel = supervised.ours(kernel, move |_| controller.clone());
+        let kernel = supervised.ours(kernel, |p| DeviceController::new(&p.clients, &p.informers));
+        let kernel = supervised.ours(kernel, move |p| {
+            SyncController::new(sync, &p.clients, &p.informers, &p.records, p.sessions.clone())
+        });
+        let kernel = supervised.ours(kernel, move |_| certs.clone());
+        let kernel = match stream {
+            Some(stream) => supervised.ours(kernel, move |_| stream.clone()),
+            None => kernel,
+        };
+        let kernel = modules.into_iter().fold(kernel, |kernel, make| supervised.theirs(kernel, make));
         Ok(CloudCore { kernel: kernel.build()?, status, parts })
+    }
+}
+
+/// How modules are started anew.
+struct Supervised {
+    restart: Restart,
+    without: BTreeSet<ModuleName>,
+    parts: CloudParts,
+}
+
+impl Supervised {
+    /// Adds one of our modules, unless it is left out.
+    fn ours<M: Module>(
+        &self,
+        kernel: KernelBuilder,
+        make: impl FnMut(&CloudParts) -> M + Send + 'static,
+    ) -> KernelBuilder {
+        let (mut make, parts) = (make, self.parts.clone());
+        let left_out = self.without.contains(&make(&parts).name());
+        if left_out { kernel } else { kernel.supervised(self.restart, move || make(&parts)) }
+    }
+
+    /// Adds a module of a vendor's.
+    fn theirs(&self, kernel: KernelBuilder, mut make: MakeModule) -> KernelBuilder {
+        let parts = self.parts.clone();
+        kernel.supervised(self.restart, move || make(&parts))
     }
 }
 
@@ -283,13 +330,18 @@ impl CloudCore {
     /// Starts to put a cloudcore together. `transport` listens where the settings say.
     pub fn assemble(
         settings: CloudCoreSettings,
-        transport: Arc<dyn Transport>,
-        cluster: Arc<dyn ClusterApi>,
+        transport: impl Transport,
+        cluster: impl ClusterApi,
     ) -> CloudCoreBuilder {
-        let doors = vec![(transport, settings.listen.clone())];
-        let (modules, without) = (Vec::new(), HashSet::new());
-        let codec = Arc::new(GoJson);
-        CloudCoreBuilder { settings, doors, cluster, codec, tunnel: None, modules, without }
+        CloudCoreBuilder {
+            settings,
+            transport: Arc::new(transport),
+            more: Vec::new(),
+            cluster: Arc::new(cluster),
+            codec: Arc::new(GoJson),
+            tunnel: None,
+            modules: Vec::new(),
+        }
     }
 
     /// What can be seen from outside, also while it runs.
@@ -300,6 +352,11 @@ impl CloudCore {
     /// Clients, informers and certificates.
     pub fn parts(&self) -> &CloudParts {
         &self.parts
+    }
+
+    /// The way to its modules, for code outside of them.
+    pub fn bus(&self) -> Bus {
+        self.kernel.bus()
     }
 
     /// Runs until `shutdown` completes or a module fails for good.

@@ -23,7 +23,7 @@ use async_trait::async_trait;
 use kube::core::Status;
 use kubeedge_core::{
     failure::BoxError,
-    kernel::{Module, ModuleContext},
+    kernel::{Fatal, Module, ModuleContext},
     message::Millis,
     name::{Group, ModuleName},
     pki::{self, Authority, Key, Leaf, Names, PkiError},
@@ -201,7 +201,7 @@ fn unix(moment: Millis) -> i64 {
 }
 
 /// The module that keeps the join token and serves HTTPS; see the module's documentation.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct CertService {
     settings: CertSettings,
     identity: Identity,
@@ -308,9 +308,14 @@ impl Module for CertService {
         let server = &self.identity.server;
         let key = PrivateSec1KeyDer::from(server.key.sec1().to_vec()).into();
         let tls = https::acceptor(server.certificate.to_vec().into(), key)?;
-        let listener = TcpListener::bind(self.settings.listen)
-            .await
-            .map_err(|error| format!("HTTPS service cannot listen on {}: {error}", self.settings.listen))?;
+        // Should the one before have been broken off.
+        self.bound.send_replace(None);
+        let address = self.settings.listen;
+        let listener = TcpListener::bind(address).await.map_err(|error| {
+            Fatal::new(format!(
+                "HTTPS service cannot listen on {address}: {error}; if the port is taken, set modules.cloudHub.https.port (CertSettings::listen) to a free one"
+            ))
+        })?;
         let bound = listener.local_addr()?;
         tracing::info!(address = %bound, "the HTTPS service listens");
         self.bound.send_replace(Some(bound));

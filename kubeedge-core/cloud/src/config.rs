@@ -1,17 +1,18 @@
 //! From `cloudcore.yaml` to a cloudcore.
 //!
 //! ```no_run
-//! # use std::sync::Arc;
 //! # use kubeedge_core::transport::Transport;
 //! # use kubeedge_config::{self as config, Host, cloud::CloudCoreConfig};
-//! # async fn doc(transport: Arc<dyn Transport>) -> Result<(), Box<dyn std::error::Error>> {
-//! use kubeedge_cloud::config::{CloudPlan, cluster};
+//! # async fn doc(transport: impl Transport) -> Result<(), Box<dyn std::error::Error>> {
+//! use kubeedge_cloud::{CloudCore, config::{CloudPlan, cluster}};
 //!
 //! let path = std::path::Path::new("/etc/kubeedge/config/cloudcore.yaml");
 //! let config = config::load::<CloudCoreConfig>(path, &Host::detect())?.config;
-//! let plan = CloudPlan::new(&config)?;
+//! let mut settings = CloudPlan::new(&config)?.settings;
 //! let cluster = cluster(&config).await?;
-//! plan.assemble(transport, cluster).build().await?.run(std::future::pending()).await?;
+//! settings.hub.cluster_ca = cluster.ca;
+//! let cloud = CloudCore::assemble(settings, transport, cluster.api).build().await?;
+//! cloud.run(std::future::pending()).await?;
 //! # Ok(()) }
 //! ```
 
@@ -22,15 +23,10 @@ use kubeedge_config::{
     Host, PlanError,
     cloud::{CloudCoreConfig, CloudHub, KubeApiConfig},
 };
-use kubeedge_core::{
-    cluster::ClusterApi,
-    name::ModuleName,
-    pki,
-    transport::{Endpoint, Transport},
-};
+use kubeedge_core::{cluster::ClusterApi, name::ModuleName, pki, transport::Endpoint};
 
 use crate::{
-    assembly::{CloudCore, CloudCoreBuilder, CloudCoreSettings},
+    assembly::CloudCoreSettings,
     certs::{CertSettings, HTTPS},
     hub::{CloudHubSettings, HubTimes},
     kubernetes::KubeCluster,
@@ -85,16 +81,15 @@ pub struct QuicDoor {
 
 /// What a configuration asks for.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct CloudPlan {
     /// How cloudcore works.
     pub settings: CloudCoreSettings,
-    /// The door for links over QUIC, if it is on. Whoever puts things together makes the transport and hands it to
-    /// [`CloudCoreBuilder::door`] or [`CloudCoreBuilder::only_door`].
+    /// The door for links over QUIC, if it is on. Whoever puts things together makes its transport, and hands it to
+    /// [`CloudCoreBuilder::listen`](crate::CloudCoreBuilder::listen). When it is the only one, it is the first transport,
+    /// and the tunnel goes over WebSocket all the same
+    /// ([`CloudCoreBuilder::tunnel_over`](crate::CloudCoreBuilder::tunnel_over)).
     pub quic: Option<QuicDoor>,
-    /// How CloudStream works; `None` when it is off.
-    pub tunnel: Option<CloudStreamSettings>,
-    /// The modules that are off.
-    pub without: Vec<ModuleName>,
 }
 
 impl CloudPlan {
@@ -110,7 +105,7 @@ impl CloudPlan {
             (modules.sync_controller.enable, ModuleName::SYNC_CONTROLLER),
         ];
         let off = switches.into_iter().filter_map(|(on, module)| (!on).then_some(module));
-        let tunnel = modules.cloud_stream.enable.then(|| CloudStreamSettings {
+        let stream = modules.cloud_stream.enable.then(|| CloudStreamSettings {
             listen: endpoint("0.0.0.0", modules.cloud_stream.tunnel_port),
             node_limit: count(hub.node_limit),
             ..CloudStreamSettings::default()
@@ -120,7 +115,8 @@ impl CloudPlan {
             streams: hub.quic.max_incoming_streams,
             alone: !hub.websocket.enable,
         });
-        Ok(Self { settings: settings(hub)?, quic, tunnel, without: off.collect() })
+        let settings = CloudCoreSettings { stream, without: off.collect(), ..settings(hub)? };
+        Ok(Self { settings, quic })
     }
 
     /// The same on this machine. As in Go, cloudcores of one cluster are told apart by the addresses of their machines,
@@ -128,23 +124,12 @@ impl CloudPlan {
     #[must_use]
     pub fn on(mut self, host: &Host, seed: u64) -> Self {
         let address = host.address.to_string();
-        if let Some(tunnel) = &mut self.tunnel {
-            tunnel.recorded_as = Some(address.clone());
+        if let Some(stream) = &mut self.settings.stream {
+            stream.recorded_as = Some(address.clone());
         }
         self.settings.objects.address = address;
         self.settings.sync.seed = seed;
         self
-    }
-
-    /// Puts everything together but what only a vendor knows.
-    pub fn assemble(mut self, transport: Arc<dyn Transport>, cluster: ConfiguredCluster) -> CloudCoreBuilder {
-        self.settings.hub.cluster_ca = cluster.ca;
-        let builder = CloudCore::assemble(self.settings, Arc::clone(&transport), cluster.api);
-        let builder = match self.tunnel {
-            Some(tunnel) => builder.tunnel(tunnel, transport),
-            None => builder,
-        };
-        self.without.iter().fold(builder, |builder, module| builder.without(module))
     }
 }
 

@@ -178,7 +178,7 @@ impl Denylist {
 }
 
 /// The module that keeps the list; see the module's documentation.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct DenylistKeeper {
     clients: Arc<Clients>,
     maps: Arc<Informer>,

@@ -88,7 +88,7 @@ impl Caches {
 }
 
 /// The EdgeController module; see the module's documentation.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct EdgeController {
     clients: Arc<Clients>,
     caches: Caches,

@@ -22,7 +22,7 @@ use kubeedge_common::log::{Seldom, shown};
 use kubeedge_core::{
     cluster::Body,
     failure::{BoxError, Failure},
-    kernel::{Module, ModuleContext, Shutdown},
+    kernel::{Fatal, Module, ModuleContext, Shutdown},
     name::{Group, ModuleName, NodeName, is_node_name},
     node_streams::{NodeStreams, StreamError, StreamKind},
     transport::{Credentials, Endpoint, Incoming, Link, Listener, Peer, Transport},
@@ -172,7 +172,7 @@ impl Default for CloudStreamSettings {
 }
 
 /// The CloudStream module; see the module's documentation.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct CloudStream {
     settings: CloudStreamSettings,
     transport: Arc<dyn Transport>,
@@ -231,7 +231,10 @@ impl Module for CloudStream {
             () = self.denied.ready() => {}
             () = ctx.shutdown.requested() => return Ok(()),
         }
-        let listener = self.transport.listen(&self.settings.listen, &self.credentials).await?;
+        // Should the one before have been broken off.
+        self.ended();
+        let listener = self.transport.listen(&self.settings.listen, &self.credentials).await;
+        let listener = listener.map_err(Fatal::new)?;
         let local = listener.local();
         let port = self.port(&ctx.shutdown).await;
         tracing::info!(endpoint = %local, ?port, "CloudStream listens");
@@ -240,8 +243,7 @@ impl Module for CloudStream {
             () = ctx.shutdown.requested() => Ok(()),
             error = self.serve(listener, port) => Err(error),
         };
-        self.bound.send_replace(None);
-        self.tunnels.0.lock().clear();
+        self.ended();
         result
     }
 }
@@ -250,6 +252,12 @@ impl Module for CloudStream {
 const ENTERING: usize = 64;
 
 impl CloudStream {
+    /// Nobody listens and no tunnel is up.
+    fn ended(&self) {
+        self.bound.send_replace(None);
+        self.tunnels.0.lock().clear();
+    }
+
     /// The port by which the API server knows this cloudcore. Without one tunnels work all the same.
     async fn port(&self, shutdown: &Shutdown) -> Option<u16> {
         let address = self.settings.recorded_as.as_deref().filter(|address| !address.is_empty())?;

@@ -1,23 +1,27 @@
 //! Edgecore, put together: from a transport, a store and a container runtime to something that runs.
 //!
 //! ```no_run
-//! # use std::sync::Arc;
 //! # use kubeedge_core::{runtime::ContainerRuntime, store::MetaStore, transport::Transport};
-//! # async fn doc(transport: Arc<dyn Transport>, store: Arc<dyn MetaStore>, runtime: Arc<dyn ContainerRuntime>)
+//! # async fn doc(transport: impl Transport, store: impl MetaStore, runtime: impl ContainerRuntime)
 //! # -> Result<(), Box<dyn std::error::Error>> {
 //! use kubeedge_edge::{EdgeCore, EdgeCoreSettings};
 //!
-//! let settings = EdgeCoreSettings::for_node("edge-1");
+//! let settings = EdgeCoreSettings::for_node("edge-1").joining("cloud.example.com", "the token");
 //! let edge = EdgeCore::assemble(settings, transport, store, runtime).build()?;
 //! edge.run(std::future::pending()).await?;
 //! # Ok(()) }
 //! ```
 
-use std::{collections::HashSet, fmt, future::Future, net::SocketAddr, path::Path, sync::Arc};
+mod address;
+mod settings;
+
+use std::{fmt, future::Future, net::SocketAddr, sync::Arc};
 
 use kubeedge_core::{
-    device::DeviceMapper,
-    kernel::{Kernel, KernelBuilder, KernelError, Module, Restart},
+    bus::Bus,
+    clock::Clock,
+    device::{DeviceManager, DeviceMapper},
+    kernel::{Kernel, KernelError, Module},
     name::{ModuleName, NodeName},
     runtime::ContainerRuntime,
     store::MetaStore,
@@ -26,95 +30,19 @@ use kubeedge_core::{
 };
 use tokio::sync::watch;
 
+pub use self::{address::CloudAddress, settings::EdgeCoreSettings};
 use crate::{
-    edged::{
-        Edged, EdgedSettings,
-        server::{EdgedServer, EdgedServerSettings},
-    },
-    eventbus::{EventBus, EventBusSettings},
-    hub::{EdgeHub, EdgeHubSettings, IdentitySource, JoinSettings},
-    meta::{MetaManager, MetaManagerSettings},
-    stream::{EdgeStream, EdgeStreamSettings},
-    twin::{DeviceTwin, TwinSettings},
+    edged::{Edged, server::EdgedServer},
+    eventbus::EventBus,
+    hub::EdgeHub,
+    meta::{MetaHandle, MetaManager},
+    stream::EdgeStream,
+    twin::DeviceTwin,
 };
-
-/// How an edgecore works.
-#[derive(Clone, Debug)]
-pub struct EdgeCoreSettings {
-    /// EdgeHub: the link to the cloud.
-    pub hub: EdgeHubSettings,
-    /// MetaManager.
-    pub meta: MetaManagerSettings,
-    /// Edged.
-    pub edged: EdgedSettings,
-    /// The node's own API, through which logs and commands go.
-    pub server: EdgedServerSettings,
-    /// DeviceTwin.
-    pub twin: TwinSettings,
-    /// EventBus.
-    pub eventbus: EventBusSettings,
-    /// What happens to a module that fails or panics.
-    pub restart: Restart,
-}
-
-impl EdgeCoreSettings {
-    /// KubeEdge's defaults for the node of this name.
-    pub fn for_node(name: &str) -> Self {
-        let node = NodeName::from(name);
-        Self {
-            hub: EdgeHubSettings { node: node.clone(), ..EdgeHubSettings::default() },
-            meta: MetaManagerSettings::default(),
-            edged: EdgedSettings {
-                node_name: name.to_owned(),
-                hostname: name.to_owned(),
-                ..EdgedSettings::default()
-            },
-            server: EdgedServerSettings { node_name: name.to_owned(), ..EdgedServerSettings::default() },
-            twin: TwinSettings { node: node.clone() },
-            eventbus: EventBusSettings { node, ..EventBusSettings::default() },
-            restart: Restart::default(),
-        }
-    }
-
-    /// Keeps certificates, volumes and logs of pods in this folder instead of in the system's.
-    #[must_use]
-    pub fn in_folder(mut self, folder: &Path) -> Self {
-        self.edged.root = folder.join("kubelet");
-        self.edged.logs = folder.join("logs");
-        self.server.logs = self.edged.logs.clone();
-        let certs = folder.join("certs");
-        let known = self.join();
-        self.hub.identity = IdentitySource::Join(JoinSettings {
-            ca_file: certs.join("rootCA.crt"),
-            cert_file: certs.join("server.crt"),
-            key_file: certs.join("server.key"),
-            ..known
-        });
-        self
-    }
-
-    /// How the node joins, as far as it was said.
-    fn join(&self) -> JoinSettings {
-        match &self.hub.identity {
-            IdentitySource::Join(known) => known.clone(),
-            IdentitySource::Fixed(_) => JoinSettings::default(),
-        }
-    }
-
-    /// Connects to CloudHub at `hub` (`host:port`) with a certificate that `token` gets at `https` (`host:port`), as
-    /// `keadm join` does.
-    #[must_use]
-    pub fn joining(mut self, hub: &str, https: &str, token: &str) -> Self {
-        self.hub.servers = vec![hub.to_owned()];
-        let known = self.join();
-        let (https, token) = (https.to_owned(), Some(token.to_owned()));
-        self.hub.identity = IdentitySource::Join(JoinSettings { https, token, ..known });
-        self
-    }
-}
 
 /// What can be seen of an edgecore from outside. Cheap to clone.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct EdgeStatus {
     /// Whether the link to the cloud is up.
     pub connected: watch::Receiver<bool>,
@@ -122,11 +50,33 @@ pub struct EdgeStatus {
     pub credentials: watch::Receiver<Option<Arc<Credentials>>>,
     /// Where the node's own API listens, while it does.
     pub server: watch::Receiver<Option<SocketAddr>>,
-    /// Whether the tunnel for logs and commands is up; `None` without [`EdgeCoreBuilder::tunnel`].
+    /// Whether the tunnel for logs and commands is up; `None` without [`EdgeCoreSettings::stream`].
     pub tunnel: Option<watch::Receiver<bool>>,
     /// Where the broker inside this process listens; `None` while or where there is none.
     pub broker: watch::Receiver<Option<SocketAddr>>,
 }
+
+/// What modules are made from. Cheap to clone.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct EdgeParts {
+    /// The name of this node.
+    pub node: NodeName,
+    /// The time of day that all modules go by.
+    pub clock: Clock,
+    /// What is seen of the edgecore.
+    pub status: EdgeStatus,
+    /// MetaManager's copy of the node's objects.
+    pub meta: MetaHandle,
+    /// Where readings and states of devices are reported to.
+    pub devices: Arc<dyn DeviceManager>,
+}
+
+/// Makes a module of a vendor's, as often as it fails.
+type MakeModule = Box<dyn FnMut(&EdgeParts) -> Box<dyn Module> + Send>;
+
+/// The same with its parts.
+type MakeAgain = Box<dyn FnMut() -> Box<dyn Module> + Send>;
 
 /// Collects the parts of an edgecore; see [`EdgeCore::assemble`].
 pub struct EdgeCoreBuilder {
@@ -135,34 +85,23 @@ pub struct EdgeCoreBuilder {
     store: Arc<dyn MetaStore>,
     runtime: Arc<dyn ContainerRuntime>,
     codec: Option<Arc<dyn Codec>>,
-    tunnel: Option<(EdgeStreamSettings, Arc<dyn Transport>)>,
+    tunnel: Option<Arc<dyn Transport>>,
     mappers: Vec<Arc<dyn DeviceMapper>>,
-    modules: Vec<Box<dyn Module>>,
-    without: HashSet<ModuleName>,
+    modules: Vec<MakeModule>,
 }
 
 impl fmt::Debug for EdgeCoreBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EdgeCoreBuilder")
-            .field("settings", &self.settings)
-            .field("without", &self.without)
-            .finish_non_exhaustive()
+        f.debug_struct("EdgeCoreBuilder").field("settings", &self.settings).finish_non_exhaustive()
     }
 }
 
 impl EdgeCoreBuilder {
-    /// Adds EdgeStream: `kubectl logs` and `exec` through a tunnel to the cloud. Node, address and certificates are
-    /// those of the other settings.
+    /// Dials the tunnel of [`EdgeCoreSettings::stream`] over another transport than the link. CloudStream of cloudcore
+    /// listens with WebSocket.
     #[must_use]
-    pub fn tunnel(mut self, settings: EdgeStreamSettings, transport: Arc<dyn Transport>) -> Self {
-        self.tunnel = Some((settings, transport));
-        self
-    }
-
-    /// Another transport for the link to the cloud than [`EdgeCore::assemble`] was given.
-    #[must_use]
-    pub fn link(mut self, transport: Arc<dyn Transport>) -> Self {
-        self.transport = transport;
+    pub fn tunnel_over(mut self, transport: impl Transport) -> Self {
+        self.tunnel = Some(Arc::new(transport));
         self
     }
 
@@ -173,17 +112,23 @@ impl EdgeCoreBuilder {
         self
     }
 
-    /// Adds a module; its failure ends the whole.
+    /// Adds a module. When it fails, a clone of it is started, as [`EdgeCoreSettings::restart`] says.
     #[must_use]
-    pub fn module(mut self, module: impl Module) -> Self {
-        self.modules.push(Box::new(module));
+    pub fn module(self, module: impl Module + Clone) -> Self {
+        self.module_with(move |_| module.clone())
+    }
+
+    /// Adds a module that is made from what an edgecore has, now and again whenever it has failed.
+    #[must_use]
+    pub fn module_with<M: Module>(mut self, mut make: impl FnMut(&EdgeParts) -> M + Send + 'static) -> Self {
+        self.modules.push(Box::new(move |parts| Box::new(make(parts))));
         self
     }
 
     /// Leaves out one of our modules, by name.
     #[must_use]
     pub fn without(mut self, module: &ModuleName) -> Self {
-        self.without.insert(module.clone());
+        self.settings.without.insert(module.clone());
         self
     }
 
@@ -194,22 +139,24 @@ impl EdgeCoreBuilder {
         self
     }
 
-    /// Puts everything together.
+    /// Puts everything together. Fails when two modules have one name.
     pub fn build(self) -> Result<EdgeCore, KernelError> {
-        let EdgeCoreSettings { hub, meta, edged, server, twin, eventbus, restart } = self.settings;
-        let (node, address, clock) = (hub.node.clone(), edged.node_ip.clone(), edged.clock.clone());
+        let Self { settings, transport, store, runtime, codec, tunnel, mappers, modules } = self;
+        let EdgeCoreSettings { node, clock, hub, meta, edged, server, eventbus, stream, without, restart } =
+            settings;
         let kernel = Kernel::builder().clock(clock.clone()).seed(hub.seed);
-        let mut hub = EdgeHub::new(hub, self.transport).clock(clock.clone()).store(self.store.clone());
-        if let Some(codec) = self.codec {
+        let mut hub = EdgeHub::new(node.clone(), hub, transport.clone()).store(store.clone());
+        if let Some(codec) = codec {
             hub = hub.codec(codec);
         }
-        let bus = EventBus::new(eventbus, self.store.clone());
-        let meta = MetaManager::new(meta, self.store.clone());
-        let edged = Edged::new(edged, self.runtime.clone(), meta.handle());
-        let server = EdgedServer::new(server, self.runtime, edged.pods()).clock(clock.clone());
-        let stream = self.tunnel.map(|(settings, transport)| {
-            let settings = EdgeStreamSettings { node, address, ..settings };
-            EdgeStream::new(settings, transport, hub.credentials(), Arc::new(server.bound()))
+        let bus = EventBus::new(node.clone(), eventbus, store.clone());
+        let meta = MetaManager::new(meta, store.clone());
+        let address = edged.node_ip.clone();
+        let edged = Edged::new(node.clone(), edged, runtime.clone(), meta.handle());
+        let server = EdgedServer::new(node.clone(), server, runtime, edged.pods());
+        let stream = stream.map(|settings| {
+            let (transport, api) = (tunnel.unwrap_or(transport), Arc::new(server.bound()));
+            EdgeStream::new(node.clone(), settings, transport, hub.credentials(), api).address(address)
         });
         let status = EdgeStatus {
             connected: hub.connected(),
@@ -218,37 +165,26 @@ impl EdgeCoreBuilder {
             tunnel: stream.as_ref().map(EdgeStream::connected),
             broker: bus.internal_address(),
         };
-        let twin = DeviceTwin::new(twin, self.store, meta.handle(), self.mappers);
+        let twin = DeviceTwin::new(node.clone(), store, meta.handle(), mappers);
         let meta = meta.devices(twin.inventory());
-        let mut ours = Ours { kernel, restart, without: &self.without };
-        ours.add(hub);
-        ours.add(meta);
-        ours.add(edged);
-        ours.add(server);
-        ours.add(twin);
-        ours.add(bus);
-        if let Some(stream) = stream {
-            ours.add(stream);
-        }
-        let kernel = self.modules.into_iter().fold(ours.kernel, KernelBuilder::boxed);
+        let (handle, devices) = (meta.handle(), twin.manager());
+        let parts = EdgeParts { node, clock, status: status.clone(), meta: handle, devices };
+        let mut ours = vec![again(hub), again(meta), again(edged), again(server), again(twin), again(bus)];
+        ours.extend(stream.map(again));
+        ours.retain(|(name, _)| !without.contains(name));
+        let theirs = modules.into_iter().map(|mut make| {
+            let parts = parts.clone();
+            Box::new(move || make(&parts)) as MakeAgain
+        });
+        let all = ours.into_iter().map(|(_, make)| make).chain(theirs);
+        let kernel = all.fold(kernel, |kernel, make| kernel.supervised(restart, make));
         Ok(EdgeCore { kernel: kernel.build()?, status })
     }
 }
 
-/// Our modules: each is started anew when it fails.
-struct Ours<'a> {
-    kernel: KernelBuilder,
-    restart: Restart,
-    without: &'a HashSet<ModuleName>,
-}
-
-impl Ours<'_> {
-    fn add(&mut self, module: impl Module + Clone) {
-        if !self.without.contains(&module.name()) {
-            let kernel = std::mem::take(&mut self.kernel);
-            self.kernel = kernel.supervised(self.restart, move || module.clone());
-        }
-    }
+/// The name of one of our modules, and its clones.
+fn again(module: impl Module + Clone) -> (ModuleName, MakeAgain) {
+    (module.name(), Box::new(move || Box::new(module.clone())))
 }
 
 /// An edgecore ready to run.
@@ -259,24 +195,23 @@ pub struct EdgeCore {
 }
 
 impl EdgeCore {
-    /// Starts to put an edgecore together: the link goes over `transport`, everything that must outlive a power cut
+    /// Starts to put an edgecore together: link and tunnel go over `transport`, everything that must outlive a power cut
     /// into `store`, pods onto `runtime`.
     pub fn assemble(
         settings: EdgeCoreSettings,
-        transport: Arc<dyn Transport>,
-        store: Arc<dyn MetaStore>,
-        runtime: Arc<dyn ContainerRuntime>,
+        transport: impl Transport,
+        store: impl MetaStore,
+        runtime: impl ContainerRuntime,
     ) -> EdgeCoreBuilder {
         EdgeCoreBuilder {
             settings,
-            transport,
-            store,
-            runtime,
+            transport: Arc::new(transport),
+            store: Arc::new(store),
+            runtime: Arc::new(runtime),
             codec: None,
             tunnel: None,
             mappers: Vec::new(),
             modules: Vec::new(),
-            without: HashSet::new(),
         }
     }
 
@@ -285,8 +220,16 @@ impl EdgeCore {
         self.status.clone()
     }
 
-    /// Runs until `shutdown` completes or a module of a vendor fails for good.
+    /// The way to its modules, for code outside of them.
+    pub fn bus(&self) -> Bus {
+        self.kernel.bus()
+    }
+
+    /// Runs until `shutdown` completes, or a module has failed more often than [`EdgeCoreSettings::restart`] allows.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), KernelError> {
         self.kernel.run(shutdown).await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,26 +1,23 @@
 //! From `edgecore.yaml` to an edgecore.
 //!
 //! ```no_run
-//! # use std::sync::Arc;
 //! # use kubeedge_core::{runtime::ContainerRuntime, store::MetaStore, transport::Transport};
 //! # use kubeedge_config::{self as config, Host, edge::EdgeCoreConfig};
-//! # async fn doc(transport: Arc<dyn Transport>, store: Arc<dyn MetaStore>, runtime: Arc<dyn ContainerRuntime>)
+//! # async fn doc(transport: impl Transport, store: impl MetaStore, runtime: impl ContainerRuntime)
 //! # -> Result<(), Box<dyn std::error::Error>> {
-//! use kubeedge_edge::config::EdgePlan;
+//! use kubeedge_edge::{EdgeCore, config::EdgePlan};
 //!
 //! let (host, path) = (Host::detect(), std::path::Path::new("/etc/kubeedge/config/edgecore.yaml"));
 //! let config = config::load::<EdgeCoreConfig>(path, &host)?.config;
 //! let plan = EdgePlan::new(&config, &host)?;
-//! plan.assemble(transport, store, runtime).build()?.run(std::future::pending()).await?;
+//! let edge = EdgeCore::assemble(plan.settings, transport, store, runtime).build()?;
+//! edge.run(std::future::pending()).await?;
 //! # Ok(()) }
 //! ```
 
 use std::{
-    collections::hash_map::DefaultHasher,
-    hash::{Hash, Hasher},
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::Arc,
     time::Duration,
 };
 
@@ -29,16 +26,10 @@ use kubeedge_config::{
     Host, PlanError,
     edge::{self, EdgeCoreConfig},
 };
-use kubeedge_core::{
-    kernel::Restart,
-    name::{ModuleName, NodeName},
-    runtime::ContainerRuntime,
-    store::MetaStore,
-    transport::{Endpoint, Transport},
-};
+use kubeedge_core::{name::ModuleName, transport::Endpoint};
 
 use crate::{
-    assembly::{EdgeCore, EdgeCoreBuilder, EdgeCoreSettings},
+    assembly::EdgeCoreSettings,
     edged::{
         EdgedSettings,
         server::{EDGED_SERVER, EdgedServerSettings},
@@ -47,7 +38,6 @@ use crate::{
     hub::{EdgeHubSettings, IdentitySource, JoinSettings},
     meta::MetaManagerSettings,
     stream::EdgeStreamSettings,
-    twin::TwinSettings,
 };
 
 /// Where `keadm join` leaves the join token.
@@ -144,20 +134,17 @@ pub struct QuicLink {
 
 /// What a configuration asks for.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct EdgePlan {
     /// How edgecore works.
     pub settings: EdgeCoreSettings,
-    /// The link over QUIC, if it is on. Whoever puts things together makes the transport and hands it to
-    /// [`EdgeCoreBuilder::link`].
+    /// The link over QUIC, if it is on. Whoever puts things together makes its transport; the tunnel goes over WebSocket
+    /// all the same ([`EdgeCoreBuilder::tunnel_over`](crate::EdgeCoreBuilder::tunnel_over)).
     pub quic: Option<QuicLink>,
-    /// The tunnel for logs and commands, if it is on.
-    pub tunnel: Option<EdgeStreamSettings>,
     /// The container runtime.
     pub runtime: RuntimeEndpoint,
     /// The file of the store.
     pub database: PathBuf,
-    /// The modules that are off.
-    pub without: Vec<ModuleName>,
 }
 
 impl EdgePlan {
@@ -165,47 +152,18 @@ impl EdgePlan {
     pub fn new(config: &EdgeCoreConfig, host: &Host) -> Result<Self, PlanError> {
         let modules = &config.modules;
         refuse(modules)?;
-        let node = NodeName::from(modules.edged.hostname_override.as_str());
-        let switches = [
-            (modules.edge_hub.enable, ModuleName::EDGE_HUB),
-            (modules.meta_manager.enable, ModuleName::META_MANAGER),
-            (modules.edged.enable, ModuleName::EDGED),
-            (modules.edged.enable, EDGED_SERVER),
-            (modules.device_twin.enable, ModuleName::TWIN),
-            (modules.event_bus.enable, ModuleName::EVENT_BUS),
-        ];
-        let off = switches.into_iter().filter_map(|(on, module)| (!on).then_some(module));
         let kubelet = &modules.edged.tailored_kubelet_config;
         let images = &kubelet.image_service_endpoint;
         let other_images = !images.is_empty() && *images != kubelet.container_runtime_endpoint;
-        let edged = edged(&modules.edged, host);
         Ok(Self {
+            settings: settings(modules, host),
             quic: quic(&modules.edge_hub),
-            tunnel: modules.edge_stream.enable.then(|| stream(&modules.edge_stream, &node)),
-            settings: EdgeCoreSettings {
-                hub: hub(&modules.edge_hub, node.clone()),
-                meta: MetaManagerSettings {
-                    remote_query_timeout: seconds(modules.meta_manager.remote_query_timeout),
-                    ..MetaManagerSettings::default()
-                },
-                server: EdgedServerSettings {
-                    address: SocketAddr::from(([127, 0, 0, 1], edged.server_port)),
-                    logs: edged.logs.clone(),
-                    node_name: edged.node_name.clone(),
-                    ..EdgedServerSettings::default()
-                },
-                edged,
-                twin: TwinSettings { node: node.clone() },
-                eventbus: event_bus(&modules.event_bus, node),
-                restart: Restart::default(),
-            },
             runtime: RuntimeEndpoint {
                 runtime: kubelet.container_runtime_endpoint.clone(),
                 images: other_images.then(|| images.clone()),
                 timeout: kubelet.runtime_request_timeout.0,
             },
             database: PathBuf::from(&config.database.data_source),
-            without: off.collect(),
         })
     }
 
@@ -221,21 +179,6 @@ impl EdgePlan {
         self.database = folder.join("edgecore.db");
         self.settings = self.settings.clone().in_folder(folder);
     }
-
-    /// Puts everything together but what only a vendor knows.
-    pub fn assemble(
-        self,
-        transport: Arc<dyn Transport>,
-        store: Arc<dyn MetaStore>,
-        runtime: Arc<dyn ContainerRuntime>,
-    ) -> EdgeCoreBuilder {
-        let builder = EdgeCore::assemble(self.settings, Arc::clone(&transport), store, runtime);
-        let builder = match self.tunnel {
-            Some(tunnel) => builder.tunnel(tunnel, transport),
-            None => builder,
-        };
-        self.without.iter().fold(builder, |builder, module| builder.without(module))
-    }
 }
 
 fn refuse(modules: &edge::Modules) -> Result<(), PlanError> {
@@ -247,15 +190,45 @@ fn refuse(modules: &edge::Modules) -> Result<(), PlanError> {
     Ok(())
 }
 
-fn seconds(number: u32) -> Duration {
-    Duration::from_secs(number.into())
+/// How edgecore works, from the defaults of its node.
+fn settings(modules: &edge::Modules, host: &Host) -> EdgeCoreSettings {
+    let defaults = EdgeCoreSettings::for_node(modules.edged.hostname_override.as_str());
+    let seed = defaults.hub.seed;
+    let edged = edged(&modules.edged, defaults.edged, host);
+    EdgeCoreSettings {
+        hub: hub(&modules.edge_hub, defaults.hub),
+        meta: MetaManagerSettings {
+            remote_query_timeout: seconds(modules.meta_manager.remote_query_timeout),
+            ..defaults.meta
+        },
+        server: EdgedServerSettings {
+            address: SocketAddr::from(([127, 0, 0, 1], edged.server_port)),
+            logs: edged.logs.clone(),
+            ..defaults.server
+        },
+        edged,
+        stream: modules.edge_stream.enable.then(|| stream(&modules.edge_stream, seed)),
+        eventbus: event_bus(&modules.event_bus, defaults.eventbus),
+        without: off(modules).collect(),
+        ..defaults
+    }
 }
 
-/// Where a node's random numbers start: not the same for all, so that they do not dial all at once.
-fn seed(node: &NodeName) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    node.hash(&mut hasher);
-    hasher.finish()
+/// The modules that are off.
+fn off(modules: &edge::Modules) -> impl Iterator<Item = ModuleName> {
+    let switches = [
+        (modules.edge_hub.enable, ModuleName::EDGE_HUB),
+        (modules.meta_manager.enable, ModuleName::META_MANAGER),
+        (modules.edged.enable, ModuleName::EDGED),
+        (modules.edged.enable, EDGED_SERVER),
+        (modules.device_twin.enable, ModuleName::TWIN),
+        (modules.event_bus.enable, ModuleName::EVENT_BUS),
+    ];
+    switches.into_iter().filter_map(|(on, module)| (!on).then_some(module))
+}
+
+fn seconds(number: u32) -> Duration {
+    Duration::from_secs(number.into())
 }
 
 fn quic(hub: &edge::EdgeHub) -> Option<QuicLink> {
@@ -272,7 +245,7 @@ fn listed(servers: &str) -> Vec<String> {
     servers.split(',').map(|server| server.trim().to_owned()).filter(|server| !server.is_empty()).collect()
 }
 
-fn hub(hub: &edge::EdgeHub, node: NodeName) -> EdgeHubSettings {
+fn hub(hub: &edge::EdgeHub, defaults: EdgeHubSettings) -> EdgeHubSettings {
     let (websocket, quic) = (&hub.websocket, &hub.quic);
     let (server, handshake, write) = match (websocket.enable, quic.enable) {
         (false, true) => (&quic.server, quic.handshake_timeout, quic.write_deadline),
@@ -284,12 +257,9 @@ fn hub(hub: &edge::EdgeHub, node: NodeName) -> EdgeHubSettings {
         ),
         (_, false) => (&websocket.server, websocket.handshake_timeout, websocket.write_deadline),
     };
-    let defaults = EdgeHubSettings::default();
     // More than this machine can count is as good as no bound.
     let bound = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
     EdgeHubSettings {
-        seed: seed(&node),
-        node,
         uploads: hub.upload_queue_size.map_or(defaults.uploads, |number| bound(number.into())),
         upload_bytes: hub.upload_queue_bytes.map_or(defaults.upload_bytes, bound),
         project: hub.project_id.clone(),
@@ -312,9 +282,9 @@ fn hub(hub: &edge::EdgeHub, node: NodeName) -> EdgeHubSettings {
     }
 }
 
-fn stream(stream: &edge::EdgeStream, node: &NodeName) -> EdgeStreamSettings {
+fn stream(stream: &edge::EdgeStream, seed: u64) -> EdgeStreamSettings {
     EdgeStreamSettings {
-        seed: seed(node),
+        seed,
         servers: listed(&stream.server).into_iter().map(Endpoint::from).collect(),
         handshake: seconds(stream.handshake_timeout),
         write: seconds(stream.write_deadline),
@@ -322,12 +292,10 @@ fn stream(stream: &edge::EdgeStream, node: &NodeName) -> EdgeStreamSettings {
     }
 }
 
-fn edged(edged: &edge::Edged, host: &Host) -> EdgedSettings {
+fn edged(edged: &edge::Edged, defaults: EdgedSettings, host: &Host) -> EdgedSettings {
     let kubelet = &edged.tailored_kubelet_config;
     let address = edged.node_ip.clone().filter(|address| !address.is_empty());
     EdgedSettings {
-        node_name: edged.hostname_override.clone(),
-        hostname: edged.hostname_override.clone(),
         node_ip: address.unwrap_or_else(|| host.address.to_string()),
         node_labels: edged.node_labels.clone().unwrap_or_default(),
         node_taints: taints(edged),
@@ -340,7 +308,7 @@ fn edged(edged: &edge::Edged, host: &Host) -> EdgedSettings {
         report_events: edged.report_event,
         // Rules keep it within 16 bits.
         server_port: u16::try_from(kubelet.read_only_port).unwrap_or(0),
-        ..EdgedSettings::default()
+        ..defaults
     }
 }
 
@@ -362,10 +330,8 @@ fn taints(edged: &edge::Edged) -> Vec<Taint> {
     taints
 }
 
-fn event_bus(bus: &edge::EventBus, node: NodeName) -> EventBusSettings {
+fn event_bus(bus: &edge::EventBus, defaults: EventBusSettings) -> EventBusSettings {
     EventBusSettings {
-        seed: seed(&node),
-        node,
         mode: match bus.mqtt_mode {
             0 => MqttMode::Internal,
             1 => MqttMode::Both,
@@ -380,7 +346,7 @@ fn event_bus(bus: &edge::EventBus, node: NodeName) -> EventBusSettings {
         internal_qos: bus.mqtt_qos,
         internal_retain: bus.mqtt_retain,
         session_queue: usize::try_from(bus.mqtt_session_queue_size).unwrap_or(usize::MAX),
-        ..EventBusSettings::default()
+        ..defaults
     }
 }
 

@@ -40,7 +40,7 @@ use kubeedge_core::{
     failure::{BoxError, chain},
     kernel::{Module, ModuleContext, Shutdown},
     message::{Message, resource::ObjectPath},
-    name::{Group, ModuleName, Operation},
+    name::{Group, ModuleName, NodeName, Operation},
     runtime::{ContainerRuntime, Info},
 };
 use tokio::{sync::watch, task::JoinSet};
@@ -58,11 +58,10 @@ use crate::meta::{Client, ClientError, MetaHandle};
 
 /// How Edged is set up.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct EdgedSettings {
-    /// The node's name.
-    pub node_name: String,
-    /// The node's host name, for its label and address.
-    pub hostname: String,
+    /// The node's host name, for its label and address; `None` for the node's name.
+    pub hostname: Option<String>,
     /// The node's address.
     pub node_ip: String,
     /// Labels to register the node with.
@@ -91,9 +90,6 @@ pub struct EdgedSettings {
     pub version: String,
     /// How long one request to the cloud may take; KubeEdge: 60 s.
     pub request_timeout: Duration,
-    /// The time pauses are counted and statuses are stamped with: the runtime's. The other modules of an edgecore go by
-    /// it too.
-    pub clock: Clock,
     /// Where files of pods are read and written.
     pub files: Blocking,
 }
@@ -101,8 +97,7 @@ pub struct EdgedSettings {
 impl Default for EdgedSettings {
     fn default() -> Self {
         Self {
-            node_name: String::new(),
-            hostname: String::new(),
+            hostname: None,
             node_ip: "127.0.0.1".to_owned(),
             node_labels: BTreeMap::new(),
             node_annotations: BTreeMap::new(),
@@ -117,7 +112,6 @@ impl Default for EdgedSettings {
             server_port: 10350,
             version: concat!("v1.32.10-kubeedge-v", env!("CARGO_PKG_VERSION")).to_owned(),
             request_timeout: Duration::from_secs(60),
-            clock: Clock::wall(),
             files: Blocking::Threads,
         }
     }
@@ -126,6 +120,7 @@ impl Default for EdgedSettings {
 /// The module. A clone takes over where the original ended.
 #[derive(Clone, Debug)]
 pub struct Edged {
+    node: NodeName,
     settings: EdgedSettings,
     runtime: Arc<dyn ContainerRuntime>,
     meta: MetaHandle,
@@ -133,9 +128,15 @@ pub struct Edged {
 }
 
 impl Edged {
-    /// Runs the pods of MetaManager's copy on this runtime.
-    pub fn new(settings: EdgedSettings, runtime: Arc<dyn ContainerRuntime>, meta: MetaHandle) -> Self {
-        Self { settings, runtime, meta, pods: PodBook::default() }
+    /// Runs the pods of this node, as MetaManager's copy has them, on this runtime. Their pauses are counted by the clock of
+    /// the module's context, which must be the runtime's.
+    pub fn new(
+        node: NodeName,
+        settings: EdgedSettings,
+        runtime: Arc<dyn ContainerRuntime>,
+        meta: MetaHandle,
+    ) -> Self {
+        Self { node, settings, runtime, meta, pods: PodBook::default() }
     }
 
     /// Keeps its pods in this book, which is another module's too or outlives this one.
@@ -167,7 +168,7 @@ impl Module for Edged {
         let machine = self.settings.files.run(move || Machine::read(&root)).await?;
         let ready = self.runtime_ready(&ctx.shutdown);
         let Some(info) = heedless(ready, &mut ctx.inbox).await else { return Ok(()) };
-        let shared = Arc::new(self.shared(client, &info, &machine));
+        let shared = Arc::new(self.shared(client, &ctx.clock, &info, &machine));
         let mut tasks = JoinSet::new();
         self.spawn_helpers(&shared, machine, &ctx.shutdown, &mut tasks);
         let ended = Pods::new(shared, ctx.shutdown.clone()).run(ctx).await;
@@ -196,19 +197,21 @@ impl Edged {
         }
     }
 
-    fn shared(&self, client: Client, info: &Info, machine: &Machine) -> Shared {
+    fn shared(&self, client: Client, clock: &Clock, info: &Info, machine: &Machine) -> Shared {
         let settings = self.settings.clone();
         let facts = PodFacts {
-            node_name: settings.node_name.clone(),
+            node_name: self.node.to_string(),
             host_ip: settings.node_ip.clone(),
             pod_ips: Vec::new(),
             allocatable: machine.capacity(),
         };
         Shared {
+            node: self.node.clone(),
+            clock: clock.clone(),
             runtime: self.runtime.clone(),
             runtime_name: info.name.clone(),
             observer: Observer::new(self.runtime.clone()),
-            recorder: Recorder::new(client.clone(), &settings),
+            recorder: Recorder::new(client.clone(), &self.node, clock, settings.report_events),
             reporter: Reporter::new(client.clone()),
             pods: self.pods.clone(),
             references: watch::Sender::new(0),
@@ -234,8 +237,8 @@ impl Edged {
         }
         let (beating, stop) = (shared.clone(), shutdown.clone());
         tasks.spawn(async move {
-            let Shared { settings, client, runtime, .. } = &*beating;
-            let heart = Heart { settings, client, runtime: &**runtime, machine: &machine };
+            let Shared { node, clock, settings, client, runtime, .. } = &*beating;
+            let heart = Heart { node, clock, settings, client, runtime: &**runtime, machine: &machine };
             heart.run(stop).await;
         });
     }
@@ -344,7 +347,7 @@ impl Pods {
 
     fn is_ours(&self, pod: &Pod) -> bool {
         let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
-        node == Some(self.shared.settings.node_name.as_str())
+        node == Some(self.shared.node.as_str())
     }
 
     fn wish(&mut self, pod: Pod) {

@@ -82,9 +82,8 @@ pub enum MqttMode {
 
 /// Settings of [`EventBus`]; the defaults are KubeEdge's.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct EventBusSettings {
-    /// This node's name.
-    pub node: NodeName,
     /// Which brokers are used.
     pub mode: MqttMode,
     /// The external broker, `tcp://host:port`. MQTT over TLS is not supported.
@@ -116,7 +115,6 @@ pub struct EventBusSettings {
 impl Default for EventBusSettings {
     fn default() -> Self {
         Self {
-            node: NodeName::default(),
             mode: MqttMode::default(),
             external: "tcp://127.0.0.1:1883".to_owned(),
             internal: "tcp://127.0.0.1:1884".to_owned(),
@@ -151,7 +149,9 @@ pub enum EventBusError {
     )]
     NoBroker,
     /// The internal broker cannot listen.
-    #[error("internal MQTT broker on {address}: {why}")]
+    #[error(
+        "internal MQTT broker on {address}: {why}; if the port is taken, set modules.eventBus.mqttServerInternal (EventBusSettings::internal) to a free one"
+    )]
     Listen {
         /// Where it was to listen.
         address: SocketAddr,
@@ -164,6 +164,7 @@ pub enum EventBusError {
 /// them may work at a time.
 #[derive(Clone, Debug)]
 pub struct EventBus {
+    node: NodeName,
     settings: EventBusSettings,
     store: Arc<dyn MetaStore>,
     listening: watch::Sender<Option<SocketAddr>>,
@@ -173,9 +174,9 @@ pub struct EventBus {
 type Topics = Arc<RwLock<BTreeSet<String>>>;
 
 impl EventBus {
-    /// An EventBus that keeps its list of topics in a store.
-    pub fn new(settings: EventBusSettings, store: Arc<dyn MetaStore>) -> Self {
-        Self { settings, store, listening: watch::Sender::new(None) }
+    /// The EventBus of this node, which keeps its list of topics in a store.
+    pub fn new(node: NodeName, settings: EventBusSettings, store: Arc<dyn MetaStore>) -> Self {
+        Self { node, settings, store, listening: watch::Sender::new(None) }
     }
 
     /// Where the internal broker listens, once it does.
@@ -236,7 +237,7 @@ impl EventBus {
             retain: false,
             queue: settings.queue.max(1),
             seed: settings.seed,
-            node: settings.node.clone(),
+            node: self.node.clone(),
         }
     }
 
@@ -273,7 +274,7 @@ impl EventBus {
             "unsubscribe" => self.unsubscribe(resource, topics, links).await,
             "message" => publish_member(links, &message.content),
             "get_result" if resource == "auth_info" => {
-                let topic = format!("$hw/events/node/{}/authInfo/get/result", self.settings.node);
+                let topic = format!("$hw/events/node/{}/authInfo/get/result", self.node);
                 publish(links, &topic, &message.content)
             }
             "connect" => Ok(()),

@@ -112,9 +112,8 @@ const LAST_COMMITS: Duration = Duration::from_secs(5);
 
 /// How EdgeHub works.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct EdgeHubSettings {
-    /// This node.
-    pub node: NodeName,
     /// The project id in path and header.
     pub project: String,
     /// Where cloudcores listen, `host:port` each; at least one. They are tried in turn.
@@ -146,7 +145,6 @@ pub struct EdgeHubSettings {
 impl Default for EdgeHubSettings {
     fn default() -> Self {
         Self {
-            node: NodeName::default(),
             project: DEFAULT_PROJECT.to_owned(),
             servers: Vec::new(),
             heartbeat: Duration::from_secs(15),
@@ -169,10 +167,14 @@ impl Default for EdgeHubSettings {
 #[non_exhaustive]
 pub enum EdgeHubError {
     /// No cloudcore is named.
-    #[error("EdgeHub has no server to dial: set modules.edgeHub.websocket.server to host:port of cloudcore")]
+    #[error(
+        "EdgeHub has no server to dial: set modules.edgeHub.websocket.server (EdgeHubSettings::servers) to host:port of cloudcore"
+    )]
     NoServer,
     /// The node has no name.
-    #[error("EdgeHub needs the name of its node: set modules.edged.hostnameOverride")]
+    #[error(
+        "EdgeHub needs the name of its node: set modules.edged.hostnameOverride (EdgeCoreSettings::node)"
+    )]
     NoNode,
     /// A setting of time is zero.
     #[error("EdgeHub's {0} must be more than 0 seconds")]
@@ -183,10 +185,10 @@ pub enum EdgeHubError {
 /// them may work at a time.
 #[derive(Clone, Debug)]
 pub struct EdgeHub {
+    node: NodeName,
     settings: EdgeHubSettings,
     transport: Arc<dyn Transport>,
     codec: Arc<dyn Codec>,
-    clock: Clock,
     store: Option<Arc<dyn MetaStore>>,
     /// What waits for the cloud, once it was read from the store.
     outbox: Arc<OnceCell<Arc<Outbox>>>,
@@ -197,12 +199,12 @@ pub struct EdgeHub {
 }
 
 impl EdgeHub {
-    /// A hub that speaks Go's JSON over this transport.
-    pub fn new(settings: EdgeHubSettings, transport: Arc<dyn Transport>) -> Self {
+    /// The hub of this node, which speaks Go's JSON over this transport.
+    pub fn new(node: NodeName, settings: EdgeHubSettings, transport: Arc<dyn Transport>) -> Self {
         let (connected, credentials) = (watch::Sender::new(false), watch::Sender::new(None));
-        let (codec, clock) = (Arc::new(GoJson), Clock::wall());
         let (outbox, worked) = (Arc::default(), Arc::default());
-        Self { settings, transport, codec, clock, store: None, outbox, connected, credentials, worked }
+        let codec = Arc::new(GoJson);
+        Self { node, settings, transport, codec, store: None, outbox, connected, credentials, worked }
     }
 
     /// Keeps what waits for the cloud in this store, so that it outlives the process. Without one it is lost with it.
@@ -216,13 +218,6 @@ impl EdgeHub {
     #[must_use]
     pub fn codec(mut self, codec: Arc<dyn Codec>) -> Self {
         self.codec = codec;
-        self
-    }
-
-    /// Tells by this clock whether certificates hold and are due.
-    #[must_use]
-    pub fn clock(mut self, clock: Clock) -> Self {
-        self.clock = clock;
         self
     }
 
@@ -258,7 +253,7 @@ impl EdgeHub {
         if settings.servers.iter().all(String::is_empty) {
             return Err(EdgeHubError::NoServer);
         }
-        if settings.node.is_empty() {
+        if self.node.is_empty() {
             return Err(EdgeHubError::NoNode);
         }
         let times = [
@@ -272,7 +267,7 @@ impl EdgeHub {
     }
 
     /// Starts what works beside the link; the returned connector makes the link itself.
-    fn assemble(&self, bus: &Bus, outbox: &Arc<Outbox>, tasks: &mut JoinSet<()>) -> Connector {
+    fn assemble(&self, bus: &Bus, clock: &Clock, outbox: &Arc<Outbox>, tasks: &mut JoinSet<()>) -> Connector {
         self.connected.send_replace(false);
         let told = self.worked.swap(true, Ordering::Relaxed);
         let state = watch::Sender::new(LinkState::default());
@@ -280,10 +275,11 @@ impl EdgeHub {
             let announcer = Announcer { group, bus: bus.clone(), told };
             tasks.spawn(announcer.run(state.subscribe()));
         }
-        tasks.spawn(outbox.clone().tell_refusals(bus.clone(), self.settings.node.clone()));
-        let (keeper, doubt) = Keeper::new(&self.settings, &self.clock, self.credentials.clone());
+        tasks.spawn(outbox.clone().tell_refusals(bus.clone(), self.node.clone()));
+        let (keeper, doubt) = Keeper::new(&self.node, &self.settings, clock, self.credentials.clone());
         tasks.spawn(keeper.run());
         Connector {
+            node: self.node.clone(),
             settings: self.settings.clone(),
             transport: self.transport.clone(),
             codec: self.codec.clone(),
@@ -314,7 +310,7 @@ impl Module for EdgeHub {
         outbox.down();
         // Dropped at the end of this function, which ends the tasks.
         let mut tasks = JoinSet::new();
-        let connector = self.assemble(&ctx.bus, &outbox, &mut tasks);
+        let connector = self.assemble(&ctx.bus, &ctx.clock, &outbox, &mut tasks);
         let ended = tokio::select! {
             () = outbox.fill(&mut ctx.inbox) => Ok(()),
             () = outbox.put_away(self.settings.seed) => Ok(()),

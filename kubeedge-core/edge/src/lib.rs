@@ -15,4 +15,4 @@ mod refusals;
 pub mod stream;
 pub mod twin;
 
-pub use assembly::{EdgeCore, EdgeCoreBuilder, EdgeCoreSettings, EdgeStatus};
+pub use assembly::{CloudAddress, EdgeCore, EdgeCoreBuilder, EdgeCoreSettings, EdgeParts, EdgeStatus};

@@ -59,11 +59,8 @@ impl NodeApi for watch::Receiver<Option<SocketAddr>> {
 
 /// How EdgeStream works.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct EdgeStreamSettings {
-    /// This node.
-    pub node: NodeName,
-    /// The node's internal address.
-    pub address: String,
     /// Where cloudcores' tunnel servers listen: `host:port` each; KubeEdge's port is 10004. They are tried in turn.
     pub servers: Vec<Endpoint>,
     /// How long a dial may take, handshakes included. KubeEdge: 30 s.
@@ -81,8 +78,6 @@ pub struct EdgeStreamSettings {
 impl Default for EdgeStreamSettings {
     fn default() -> Self {
         Self {
-            node: NodeName::default(),
-            address: String::new(),
             servers: vec![Endpoint::from("127.0.0.1:10004")],
             handshake: Duration::from_secs(30),
             write: Duration::from_secs(15),
@@ -99,6 +94,8 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// The module.
 #[derive(Clone, Debug)]
 pub struct EdgeStream {
+    node: NodeName,
+    address: String,
     settings: EdgeStreamSettings,
     transport: Arc<dyn Transport>,
     credentials: watch::Receiver<Option<Arc<Credentials>>>,
@@ -107,14 +104,23 @@ pub struct EdgeStream {
 }
 
 impl EdgeStream {
-    /// Dials over this transport once there are credentials, and serves requests from the node's API.
+    /// Dials for this node over this transport once there are credentials, and serves requests from the node's API.
     pub fn new(
+        node: NodeName,
         settings: EdgeStreamSettings,
         transport: Arc<dyn Transport>,
         credentials: watch::Receiver<Option<Arc<Credentials>>>,
         api: Arc<dyn NodeApi>,
     ) -> Self {
-        Self { settings, transport, credentials, api, connected: watch::Sender::new(false) }
+        let (address, connected) = (String::new(), watch::Sender::new(false));
+        Self { node, address, settings, transport, credentials, api, connected }
+    }
+
+    /// Tells the cloud this internal address of the node.
+    #[must_use]
+    pub fn address(mut self, address: String) -> Self {
+        self.address = address;
+        self
     }
 
     /// Whether the tunnel is up, now and later.
@@ -130,7 +136,9 @@ impl EdgeStream {
             let Some(who) = self.who().await else { return std::future::pending().await };
             let servers = &self.settings.servers;
             let Some(server) = servers.get(turn % servers.len().max(1)).cloned() else {
-                tracing::warn!("no tunnel server is named: set modules.edgeStream.server");
+                tracing::warn!(
+                    "no tunnel server is named: set modules.edgeStream.server (EdgeStreamSettings::servers)"
+                );
                 return std::future::pending().await;
             };
             let started = Instant::now();
@@ -159,8 +167,8 @@ impl EdgeStream {
         let known = self.credentials.wait_for(Option::is_some).await.ok()?.clone()?;
         let mut who = Credentials::clone(&known);
         who.claims = vec![
-            (CLAIM_NODE.to_owned(), self.settings.node.as_str().to_owned()),
-            (CLAIM_ADDRESS.to_owned(), self.settings.address.clone()),
+            (CLAIM_NODE.to_owned(), self.node.as_str().to_owned()),
+            (CLAIM_ADDRESS.to_owned(), self.address.clone()),
         ];
         Some(who)
     }

@@ -40,18 +40,11 @@ use kubeedge_core::{
 use self::{apply::Twin, intake::Intake, rows::StoredDevices};
 use crate::meta::{DeviceInventory, MetaHandle};
 
-/// Settings of [`DeviceTwin`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TwinSettings {
-    /// This node's name; it stands in node topics.
-    pub node: NodeName,
-}
-
 /// The module. A clone takes over where the original ended, with the same store, mappers and link, so that a supervisor can
 /// start one after a failure; only one of them may work at a time.
 #[derive(Clone, Debug)]
 pub struct DeviceTwin {
-    settings: TwinSettings,
+    node: NodeName,
     store: Arc<dyn MetaStore>,
     meta: MetaHandle,
     mappers: Vec<Arc<dyn DeviceMapper>>,
@@ -60,15 +53,15 @@ pub struct DeviceTwin {
 }
 
 impl DeviceTwin {
-    /// A DeviceTwin over a store for its own rows, which serves the Device objects of MetaManager's copy with the mappers of
-    /// this process: at most one for each protocol, the last one counts.
+    /// The DeviceTwin of this node over a store for its own rows, which serves the Device objects of MetaManager's copy with the
+    /// mappers of this process: at most one for each protocol, the last one counts.
     pub fn new(
-        settings: TwinSettings,
+        node: NodeName,
         store: Arc<dyn MetaStore>,
         meta: MetaHandle,
         mappers: Vec<Arc<dyn DeviceMapper>>,
     ) -> Self {
-        Self { settings, store, meta, mappers, intake: Arc::default(), link: Arc::default() }
+        Self { node, store, meta, mappers, intake: Arc::default(), link: Arc::default() }
     }
 
     /// Where mappers outside of [`DeviceTwin::new`]'s list report to.
@@ -94,7 +87,7 @@ impl Module for DeviceTwin {
 
     async fn run(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
         let mut twin = Twin::start(
-            self.settings.node.clone(),
+            self.node.clone(),
             Arc::clone(&self.store),
             self.meta.clone(),
             &self.mappers,

@@ -22,7 +22,7 @@ use kubeedge_device::{
 use kubeedge_edge::{
     eventbus::{EventBus, EventBusSettings, MqttMode},
     meta::MetaHandle,
-    twin::{DeviceTwin, TwinSettings},
+    twin::DeviceTwin,
 };
 use kubeedge_store::MemoryStore;
 use serde_json::json;
@@ -118,15 +118,13 @@ async fn a_desired_value_reaches_the_plc_and_its_temperature_reaches_apps_and_th
     let address = plc.address();
     let plc = tokio::spawn(plc.run(std::future::pending()));
     let store = Arc::new(MemoryStore::new());
-    let settings = EventBusSettings {
-        mode: MqttMode::Internal,
-        internal: "tcp://127.0.0.1:0".into(),
-        ..EventBusSettings::default()
-    };
-    let bus = EventBus::new(settings, store.clone());
+    let mut settings = EventBusSettings::default();
+    settings.mode = MqttMode::Internal;
+    settings.internal = "tcp://127.0.0.1:0".into();
+    let bus = EventBus::new("edge-1".into(), settings, store.clone());
     let mut internal = bus.internal_address();
     let twin = DeviceTwin::new(
-        TwinSettings { node: "edge-1".into() },
+        "edge-1".into(),
         store.clone(),
         MetaHandle::over(store.clone()),
         vec![Arc::new(Mapper::new(Modbus::new()))],

@@ -209,20 +209,16 @@ fn edged(
     let modules = [(ModuleName::EDGED, Group::EDGED, 1), (ModuleName::META_MANAGER, Group::META, 1)];
     let (bus, mut inboxes) = Bus::new(modules);
     tokio::spawn(meta.clone().run(inboxes.remove(&ModuleName::META_MANAGER).unwrap()));
-    let settings = EdgedSettings {
-        node_name: "edge-1".into(),
-        node_ip: "192.0.2.1".into(),
-        register_node: false,
-        report_events: true,
-        root: folder.path().join("root"),
-        logs: folder.path().join("logs"),
-        clock: clock.clone(),
-        ..EdgedSettings::default()
-    };
-    let mut module = Edged::new(settings, Arc::new(runtime.clone()), meta.copy.clone());
+    let mut settings = EdgedSettings::default();
+    settings.node_ip = "192.0.2.1".into();
+    settings.register_node = false;
+    settings.report_events = true;
+    settings.root = folder.path().join("root");
+    settings.logs = folder.path().join("logs");
+    let mut module = Edged::new("edge-1".into(), settings, Arc::new(runtime.clone()), meta.copy.clone());
     let shutdown = Shutdown::new();
     let inbox = inboxes.remove(&ModuleName::EDGED).unwrap();
-    let mut ctx = ModuleContext::new(bus.clone(), inbox, shutdown.clone());
+    let mut ctx = ModuleContext::new(bus.clone(), inbox, shutdown.clone()).with_clock(clock.clone());
     let running = tokio::spawn(async move { module.run(&mut ctx).await.unwrap() });
     (bus, shutdown, running)
 }

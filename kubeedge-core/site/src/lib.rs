@@ -7,17 +7,14 @@
 //! A site of a vendor's own, with its own container runtime and mapper:
 //!
 //! ```
-//! use std::sync::Arc;
-//!
 //! use kubeedge_site::{Site, SiteError, SiteSettings};
 //! use kubeedge_device::{Mapper, simulated::Simulated};
 //! use kubeedge_runtime::memory::{MemoryRuntime, MemorySettings};
 //!
 //! async fn run(folder: &std::path::Path) -> Result<(), SiteError> {
 //!     let settings = SiteSettings { folder: folder.to_owned(), port_base: 0, ..SiteSettings::default() };
-//!     let mut site = Site::open(settings)?;
-//!     let runtime = Arc::new(MemoryRuntime::new(MemorySettings::default()));
-//!     let running = site.start(runtime, |edge| edge.mapper(Mapper::new(Simulated::new()))).await?;
+//!     let mut site = Site::open(settings)?.edge(|edge| edge.mapper(Mapper::new(Simulated::new())));
+//!     let running = site.start(MemoryRuntime::new(MemorySettings::default())).await?;
 //!     println!("kubectl --kubeconfig {} get nodes", running.kubeconfig.display());
 //!     // … until site.failed() or a signal; then:
 //!     site.stop().await

@@ -12,7 +12,7 @@ use std::{
 use k8s_openapi::api::core::v1::Node;
 use kubeedge_apiserver::{LocalCluster, LocalSettings};
 use kubeedge_cloud::{
-    CloudCore, CloudCoreSettings, CloudStatus, cluster::client, stream::CloudStreamSettings,
+    CloudCore, CloudCoreBuilder, CloudCoreSettings, CloudStatus, cluster::client, stream::CloudStreamSettings,
 };
 use kubeedge_config::Host;
 use kubeedge_core::{
@@ -26,7 +26,7 @@ use kubeedge_core::{
 };
 use kubeedge_device::modbus::SimulatedPlc;
 use kubeedge_edge::{
-    EdgeCore, EdgeCoreBuilder, EdgeCoreSettings, EdgeStatus, eventbus::MqttMode, stream::EdgeStreamSettings,
+    CloudAddress, EdgeCore, EdgeCoreBuilder, EdgeCoreSettings, EdgeStatus, eventbus::MqttMode,
 };
 use kubeedge_store::{SqliteOptions, SqliteStore};
 use kubeedge_transport::{Adaptive, WebSocket};
@@ -66,6 +66,9 @@ pub struct Running {
 pub struct Site {
     settings: SiteSettings,
     parts: JoinSet<Ended>,
+    /// What is added to the cores.
+    edge: Vec<Box<dyn FnOnce(EdgeCoreBuilder) -> EdgeCoreBuilder + Send>>,
+    cloud: Vec<Box<dyn FnOnce(CloudCoreBuilder) -> CloudCoreBuilder + Send>>,
     /// In the order of the start: stopped from the last.
     stops: Vec<(Shutdown, AbortHandle)>,
     /// Closed last, so that each is one whole file again.
@@ -83,7 +86,22 @@ impl Site {
     pub fn open(mut settings: SiteSettings) -> Result<Self, SiteError> {
         let folder = std::fs::create_dir_all(&settings.folder).and_then(|()| settings.folder.canonicalize());
         settings.folder = folder.map_err(|error| SiteError::Folder(settings.folder.clone(), error))?;
-        Ok(Self { settings, parts: JoinSet::new(), stops: Vec::new(), stores: Vec::new() })
+        let (edge, cloud) = (Vec::new(), Vec::new());
+        Ok(Self { settings, parts: JoinSet::new(), edge, cloud, stops: Vec::new(), stores: Vec::new() })
+    }
+
+    /// Adds something to the edgecore, such as mappers and modules.
+    #[must_use]
+    pub fn edge(mut self, add: impl FnOnce(EdgeCoreBuilder) -> EdgeCoreBuilder + Send + 'static) -> Self {
+        self.edge.push(Box::new(add));
+        self
+    }
+
+    /// Adds something to the cloudcore, such as modules.
+    #[must_use]
+    pub fn cloud(mut self, add: impl FnOnce(CloudCoreBuilder) -> CloudCoreBuilder + Send + 'static) -> Self {
+        self.cloud.push(Box::new(add));
+        self
     }
 
     /// The folder of the node, where a runtime may keep its own.
@@ -93,23 +111,19 @@ impl Site {
         Ok(folder)
     }
 
-    /// Starts everything and waits until the node is ready. Pods run on `runtime`; `more` adds mappers and modules to
-    /// the edgecore. After an error or when dropped midway, [`Site::stop`] stops what was started.
-    pub async fn start(
-        &mut self,
-        runtime: Arc<dyn ContainerRuntime>,
-        more: impl FnOnce(EdgeCoreBuilder) -> EdgeCoreBuilder,
-    ) -> Result<Running, SiteError> {
+    /// Starts everything and waits until the node is ready. Pods run on `runtime`. After an error or when dropped midway,
+    /// [`Site::stop`] stops what was started.
+    pub async fn start(&mut self, runtime: impl ContainerRuntime) -> Result<Running, SiteError> {
         let api = self.api().await?;
         let kubeconfig = self.settings.folder.join("kubeconfig");
         kubeedge_common::file::replace(&kubeconfig, api.kubeconfig().as_bytes(), 0o600)
             .map_err(|error| SiteError::Part("writing the kubeconfig", error.into()))?;
         let (address, cluster, ca) = (api.address(), api.cluster().clone(), api.ca_pem().to_owned());
         self.spawn("the Kubernetes API", |stop| api.run(stop));
-        let cloud = self.cloud(Arc::new(cluster.clone()), &ca).await?;
+        let cloud = self.start_cloud(cluster.clone(), &ca).await?;
         cluster.set_streams(Arc::new(cloud.tunnels.clone()));
         let plc = if self.settings.plc { Some(self.plc().await?) } else { None };
-        let edge = self.edge(&cloud, runtime, more).await?;
+        let edge = self.start_edge(&cloud, runtime).await?;
         let node = self.settings.node.clone();
         let ready = tokio::time::timeout(PATIENCE, node_ready(&cluster, &node)).await;
         ready
@@ -185,17 +199,17 @@ impl Site {
         opened.map_err(|error| self.ports()(error.into()))
     }
 
-    async fn cloud(&mut self, cluster: Arc<dyn ClusterApi>, ca: &str) -> Result<CloudStatus, SiteError> {
-        let transport = || Arc::new(WebSocket::default());
+    async fn start_cloud(&mut self, cluster: impl ClusterApi, ca: &str) -> Result<CloudStatus, SiteError> {
         let listen = |port| Ok::<_, SiteError>(Endpoint::from(self.settings.at(port)?));
         let mut settings = CloudCoreSettings::listening(listen(Port::Hub)?);
         settings.hub.cluster_ca = ca.into();
         settings.certs.listen = self.settings.at(Port::Https)?;
         settings.certs.names = vec![self.settings.address.to_string(), "localhost".to_owned()];
         settings.objects.address = self.settings.address.to_string();
-        let tunnel = CloudStreamSettings::listening(listen(Port::Tunnel)?);
-        let core = CloudCore::assemble(settings, transport(), cluster).tunnel(tunnel, transport());
+        settings.stream = Some(CloudStreamSettings::listening(listen(Port::Tunnel)?));
+        let core = CloudCore::assemble(settings, WebSocket::default(), cluster);
         let core = core.codec(Arc::new(Adaptive::default()));
+        let core = std::mem::take(&mut self.cloud).into_iter().fold(core, |core, add| add(core));
         let core = core.build().await.map_err(|error| SiteError::Part("cloudcore", error.into()))?;
         let status = core.status();
         self.spawn("cloudcore", |stop| core.run(async move { stop.requested().await }));
@@ -218,11 +232,10 @@ impl Site {
         Ok(address)
     }
 
-    async fn edge(
+    async fn start_edge(
         &mut self,
         cloud: &CloudStatus,
-        runtime: Arc<dyn ContainerRuntime>,
-        more: impl FnOnce(EdgeCoreBuilder) -> EdgeCoreBuilder,
+        runtime: impl ContainerRuntime,
     ) -> Result<EdgeStatus, SiteError> {
         // Edgecore would try again and again until the port is free; whoever starts a site is told now.
         let wanted = self.settings.at(Port::Mqtt)?;
@@ -231,12 +244,10 @@ impl Site {
         let folder = self.edge_folder()?;
         let store = self.store(&folder.join("edgecore.db"), "what the node keeps").await?;
         let settings = self.edge_settings(&folder, cloud).await?;
-        let transport = Arc::new(WebSocket::default());
-        let tunnel_to = EdgeStreamSettings { servers: vec![tunnel(cloud)], ..EdgeStreamSettings::default() };
-        let core = EdgeCore::assemble(settings, transport.clone(), store, runtime)
-            .tunnel(tunnel_to, transport)
-            .codec(Arc::new(Adaptive::default()));
-        let core = more(core).build().map_err(|error| SiteError::Part("edgecore", error.into()))?;
+        let core = EdgeCore::assemble(settings, WebSocket::default(), store, runtime);
+        let core = core.codec(Arc::new(Adaptive::default()));
+        let core = std::mem::take(&mut self.edge).into_iter().fold(core, |core, add| add(core));
+        let core = core.build().map_err(|error| SiteError::Part("edgecore", error.into()))?;
         let status = core.status();
         self.spawn("edgecore", |stop| core.run(async move { stop.requested().await }));
         tokio::select! {
@@ -253,12 +264,13 @@ impl Site {
         let mut token = cloud.token.clone();
         let Ok(token) = token.wait_for(|token| !token.is_empty()).await else { return Err(gone) };
         let Some(https) = *cloud.https.borrow() else { return Err(gone) };
-        let settings = EdgeCoreSettings::for_node(&self.settings.node).in_folder(folder);
-        let mut settings = settings.joining(hub(cloud).authority(), &https.to_string(), &token);
+        let settings = EdgeCoreSettings::for_node(self.settings.node.as_str()).in_folder(folder);
+        let cloud = CloudAddress::new(hub(cloud).authority(), https.to_string(), tunnel(cloud).authority());
+        let mut settings = settings.joining(cloud, &token);
         // One machine: a limit would only slow the first apply down.
         settings.hub.qps = 0;
         settings.edged.node_ip = self.settings.address.to_string();
-        settings.edged.hostname = Host::detect().name;
+        settings.edged.hostname = Some(Host::detect().name);
         settings.edged.report_events = true;
         settings.server.address = self.settings.at(Port::Kubelet)?;
         settings.edged.server_port = settings.server.address.port();

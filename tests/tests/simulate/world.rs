@@ -400,7 +400,7 @@ async fn cloudcore(
 }
 
 async fn edgecore(machine: &Machine) -> Result<(), BoxError> {
-    let mut settings = EdgeCoreSettings::for_node(&machine.name);
+    let mut settings = EdgeCoreSettings::for_node(machine.name.as_str());
     let seconds = Duration::from_secs;
     settings.hub.servers = vec!["cloud:10000".to_owned()];
     settings.hub.heartbeat = seconds(3);
@@ -411,7 +411,7 @@ async fn edgecore(machine: &Machine) -> Result<(), BoxError> {
     settings.edged.request_timeout = seconds(15);
     settings.edged.root = machine.folder.join("root");
     settings.edged.logs = machine.folder.join("logs");
-    settings.edged.clock = machine.dice.clock();
+    settings.clock = machine.dice.clock();
     settings.edged.files = Blocking::Here;
     let mapper =
         MapperSettings { seed: machine.seed, clock: machine.dice.clock(), ..MapperSettings::default() };

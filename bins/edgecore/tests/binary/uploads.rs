@@ -19,6 +19,7 @@ const EACH: usize = 200;
 const KILLS: usize = 4;
 
 /// A router as a vendor would add one: it keeps the readings in the order in which they come.
+#[derive(Clone)]
 struct Router(watch::Sender<Vec<usize>>);
 
 #[async_trait]

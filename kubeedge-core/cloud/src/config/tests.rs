@@ -21,8 +21,8 @@ fn the_defaults_give_what_go_listens_on() {
     assert_eq!(settings.certs.token_refresh, Duration::from_secs(12 * 3600));
     assert_eq!(settings.objects.address, "192.0.2.2");
     assert_eq!(settings.hub.times.keepalive, Duration::from_secs(30));
-    assert_eq!((settings.hub.node_limit, plan.without.len()), (500, 0));
-    assert!(plan.tunnel.is_none());
+    assert_eq!((settings.hub.node_limit, plan.settings.without.len()), (500, 0));
+    assert!(plan.settings.stream.is_none());
 }
 
 #[test]
@@ -32,8 +32,9 @@ fn modules_that_are_off_are_left_out_and_the_tunnel_is_added() {
          cloudStream: {enable: true, tunnelPort: 20004}, cloudHub: {nodeLimit: 7}}}",
     ));
     let plan = plan.unwrap();
-    assert_eq!(plan.without, [ModuleName::DEVICE_CONTROLLER, ModuleName::SYNC_CONTROLLER]);
-    let tunnel = plan.tunnel.unwrap();
+    let off = [ModuleName::DEVICE_CONTROLLER, ModuleName::SYNC_CONTROLLER];
+    assert_eq!(plan.settings.without, off.into());
+    let tunnel = plan.settings.stream.unwrap();
     assert_eq!((tunnel.listen, tunnel.node_limit), (Endpoint::from("0.0.0.0:20004"), 7));
 }
 

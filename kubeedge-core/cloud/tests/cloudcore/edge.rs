@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use async_trait::async_trait;
 use futures::StreamExt;
 use kubeedge_cloud::{
     CloudCore, CloudCoreBuilder, CloudCoreSettings, CloudStatus, hub::NodeIdentity,
@@ -11,16 +10,14 @@ use kubeedge_cloud::{
 use kubeedge_core::{
     bus::Bus,
     cluster::ClusterApi,
-    failure::BoxError,
-    kernel::{Module, ModuleContext, Shutdown},
+    kernel::Shutdown,
     message::{Content, Message},
-    name::{Group, ModuleName, Operation},
+    name::Operation,
     transport::{Credentials, Endpoint, Frame, Link, Transport, TransportError},
     wire::{Codec, GoJson},
 };
 use kubeedge_transport::Adaptive;
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
 
 use crate::{cluster::FakeCluster, network::Network};
 
@@ -33,6 +30,8 @@ pub(crate) struct Cloud {
     /// Where tunnels are dialled.
     pub(crate) tunnels: Arc<Network>,
     pub(crate) status: CloudStatus,
+    /// The way to the modules.
+    pub(crate) bus: Bus,
     shutdown: Shutdown,
     running: tokio::task::JoinHandle<()>,
 }
@@ -47,6 +46,7 @@ pub(crate) fn settings() -> CloudCoreSettings {
     settings.certs.names = vec!["127.0.0.1".to_owned()];
     settings.objects.address = "10.0.0.1".to_owned();
     settings.sync.every = Duration::from_millis(500);
+    settings.stream = Some(CloudStreamSettings::default());
     settings
 }
 
@@ -87,16 +87,15 @@ impl Cloud {
         more: impl FnOnce(CloudCoreBuilder) -> CloudCoreBuilder,
     ) -> Self {
         let (network, tunnels) = (Arc::<Network>::default(), Arc::<Network>::default());
-        let assembly = CloudCore::assemble(settings, network.clone(), api);
-        let assembly = more(assembly.tunnel(CloudStreamSettings::default(), tunnels.clone()));
-        let core = assembly.build().await.unwrap();
-        let (status, shutdown) = (core.status(), Shutdown::new());
+        let assembly = CloudCore::assemble(settings, network.clone(), api).tunnel_over(tunnels.clone());
+        let core = more(assembly).build().await.unwrap();
+        let (status, bus, shutdown) = (core.status(), core.bus(), Shutdown::new());
         let until = shutdown.clone();
         let running = tokio::spawn(async move {
             core.run(async move { until.requested().await }).await.unwrap();
         });
         tokio::time::timeout(WAIT, status.ready()).await.expect("the cloud is ready in time");
-        Self { cluster, network, tunnels, status, shutdown, running }
+        Self { cluster, network, tunnels, status, bus, shutdown, running }
     }
 
     pub(crate) async fn stop(self) -> FakeCluster {
@@ -122,36 +121,6 @@ impl Cloud {
         let mut edge = self.dial(node).await.unwrap();
         edge.register(node).await;
         edge
-    }
-}
-
-/// A module that hands its bus to the test.
-#[derive(Debug)]
-pub(crate) struct Sender(Option<oneshot::Sender<Bus>>);
-
-impl Sender {
-    pub(crate) fn new() -> (Self, oneshot::Receiver<Bus>) {
-        let (bus, handed) = oneshot::channel();
-        (Self(Some(bus)), handed)
-    }
-}
-
-#[async_trait]
-impl Module for Sender {
-    fn name(&self) -> ModuleName {
-        ModuleName::of("sender")
-    }
-
-    fn group(&self) -> Group {
-        Group::of("sender")
-    }
-
-    async fn run(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
-        if let Some(handed) = self.0.take() {
-            handed.send(ctx.bus.clone()).unwrap();
-        }
-        ctx.shutdown.requested().await;
-        Ok(())
     }
 }
 

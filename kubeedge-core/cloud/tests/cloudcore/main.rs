@@ -18,6 +18,7 @@ mod replay;
 mod resync;
 mod sessions;
 mod slow;
+mod supervision;
 mod takeover;
 mod tunnel;
 

@@ -12,7 +12,6 @@ use kubeedge_core::{
 };
 
 use super::*;
-use crate::edge::Sender;
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
 
@@ -182,9 +181,8 @@ async fn objects_made_while_sessions_break_off_all_reach_the_edge() {
 
 #[tokio::test]
 async fn a_sender_that_waits_learns_whether_its_message_was_taken() {
-    let (sender, bus) = Sender::new();
-    let cloud = Cloud::start_with(settings(), |assembly| assembly.module(sender)).await;
-    let bus = bus.await.unwrap();
+    let cloud = Cloud::start(settings()).await;
+    let bus = cloud.bus.clone();
     let publish = |node: &str| {
         let message =
             Message::new("router_eventbus".into(), Operation::PUBLISH, format!("node/{node}/topic"));

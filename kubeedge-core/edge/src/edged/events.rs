@@ -6,11 +6,11 @@ use k8s_openapi::{
     api::core::v1::{Event, EventSource, ObjectReference, Pod},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use kubeedge_core::{clock::Clock, message::Millis};
+use kubeedge_core::{clock::Clock, message::Millis, name::NodeName};
 use parking_lot::Mutex;
 use serde_json::json;
 
-use super::{EdgedSettings, view::time};
+use super::view::time;
 use crate::meta::Client;
 
 /// How many different events are remembered for counting.
@@ -27,9 +27,9 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
-    pub(crate) fn new(client: Client, settings: &EdgedSettings) -> Self {
-        let (node, clock) = (settings.node_name.clone(), settings.clock.clone());
-        Self { client, node, enabled: settings.report_events, clock, seen: Mutex::default() }
+    pub(crate) fn new(client: Client, node: &NodeName, clock: &Clock, enabled: bool) -> Self {
+        let (node, clock) = (node.to_string(), clock.clone());
+        Self { client, node, enabled, clock, seen: Mutex::default() }
     }
 
     /// Something ordinary happened to a pod.
@@ -144,9 +144,8 @@ mod tests {
         let (bus, mut inboxes) = Bus::new([(ModuleName::META_MANAGER, Group::META, 8)]);
         let mut inbox = inboxes.remove(&ModuleName::META_MANAGER).unwrap();
         let copy = MetaHandle::over(Arc::new(MemoryStore::new()));
-        let settings =
-            EdgedSettings { node_name: "edge-1".into(), report_events: true, ..EdgedSettings::default() };
-        let recorder = Recorder::new(Client::new(copy, bus, Duration::from_secs(1)), &settings);
+        let client = Client::new(copy, bus, Duration::from_secs(1));
+        let recorder = Recorder::new(client, &"edge-1".into(), &Clock::wall(), true);
         let mut pod = Pod::default();
         pod.metadata.name = Some("web".into());
         pod.metadata.namespace = Some("default".into());

@@ -18,8 +18,10 @@ use k8s_openapi::{
 };
 use kubeedge_core::{
     backoff::Backoff,
+    clock::Clock,
     kernel::Shutdown,
     message::Millis,
+    name::NodeName,
     runtime::{ContainerRuntime, Info},
 };
 use serde_json::{Value, json};
@@ -41,6 +43,8 @@ const LEASE_SECONDS: i32 = 40;
 /// Keeps the node registered and alive in the cluster.
 #[derive(Debug)]
 pub(crate) struct Heart<'a> {
+    pub node: &'a NodeName,
+    pub clock: &'a Clock,
     pub settings: &'a EdgedSettings,
     pub client: &'a Client,
     pub runtime: &'a dyn ContainerRuntime,
@@ -62,7 +66,7 @@ impl Heart<'_> {
         loop {
             let beat = self.beat(&mut pulse).await;
             if let Err(error) = &beat {
-                tracing::debug!(node = %self.settings.node_name, error = %error, "node heartbeat not taken");
+                tracing::debug!(node = %self.node, error = %error, "node heartbeat not taken");
             }
             let pause = if beat.is_ok() {
                 retry.reset();
@@ -78,13 +82,13 @@ impl Heart<'_> {
     }
 
     async fn beat(&self, pulse: &mut Pulse) -> Result<(), ClientError> {
-        let name = &self.settings.node_name;
+        let name = self.node.as_str();
         if pulse.registered.is_none() {
             pulse.registered = Some(self.register().await?);
             tracing::info!(node = %name, "node registered");
         }
         self.renew(pulse).await?;
-        let now = self.settings.clock.now();
+        let now = self.clock.now();
         let status = self.status(before(pulse), now).await;
         let comparable = without_heartbeats(&status);
         let due = match &pulse.sent {
@@ -112,13 +116,13 @@ impl Heart<'_> {
     /// Whether the cluster holds the node for ready when it is not, or the other way round: after an absence the cluster
     /// has marked it, and drives pods away if it is not told soon. The copy that the cloud keeps up to date says so.
     async fn is_held_for_another(&self, status: &NodeStatus) -> bool {
-        let copy = self.client.node(&self.settings.node_name).await.ok().flatten();
+        let copy = self.client.node(self.node.as_str()).await.ok().flatten();
         copy.is_some_and(|node| node.status.as_ref().and_then(readiness) != readiness(status))
     }
 
     async fn register(&self) -> Result<Node, ClientError> {
-        let name = &self.settings.node_name;
-        let node = self.node(self.settings.clock.now()).await;
+        let name = self.node.as_str();
+        let node = self.node(self.clock.now()).await;
         match self.client.register_node(&node).await {
             Err(error) if error.reason() == Some("AlreadyExists") => {
                 // The object's uid is not needed before the first status patch returns it.
@@ -129,22 +133,22 @@ impl Heart<'_> {
     }
 
     async fn renew(&self, pulse: &mut Pulse) -> Result<(), ClientError> {
-        let name = &self.settings.node_name;
+        let name = self.node.as_str();
         let mut lease = match pulse.lease.take() {
             Some(lease) => lease,
             None => self.client.lease(name).await?.unwrap_or_else(|| self.new_lease(pulse)),
         };
         let spec = lease.spec.get_or_insert_default();
         spec.renew_time =
-            Some(MicroTime(Timestamp::from_millisecond(self.settings.clock.now().0).unwrap_or_default()));
-        spec.holder_identity = Some(name.clone());
+            Some(MicroTime(Timestamp::from_millisecond(self.clock.now().0).unwrap_or_default()));
+        spec.holder_identity = Some(name.to_owned());
         // Left empty on an error (a conflict, a lost link): the next beat reads the lease again.
         pulse.lease = Some(self.client.put_lease(&lease).await?);
         Ok(())
     }
 
     fn new_lease(&self, pulse: &Pulse) -> Lease {
-        let name = self.settings.node_name.clone();
+        let name = self.node.to_string();
         let uid = pulse.registered.as_ref().and_then(|node| node.metadata.uid.clone());
         let owner = uid.map(|uid| OwnerReference {
             api_version: "v1".to_owned(),
@@ -169,6 +173,10 @@ impl Heart<'_> {
         }
     }
 
+    fn hostname(&self) -> &str {
+        self.settings.hostname.as_deref().unwrap_or(self.node.as_str())
+    }
+
     async fn node(&self, now: Millis) -> Node {
         let settings = self.settings;
         let (arch, os) = (self.machine.arch.clone(), "linux".to_owned());
@@ -176,7 +184,7 @@ impl Heart<'_> {
             ("beta.kubernetes.io/arch", arch.clone()),
             ("beta.kubernetes.io/os", os.clone()),
             ("kubernetes.io/arch", arch),
-            ("kubernetes.io/hostname", settings.hostname.clone()),
+            ("kubernetes.io/hostname", self.hostname().to_owned()),
             ("kubernetes.io/os", os),
             ("node-role.kubernetes.io/agent", String::new()),
             ("node-role.kubernetes.io/edge", String::new()),
@@ -189,7 +197,7 @@ impl Heart<'_> {
         let taints = Some(settings.node_taints.clone()).filter(|taints| !taints.is_empty());
         Node {
             metadata: ObjectMeta {
-                name: Some(settings.node_name.clone()),
+                name: Some(self.node.to_string()),
                 labels: Some(labels),
                 annotations: Some(annotations),
                 ..ObjectMeta::default()
@@ -215,7 +223,7 @@ impl Heart<'_> {
         NodeStatus {
             addresses: Some(vec![
                 address("InternalIP", &settings.node_ip),
-                address("Hostname", &settings.hostname),
+                address("Hostname", self.hostname()),
             ]),
             allocatable: Some(capacity.clone()),
             capacity: Some(capacity),

@@ -33,7 +33,7 @@ use kubeedge_core::{
     clock::Clock,
     failure::BoxError,
     kernel::{Module, ModuleContext},
-    name::{Group, ModuleName},
+    name::{Group, ModuleName, NodeName},
     runtime::ContainerRuntime,
 };
 use tokio::{
@@ -48,7 +48,7 @@ use super::book::PodBook;
 /// The server cannot start.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "cannot listen on {address} for the node's API; set readOnlyPort of modules.edged.tailoredKubeletConfig to a free port"
+    "cannot listen on {address} for the node's API; set readOnlyPort of modules.edged.tailoredKubeletConfig (EdgedServerSettings::address) to a free port"
 )]
 struct CannotListen {
     address: SocketAddr,
@@ -57,13 +57,12 @@ struct CannotListen {
 
 /// How the server is set up.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct EdgedServerSettings {
     /// Where to listen; port 0 for a free one. KubeEdge: `127.0.0.1:10350`.
     pub address: SocketAddr,
     /// The folder for logs; Kubernetes: `/var/log/pods`.
     pub logs: PathBuf,
-    /// The node's name, as `/stats/summary` tells it.
-    pub node_name: String,
     /// Connections at once; further ones wait.
     pub connections: usize,
     /// After how long without a byte in either direction a command's connection is ended. KubeEdge: 4 h.
@@ -75,7 +74,6 @@ impl Default for EdgedServerSettings {
         Self {
             address: SocketAddr::from(([127, 0, 0, 1], 10350)),
             logs: "/var/log/pods".into(),
-            node_name: String::new(),
             connections: 512,
             idle: Duration::from_secs(4 * 60 * 60),
         }
@@ -91,13 +89,17 @@ const HEAD: Duration = Duration::from_secs(30);
 /// The module. A clone takes over where the original ended, for a supervisor to start after a failure.
 #[derive(Clone, Debug)]
 pub struct EdgedServer {
-    local: Arc<Local>,
+    node: NodeName,
+    settings: EdgedServerSettings,
+    runtime: Arc<dyn ContainerRuntime>,
+    pods: PodBook,
     bound: watch::Sender<Option<SocketAddr>>,
 }
 
 /// What requests are answered from.
 #[derive(Debug)]
 struct Local {
+    node: NodeName,
     settings: EdgedServerSettings,
     runtime: Arc<dyn ContainerRuntime>,
     pods: PodBook,
@@ -105,21 +107,20 @@ struct Local {
 }
 
 impl EdgedServer {
-    /// Serves the pods of this book, whose containers this runtime runs.
-    pub fn new(settings: EdgedServerSettings, runtime: Arc<dyn ContainerRuntime>, pods: PodBook) -> Self {
-        Self {
-            local: Arc::new(Local { settings, runtime, pods, clock: Clock::wall() }),
-            bound: watch::Sender::new(None),
-        }
+    /// Serves the pods of this book, whose containers this runtime runs on this node.
+    pub fn new(
+        node: NodeName,
+        settings: EdgedServerSettings,
+        runtime: Arc<dyn ContainerRuntime>,
+        pods: PodBook,
+    ) -> Self {
+        Self { node, settings, runtime, pods, bound: watch::Sender::new(None) }
     }
 
-    /// Tells the time by this clock.
-    #[must_use]
-    pub fn clock(mut self, clock: Clock) -> Self {
-        let Local { settings, runtime, pods, .. } = &*self.local;
-        let (settings, runtime, pods) = (settings.clone(), runtime.clone(), pods.clone());
-        self.local = Arc::new(Local { settings, runtime, pods, clock });
-        self
+    /// What requests are answered from, at this time of day.
+    fn local(&self, clock: Clock) -> Local {
+        let (node, settings) = (self.node.clone(), self.settings.clone());
+        Local { node, settings, runtime: self.runtime.clone(), pods: self.pods.clone(), clock }
     }
 
     /// Where it listens, while it does.
@@ -139,7 +140,7 @@ impl Module for EdgedServer {
     }
 
     async fn run(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
-        let address = self.local.settings.address;
+        let address = self.settings.address;
         let failed = |source| CannotListen { address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let local = listener.local_addr().map_err(failed)?;
@@ -147,7 +148,7 @@ impl Module for EdgedServer {
         self.bound.send_replace(Some(local));
         tokio::select! {
             () = ctx.shutdown.requested() => {}
-            () = serve(listener, self.local.clone()) => {}
+            () = serve(listener, Arc::new(self.local(ctx.clock.clone()))) => {}
         }
         self.bound.send_replace(None);
         Ok(())

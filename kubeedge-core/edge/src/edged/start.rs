@@ -80,7 +80,7 @@ impl Worker {
         let runtime = self.shared.runtime.clone();
         // As the kubelet counts: the first start is no restart, so the first restart is at once.
         if view.latest(name).is_some() {
-            self.pauses.tried(name, self.shared.settings.clock.now());
+            self.pauses.tried(name, self.shared.clock.now());
         }
         let id = match runtime.create(&within, spec).await {
             Ok(id) => id,
@@ -257,7 +257,7 @@ impl Worker {
                 }
             }
         }
-        let (key, now) = (format!("image {name}"), self.shared.settings.clock.now());
+        let (key, now) = (format!("image {name}"), self.shared.clock.now());
         let failed = self.failed_pulls.get(&name).copied();
         if let Some((left, _)) = failed.and_then(|failed| self.pauses.left(&key, failed, now)) {
             self.note_pull_pause(pod, &spec.name, &name).await;
@@ -276,7 +276,7 @@ impl Worker {
             }
             Err(error) => {
                 self.pauses.tried(&key, now);
-                self.failed_pulls.insert(name.clone(), self.shared.settings.clock.now());
+                self.failed_pulls.insert(name.clone(), self.shared.clock.now());
                 let message = format!("Failed to pull image \"{name}\": {}", chain(&error));
                 self.no_image(pod, &spec.name, "ErrImagePull", message).await
             }

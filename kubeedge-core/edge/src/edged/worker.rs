@@ -4,9 +4,11 @@ use std::{collections::HashMap, io, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kubeedge_core::{
+    clock::Clock,
     failure::chain,
     kernel::Shutdown,
     message::Millis,
+    name::NodeName,
     runtime::{ContainerId, ContainerRuntime},
 };
 use tokio::sync::watch;
@@ -36,6 +38,8 @@ const STEPS: usize = 64;
 /// What all workers share.
 #[derive(Debug)]
 pub(crate) struct Shared {
+    pub node: NodeName,
+    pub clock: Clock,
     pub settings: EdgedSettings,
     pub runtime: Arc<dyn ContainerRuntime>,
     pub runtime_name: String,
@@ -132,7 +136,7 @@ impl Worker {
             }
             let view = self.view();
             self.learn_addresses(&view).await;
-            let plan = plan(pod, &view, &self.pauses, self.shared.settings.clock.now());
+            let plan = plan(pod, &view, &self.pauses, self.shared.clock.now());
             self.note_pauses(pod, &plan.backing_off).await;
             if plan.actions.is_empty() {
                 let stale = if plan.finished { None } else { self.refresh_volumes(pod).await };
@@ -240,7 +244,7 @@ impl Worker {
             facts: &facts,
             runtime: &self.shared.runtime_name,
             unready: &[],
-            now: self.shared.settings.clock.now(),
+            now: self.shared.clock.now(),
         };
         pod_status(pod, &findings, self.status.as_ref())
     }

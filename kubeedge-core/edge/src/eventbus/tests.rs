@@ -38,7 +38,7 @@ impl Bench {
         let mut inbox = |name| inboxes.remove(&name).unwrap();
         let (twin, own, hub) =
             (inbox(ModuleName::TWIN), inbox(ModuleName::EVENT_BUS), inbox(ModuleName::EDGE_HUB));
-        let mut module = EventBus::new(settings, Arc::new(store));
+        let mut module = EventBus::new("edge-1".into(), settings, Arc::new(store));
         let shutdown = Shutdown::new();
         #[cfg(feature = "mqtt-broker")]
         let internal = module.internal_address();
@@ -160,11 +160,7 @@ async fn exchange(bench: &mut Bench, port: u16) {
 }
 
 fn external(port: u16) -> EventBusSettings {
-    EventBusSettings {
-        node: "edge-1".into(),
-        external: format!("tcp://127.0.0.1:{port}"),
-        ..EventBusSettings::default()
-    }
+    EventBusSettings { external: format!("tcp://127.0.0.1:{port}"), ..EventBusSettings::default() }
 }
 
 #[tokio::test]

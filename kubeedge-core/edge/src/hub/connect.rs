@@ -8,7 +8,7 @@ use kubeedge_core::{
     failure::{Failure, chain},
     kernel::Shutdown,
     message::{Content, Message},
-    name::{Group, ModuleName, Operation},
+    name::{Group, ModuleName, NodeName, Operation},
     transport::{Credentials, Endpoint, Link, Transport, TransportError, TransportKind},
     wire::Codec,
 };
@@ -71,6 +71,7 @@ impl Announcer {
 
 /// Makes and keeps the link.
 pub(super) struct Connector {
+    pub(super) node: NodeName,
     pub(super) settings: EdgeHubSettings,
     pub(super) transport: Arc<dyn Transport>,
     pub(super) codec: Arc<dyn Codec>,
@@ -138,7 +139,7 @@ impl Connector {
         let settings = &self.settings;
         let servers: Vec<_> = settings.servers.iter().filter(|server| !server.is_empty()).collect();
         let server = servers.get(turn % servers.len().max(1)).copied().cloned().unwrap_or_default();
-        let node = settings.node.as_str();
+        let node = self.node.as_str();
         let to = Endpoint::from(format!("{server}/{}/{node}/events", settings.project));
         let mut who = credentials.clone();
         // Headers go out as written here; Go reads them without case.

@@ -47,6 +47,7 @@ const STEPS: u32 = 5;
 impl Keeper {
     /// A keeper, and the way to make it look again.
     pub(super) fn new(
+        node: &NodeName,
         settings: &EdgeHubSettings,
         clock: &Clock,
         publish: watch::Sender<Option<Arc<Credentials>>>,
@@ -54,7 +55,7 @@ impl Keeper {
         let doubt = Arc::<Notify>::default();
         let keeper = Self {
             source: settings.identity.clone(),
-            node: settings.node.clone(),
+            node: node.clone(),
             clock: clock.clone(),
             registrar: Arc::new(Https::new(clock.clone())),
             publish,

@@ -40,7 +40,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 impl Bench {
     fn start(store: Arc<dyn MetaStore>, mappers: Vec<Arc<dyn DeviceMapper>>) -> Self {
         let meta = MetaHandle::over(Arc::clone(&store));
-        Self::run(DeviceTwin::new(TwinSettings { node: "edge-1".into() }, store, meta, mappers))
+        Self::run(DeviceTwin::new("edge-1".into(), store, meta, mappers))
     }
 
     fn run(mut twin: DeviceTwin) -> Self {
@@ -485,9 +485,8 @@ async fn ten_thousand_readings_are_stored_on_disk_in_a_few_seconds() {
 
 #[tokio::test(start_paused = true)]
 async fn a_clone_started_after_a_failure_knows_that_the_cloud_is_there() {
-    let settings = TwinSettings { node: "edge-1".into() };
     let store: Arc<dyn MetaStore> = Arc::new(MemoryStore::new());
-    let twin = DeviceTwin::new(settings, store.clone(), MetaHandle::over(store), vec![]);
+    let twin = DeviceTwin::new("edge-1".into(), store.clone(), MetaHandle::over(store), vec![]);
     let mut bench = Bench::run(twin.clone());
     bench.settled_member("default/thermo-1").await;
     bench.link(true).await;

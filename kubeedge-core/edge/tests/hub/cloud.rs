@@ -19,7 +19,9 @@ use tokio::task::JoinHandle;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(crate) fn settings() -> EdgeHubSettings {
-    EdgeHubSettings { node: "edge-1".into(), servers: vec!["cloud".to_owned()], ..EdgeHubSettings::default() }
+    let mut settings = EdgeHubSettings::default();
+    settings.servers = vec!["cloud".to_owned()];
+    settings
 }
 
 /// The cloud's end of one link.
@@ -89,7 +91,7 @@ impl Node {
         door: Box<dyn Listener>,
     ) -> Self {
         let transport: Arc<dyn Transport> = Arc::new(transport);
-        Self::run(EdgeHub::new(settings, transport.clone()), transport, door)
+        Self::run(EdgeHub::new("edge-1".into(), settings, transport.clone()), transport, door)
     }
 
     /// A node whose hub keeps what waits in a store, and a cloud that listens.
@@ -100,7 +102,7 @@ impl Node {
     ) -> Self {
         let door = transport.listen(&Endpoint::from("cloud"), &Credentials::default()).await.unwrap();
         let transport: Arc<dyn Transport> = Arc::new(transport);
-        Self::run(EdgeHub::new(settings, transport.clone()).store(store), transport, door)
+        Self::run(EdgeHub::new("edge-1".into(), settings, transport.clone()).store(store), transport, door)
     }
 
     fn run(hub: EdgeHub, transport: Arc<dyn Transport>, door: Box<dyn Listener>) -> Self {
@@ -171,9 +173,13 @@ async fn run(mut hub: EdgeHub, mut ctx: ModuleContext) -> ModuleContext {
     ctx
 }
 
-pub(crate) async fn start_error(settings: EdgeHubSettings, transport: Arc<dyn Transport>) -> BoxError {
+pub(crate) async fn start_error(
+    node: &str,
+    settings: EdgeHubSettings,
+    transport: Arc<dyn Transport>,
+) -> BoxError {
     let (bus, mut inboxes) = Bus::new(modules());
     let inbox = inboxes.remove(&ModuleName::EDGE_HUB).unwrap();
     let mut ctx = ModuleContext::new(bus, inbox, Shutdown::new());
-    EdgeHub::new(settings, transport).run(&mut ctx).await.unwrap_err()
+    EdgeHub::new(node.into(), settings, transport).run(&mut ctx).await.unwrap_err()
 }

@@ -6,10 +6,7 @@ use kubeedge_core::{
     kernel::{Module, ModuleContext, Shutdown},
     store::{Bucket, MetaStore, MetaStoreExt, Scan},
 };
-use kubeedge_edge::{
-    meta::MetaHandle,
-    twin::{DeviceTwin, TwinSettings},
-};
+use kubeedge_edge::{meta::MetaHandle, twin::DeviceTwin};
 use kubeedge_store::MemoryStore;
 
 use super::*;
@@ -167,7 +164,7 @@ async fn a_pod_waits_no_tenth_of_a_second_behind_three_thousand_twins_and_upload
     let mut mqtt = node.inbox(&ModuleName::EVENT_BUS);
     tokio::spawn(async move { while mqtt.next().await.is_some() {} });
     let meta = MetaHandle::over(store.clone());
-    let twin = DeviceTwin::new(TwinSettings { node: "edge-1".into() }, store, meta, Vec::new());
+    let twin = DeviceTwin::new("edge-1".into(), store, meta, Vec::new());
     let mut ctx = ModuleContext::new(node.bus.clone(), node.inbox(&ModuleName::TWIN), Shutdown::new());
     let mut running = twin;
     tokio::spawn(async move { running.run(&mut ctx).await.unwrap() });

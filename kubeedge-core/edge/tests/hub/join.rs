@@ -22,7 +22,7 @@ use kubeedge_core::{
     pki::{self, Authority, Identity, Key, Leaf, Names, Usage},
     transport::{Credentials, Endpoint, Transport},
 };
-use kubeedge_edge::hub::{EdgeHubSettings, IdentitySource, JoinSettings};
+use kubeedge_edge::hub::{IdentitySource, JoinSettings};
 use kubeedge_transport::WebSocket;
 use rustls::{
     RootCertStore, ServerConfig,
@@ -198,7 +198,8 @@ impl Joining {
 
     async fn with(join: JoinSettings, token: Option<String>, folder: tempfile::TempDir) -> Self {
         let join = in_folder(join, token, folder.path());
-        let settings = EdgeHubSettings { identity: IdentitySource::Join(join), ..settings() };
+        let mut settings = settings();
+        settings.identity = IdentitySource::Join(join);
         Self { node: Node::start(settings, kubeedge_transport::Memory::new()).await, folder }
     }
 
@@ -404,8 +405,9 @@ async fn a_node_whose_cloud_was_installed_anew_joins_it_with_a_fresh_token() {
     let door = WebSocket::default().listen(&Endpoint::from("127.0.0.1:0"), &server).await.unwrap();
     let join = JoinSettings { https: https.address.to_string(), ..JoinSettings::default() };
     let join = in_folder(join, Some(https.token()), folder.path());
-    let servers = vec![door.local().to_string()];
-    let settings = EdgeHubSettings { servers, identity: IdentitySource::Join(join), ..settings() };
+    let mut settings = settings();
+    settings.servers = vec![door.local().to_string()];
+    settings.identity = IdentitySource::Join(join);
     let mut node = Node::with_door(settings, WebSocket::default(), door);
     let link = node.cloud().await;
     assert_eq!(link.peer.claim("node_id"), Some("edge-1"));

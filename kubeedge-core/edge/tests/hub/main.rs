@@ -363,10 +363,9 @@ async fn a_hub_started_anew_after_a_failure_connects_again_and_tells_of_the_brea
 async fn a_hub_without_server_or_node_says_so() {
     let mut no_server = settings();
     no_server.servers.clear();
-    let mut no_node = settings();
-    no_node.node = "".into();
-    for (settings, error) in [(no_server, EdgeHubError::NoServer), (no_node, EdgeHubError::NoNode)] {
-        let failed = cloud::start_error(settings, Arc::new(Memory::new())).await;
+    let cases = [("edge-1", no_server, EdgeHubError::NoServer), ("", settings(), EdgeHubError::NoNode)];
+    for (node, settings, error) in cases {
+        let failed = cloud::start_error(node, settings, Arc::new(Memory::new())).await;
         assert_eq!(failed.downcast_ref(), Some(&error));
     }
 }

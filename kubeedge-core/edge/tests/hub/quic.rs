@@ -15,7 +15,7 @@ use kubeedge_core::{
     pki::{Authority, Names, Usage},
     transport::{Credentials, Endpoint, Listener, Transport},
 };
-use kubeedge_edge::hub::{EdgeHubSettings, IdentitySource};
+use kubeedge_edge::hub::IdentitySource;
 use kubeedge_transport::Quic;
 use tokio::{net::UdpSocket, task::JoinSet, time::Instant};
 
@@ -82,12 +82,10 @@ async fn a_quic_link_that_went_dead_is_left_within_two_heartbeats_and_nothing_is
     let (door, client) = site().await;
     let path = Path::to(door.local().0.parse().unwrap()).await;
     let heartbeat = Duration::from_secs(1);
-    let settings = EdgeHubSettings {
-        servers: vec![path.front.to_string()],
-        identity: IdentitySource::Fixed(client),
-        heartbeat,
-        ..settings()
-    };
+    let mut settings = settings();
+    settings.servers = vec![path.front.to_string()];
+    settings.identity = IdentitySource::Fixed(client);
+    settings.heartbeat = heartbeat;
     let mut node = Node::with_door(settings, Quic::default(), door);
     let mut cloud = node.cloud().await;
     let reading = tokio::spawn(async move { while cloud.try_next().await.is_some() {} });

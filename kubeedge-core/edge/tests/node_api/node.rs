@@ -62,12 +62,10 @@ impl Node {
         };
         let sandbox = runtime.run_sandbox(spec).await.unwrap();
         let pods = PodBook::default();
-        let settings = EdgedServerSettings {
-            address: SocketAddr::from(([127, 0, 0, 1], 0)),
-            logs: folder.path().to_owned(),
-            ..EdgedServerSettings::default()
-        };
-        let server = EdgedServer::new(settings, Arc::new(runtime.clone()), pods.clone());
+        let mut settings = EdgedServerSettings::default();
+        settings.address = SocketAddr::from(([127, 0, 0, 1], 0));
+        settings.logs = folder.path().to_owned();
+        let server = EdgedServer::new("edge-1".into(), settings, Arc::new(runtime.clone()), pods.clone());
         let mut bound = server.bound();
         let shutdown = spawn(server);
         let address = bound.wait_for(Option::is_some).await.unwrap().unwrap();

@@ -7,7 +7,6 @@ use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use kubeedge_core::{
     kernel::Shutdown,
-    name::NodeName,
     transport::{Credentials, Endpoint, Frame, Link, Listener, Transport},
     tunnel::{CLAIM_ADDRESS, CLAIM_NODE, CONNECT_PATH, Connector, FrameKind, GoUrl, TunnelFrame},
 };
@@ -43,15 +42,14 @@ impl Cloud {
         let transport = Memory::new();
         let mut listener =
             transport.listen(&Endpoint::from("cloud:10004"), &Credentials::default()).await.unwrap();
-        let settings = EdgeStreamSettings {
-            node: NodeName::of("edge-1"),
-            address: "10.0.0.7".into(),
-            servers: vec![listener.local()],
-            reconnect: Duration::from_millis(1),
-            ..EdgeStreamSettings::default()
-        };
+        let mut settings = EdgeStreamSettings::default();
+        settings.servers = vec![listener.local()];
+        settings.reconnect = Duration::from_millis(1);
         let (known, credentials) = watch::channel(None);
-        let shutdown = spawn(EdgeStream::new(settings, Arc::new(transport), credentials, api));
+        let shutdown = spawn(
+            EdgeStream::new("edge-1".into(), settings, Arc::new(transport), credentials, api)
+                .address("10.0.0.7".into()),
+        );
         known.send_replace(Some(Arc::new(Credentials::default())));
         let link = Self::admit(&mut listener).await;
         drop(known);

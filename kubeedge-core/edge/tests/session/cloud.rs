@@ -44,7 +44,7 @@ impl Node {
         settings.hub.servers = vec!["cloud".to_owned()];
         settings.edged.root = folder.path().join("root");
         settings.edged.logs = folder.path().join("logs");
-        settings.edged.clock = clock;
+        settings.clock = clock;
         settings.edged.report_events = true;
         let store: Arc<dyn MetaStore> = Arc::new(MemoryStore::new());
         let core = EdgeCore::assemble(settings, Arc::new(network), store, runtime)

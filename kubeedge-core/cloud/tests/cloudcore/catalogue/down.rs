@@ -1,6 +1,9 @@
 //! To the edge: what happens in the cluster, what other modules have to say, and what the edge is told.
 
-use std::{sync::Mutex, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use kubeedge_core::{
@@ -167,9 +170,10 @@ async fn node(cluster: &FakeCluster, edge: &mut Edge) {
 }
 
 /// A module in the place of one that does not exist yet: passes on what the test says, and shows what it is told.
+#[derive(Clone)]
 struct Stand {
     name: ModuleName,
-    says: Mutex<Option<mpsc::UnboundedReceiver<Message>>>,
+    says: Arc<Mutex<Option<mpsc::UnboundedReceiver<Message>>>>,
     told: mpsc::UnboundedSender<Message>,
 }
 
@@ -290,7 +294,7 @@ async fn modules_that_are_still_to_come_are_heard_and_told_by_the_hub_as_go_does
     for name in ["dynamiccontroller", "router", "taskmanager"] {
         let (mouth, says) = mpsc::unbounded_channel();
         let (told, ear) = mpsc::unbounded_channel();
-        stands.push(Stand { name: ModuleName::of(name), says: Mutex::new(Some(says)), told });
+        stands.push(Stand { name: ModuleName::of(name), says: Arc::new(Mutex::new(Some(says))), told });
         mouths.push(mouth);
         ears.push(ear);
     }

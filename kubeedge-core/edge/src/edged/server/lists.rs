@@ -114,7 +114,7 @@ pub(super) async fn summary(local: &Local) -> Answer {
         json!({"podRef": reference, "containers": containers, "cpu": cpu, "memory": memory})
     });
     let pods: Vec<_> = pods.collect();
-    let summary = json!({"node": {"nodeName": local.settings.node_name}, "pods": pods});
+    let summary = json!({"node": {"nodeName": local.node.as_str()}, "pods": pods});
     Ok(text(StatusCode::OK, JSON, summary.to_string()))
 }
 

@@ -112,14 +112,10 @@ impl Node {
             key_file: folder.join("server.key"),
             rotate: true,
         };
-        let settings = EdgeHubSettings {
-            node: "edge-1".into(),
-            identity: IdentitySource::Join(join),
-            seed,
-            ..EdgeHubSettings::default()
-        };
+        let settings =
+            EdgeHubSettings { identity: IdentitySource::Join(join), seed, ..EdgeHubSettings::default() };
         let (publish, credentials) = watch::channel(None);
-        let (mut keeper, _) = Keeper::new(&settings, &cloud.clock, publish);
+        let (mut keeper, _) = Keeper::new(&"edge-1".into(), &settings, &cloud.clock, publish);
         keeper.registrar = cloud.clone();
         let mut running = JoinSet::new();
         running.spawn(keeper.run());
