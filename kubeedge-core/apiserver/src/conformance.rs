@@ -37,6 +37,7 @@ use serde_json::{Value, json};
 
 use crate::{
     key::{Collection, ObjectKey},
+    selectors::Selector,
     storage::{Change, Happened, ListQuery, Storage, StorageKind, Watcher, Write},
 };
 
@@ -58,6 +59,7 @@ macro_rules! storage_conformance {
             writers_of_one_object_build_on_each_other
             a_list_is_ordered_and_of_one_collection
             a_list_comes_in_pages
+            a_list_holds_only_what_matches
             a_watch_tells_each_change_in_order
             a_watch_begins_after_its_version
             a_watch_hears_nothing_of_other_collections
@@ -233,6 +235,21 @@ pub async fn a_list_comes_in_pages(harness: impl StorageHarness) {
     assert_eq!((names(&last.objects), last.remaining), (vec!["b/x".to_owned()], 0));
     let gone = storage.list(&query(0, Some(("a", "xx")))).await.unwrap();
     assert_eq!(names(&gone.objects), ["a/y", "b/a", "b/x"], "the last one of a page may be gone");
+}
+
+/// Objects that do not match are neither listed nor counted.
+pub async fn a_list_holds_only_what_matches(harness: impl StorageHarness) {
+    let storage = harness.open().await;
+    for (name, app) in [("a", "web"), ("b", "db"), ("c", "web"), ("d", "web")] {
+        let key = key("selected", name);
+        let mut object = object(&key, 1);
+        object["metadata"]["labels"] = json!({"app": app});
+        storage.write(&key, Box::new(|_| Write::Put(object))).await.unwrap();
+    }
+    let web = Selector::of_labels("app=web").unwrap();
+    let query = ListQuery::all(collection("selected", "")).matching(web).page(2, None);
+    let listed = storage.list(&query).await.unwrap();
+    assert_eq!((names(&listed.objects), listed.remaining), (vec!["default/a".into(), "default/c".into()], 1));
 }
 
 /// A watcher is told of each change once, in the order of versions, with the object before and after.

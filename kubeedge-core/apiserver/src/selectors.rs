@@ -33,6 +33,13 @@ struct FieldRequirement {
 }
 
 impl Selector {
+    /// Objects with labels such as `app=web,tier!=back`; `None` if it is no label selector.
+    pub fn of_labels(labels: &str) -> Option<Self> {
+        let requirements = split_outside(labels).into_iter().map(requirement).collect::<Result<_, _>>();
+        let text = (labels.to_owned(), String::new());
+        Some(Self { labels: requirements.ok()?, fields: Vec::new(), text })
+    }
+
     /// The selector of a request about a kind. Fields that the kind does not offer are refused: ignored, they would
     /// select everything or nothing without a word.
     pub(crate) fn of(kind: &Kind, labels: &str, fields: &str) -> Result<Self, Refusal> {
@@ -170,6 +177,9 @@ mod tests {
         }
         assert!(Selector::of(&PODS, "a b c", "").is_err() && Selector::of(&PODS, "a in b(", "").is_err());
         assert!(Selector::of(&PODS, "", "nonsense").is_err());
+        assert!(
+            Selector::of_labels("app=web").unwrap().matches(&pod) && Selector::of_labels("a b c").is_none()
+        );
         assert!(Selector::of(&NODES, "", "spec.unschedulable=false").unwrap().matches(&json!({})));
         assert!(Selector::of(&NODES, "", "spec.nodeName=n").is_err());
     }
