@@ -10,5 +10,6 @@ pub mod cluster;
 pub mod executor;
 pub mod mapper;
 pub mod runtime;
+pub mod skips;
 pub mod store;
 pub mod transport;

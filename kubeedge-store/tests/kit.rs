@@ -30,6 +30,8 @@ enum Flaw {
     Limitless,
     /// Does not find what was put only once.
     Stale,
+    /// Waits for the disk in the caller's thread.
+    Blocking,
 }
 
 struct Flawed {
@@ -85,6 +87,10 @@ impl MetaStore for Flawed {
                 Err(error) if error.to_string().contains("too large") => Ok(()),
                 done => done,
             },
+            Flaw::Blocking => {
+                std::thread::sleep(std::time::Duration::from_millis(300));
+                self.inner.commit(batch).await
+            }
             Flaw::Forgetful if batch.0.iter().any(|change| change.key().name.ends_with('7')) => Ok(()),
             _ => self.inner.commit(batch).await,
         }
@@ -128,5 +134,6 @@ caught! {
     a_forgotten_commit_is_caught: Forgetful by many_concurrent_commits_are_all_durable;
     a_store_that_never_closes_is_caught: NeverClosed by a_closed_store_says_so;
     a_missing_limit_is_caught: Limitless by a_value_beyond_the_limit_is_refused_and_nothing_stored;
+    waiting_in_the_callers_thread_is_caught: Blocking by a_store_does_not_block_the_executor;
     a_stale_read_is_caught: Stale by a_committed_value_is_read_back;
 }

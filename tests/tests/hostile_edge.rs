@@ -221,7 +221,7 @@ impl Edge {
     }
 
     async fn runs(&self, name: &str) -> bool {
-        let (sandboxes, containers) = self.runtime.list().await.unwrap();
+        let (sandboxes, containers) = self.runtime.list_all().await.unwrap();
         let ours = sandboxes.iter().find(|sandbox| sandbox.name == name).map(|sandbox| &sandbox.id);
         containers.iter().any(|container| Some(&container.sandbox) == ours && container.state.is_running())
     }

@@ -189,6 +189,15 @@ fn clocks_and_seeds_come_from_outside() {
     assert!(wrong.is_empty(), "take a Clock, or a seed, from whoever makes this: {wrong:#?}");
 }
 
+/// Where blocking work is done is chosen from outside, so that a simulation stays the same in each run.
+#[test]
+fn blocking_work_has_one_switch() {
+    let found = lines_where(|line| line.contains("spawn_blocking(") || line.contains("block_in_place("));
+    let wrong: Vec<_> =
+        found.iter().filter(|line| !line.contains("/kubeedge-core/common/src/blocking.rs")).collect();
+    assert!(found.len() == 1 && wrong.is_empty(), "use kubeedge_common::blocking or owner: {found:#?}");
+}
+
 /// Where names of files are changed beside the one helper, and why.
 const RENAMES: [(&str, &str); 3] = [
     ("/kubeedge-core/common/src/file.rs", "the helper"),

@@ -157,7 +157,7 @@ impl World {
                 open.push(format!("{name}: {}", pod["status"]));
             }
         }
-        let (sandboxes, containers) = self.runtime.list().await.unwrap();
+        let (sandboxes, containers) = self.runtime.list_all().await.unwrap();
         let mut running: Vec<_> =
             sandboxes.iter().filter(|sandbox| sandbox.ready).map(|sandbox| sandbox.name.clone()).collect();
         running.sort();
@@ -203,7 +203,7 @@ impl World {
 
     /// How often a sandbox or a container was ever made: ids count up.
     async fn ever_made(&self) -> usize {
-        let (sandboxes, containers) = self.runtime.list().await.unwrap();
+        let (sandboxes, containers) = self.runtime.list_all().await.unwrap();
         let ids = sandboxes.iter().map(|s| &s.id.0).chain(containers.iter().map(|c| &c.id.0));
         let numbers = ids.map(|id| usize::from_str_radix(id.rsplit('-').next().unwrap(), 16).unwrap());
         numbers.max().unwrap_or(0)
@@ -386,7 +386,7 @@ async fn an_edge_restarted_while_cut_off_brings_its_pods_back_and_agrees_when_th
     world.stop_edge().await;
     world.start_edge();
     pause(300).await;
-    let (_, containers) = world.runtime.list().await.unwrap();
+    let (_, containers) = world.runtime.list_all().await.unwrap();
     assert_eq!(containers.iter().filter(|container| container.state.is_running()).count(), 3);
     // Meanwhile the cloud wants something else.
     world.delete(&format!("{PODS}/a")).await;

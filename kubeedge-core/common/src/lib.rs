@@ -8,6 +8,7 @@ pub mod file;
 pub mod fnv;
 pub mod lobby;
 pub mod log;
+pub mod owner;
 pub mod quantity;
 pub mod rate;
 pub mod stamp;

@@ -5,9 +5,9 @@ use futures::stream;
 use k8s_openapi::api::core::v1::Pod;
 use kubeedge_core::{
     message::{Message, Millis},
-    runtime::ExecSpec,
+    runtime::{ExecSpec, Resize, TerminalSize},
 };
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 use tokio_tungstenite::tungstenite::{Error, Message as Frame};
 
 use crate::{
@@ -30,21 +30,27 @@ pub fn tunnel_request(connector: &[u8]) -> Option<[Vec<u8>; 2]> {
 
 /// What a command hears of its client's messages: its input, and the sizes of its terminal.
 pub async fn channels(messages: Vec<Vec<u8>>, half_closes: bool) -> (Vec<u8>, Vec<(u16, u16)>) {
-    let what = ExecSpec { command: Vec::new(), stdin: true, tty: true };
+    let what = ExecSpec::default().stdin(true).tty(true);
     let task = Task { attach: false, what, stdout: true, stderr: false, half_closes };
     let total = messages.iter().map(Vec::len).sum::<usize>();
     let (input, mut heard) = tokio::io::duplex(total.max(1));
-    let (resize, mut sizes) = mpsc::channel(messages.len().max(1));
+    let (resize, mut sizes) = Resize::channel();
     let frames = messages.into_iter().map(|data| Ok::<_, Error>(Frame::Binary(data.into())));
-    remote::listen(&mut stream::iter(frames), &task, Some(Box::new(input)), &resize, &Notify::new()).await;
-    drop(resize);
+    let listening = async move {
+        let (mut frames, idle) = (stream::iter(frames), Notify::new());
+        remote::listen(&mut frames, &task, Some(Box::new(input)), &resize, &idle).await;
+    };
+    let sizing = async {
+        let mut all = Vec::new();
+        while let Some(TerminalSize { columns, rows }) = sizes.next().await {
+            all.push((columns, rows));
+        }
+        all
+    };
+    let ((), all) = tokio::join!(listening, sizing);
     let mut text = Vec::new();
     // A pipe in memory does not fail.
     let _ = tokio::io::AsyncReadExt::read_to_end(&mut heard, &mut text).await;
-    let mut all = Vec::new();
-    while let Some(size) = sizes.recv().await {
-        all.push(size);
-    }
     (text, all)
 }
 

@@ -173,7 +173,7 @@ impl Node {
     }
 
     async fn containers(&self) -> Vec<Container> {
-        let (_, mut containers) = self.runtime.list().await.unwrap();
+        let (_, mut containers) = self.runtime.list_all().await.unwrap();
         containers.sort_by_key(|container| container.created_at);
         containers
     }
@@ -476,17 +476,11 @@ async fn pods_are_told_of_while_those_of_the_store_are_asked_for() {
 async fn what_is_left_of_a_pod_nobody_knows_is_removed() {
     let mut node = Node::start().await;
     node.stop_edged().await;
-    let sandbox = SandboxSpec {
-        name: "old".into(),
-        namespace: "default".into(),
-        uid: "old-uid".into(),
-        log_directory: node.folder.path().join("old"),
-        ..SandboxSpec::default()
-    };
+    let sandbox = SandboxSpec::new("old", "default", "old-uid").log_directory(node.folder.path().join("old"));
     let sandbox = node.runtime.run_sandbox(sandbox).await.unwrap();
-    let spec = ContainerSpec { name: "app".into(), image: "app:1".into(), ..ContainerSpec::default() };
-    let id = node.runtime.create(&sandbox, spec).await.unwrap();
-    node.runtime.start(&id).await.unwrap();
+    let spec = ContainerSpec::new("app", "app:1");
+    let id = node.runtime.create_container(&sandbox, spec).await.unwrap();
+    node.runtime.start_container(&id).await.unwrap();
     node.start_edged();
     node.run(&pod("web", vec![container("app", "wait")])).await;
     node.ready("web").await;

@@ -11,25 +11,28 @@ mod exec;
 mod images;
 mod list;
 mod messages;
+mod ports;
 mod spdy;
 mod streams;
 mod wsstream;
 
-use std::{net::IpAddr, time::Duration};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use kubeedge_core::{
     failure::chain,
     runtime::{
-        Container, ContainerId, ContainerRuntime, ContainerSpec, Event, Images, Info, RuntimeError,
-        RuntimeKind, RuntimeResult, Sandbox, SandboxId, SandboxSpec, Security, Stats, Streaming, Usage,
+        Attach, Container, ContainerId, ContainerRuntime, ContainerSpec, Event, Exec, Images, Info,
+        PortForward, RuntimeError, RuntimeKind, RuntimeResult, Sandbox, SandboxId, SandboxSpec, Security,
+        Stats, Usage,
     },
 };
+use prost::Message;
 
 use self::{
     client::{
-        CONTAINER_STATUS, CREATE, Call, Client, REMOVE, REMOVE_SANDBOX, RUN_SANDBOX, SANDBOX_STATUS, START,
+        CONTAINER_STATUS, CREATE, Client, Method, REMOVE, REMOVE_SANDBOX, RUN_SANDBOX, SANDBOX_STATUS, START,
         STATS, STATUS, STOP, STOP_SANDBOX, VERSION,
     },
     convert::User,
@@ -104,23 +107,25 @@ impl CriRuntime {
     }
 
     async fn sandbox_status(&self, id: &SandboxId) -> RuntimeResult<cri::PodSandboxStatus> {
-        let answer: cri::PodSandboxStatusResponse =
-            self.client.call(SANDBOX_STATUS, &id.0, by_id(&id.0)).await?;
+        let request = cri::PodSandboxStatusRequest { pod_sandbox_id: id.0.clone() };
+        let answer = self.client.call(SANDBOX_STATUS, &id.0, request).await?;
         answer.status.ok_or_else(|| SANDBOX_STATUS.failed(RuntimeKind::NotFound, &id.0))
     }
 
     async fn container_status(&self, id: &ContainerId) -> RuntimeResult<cri::ContainerStatus> {
-        let answer: cri::ContainerStatusResponse =
-            self.client.call(CONTAINER_STATUS, &id.0, by_id(&id.0)).await?;
+        let answer = self.client.call(CONTAINER_STATUS, &id.0, status_of(&id.0)).await?;
         answer.status.ok_or_else(|| CONTAINER_STATUS.failed(RuntimeKind::NotFound, &id.0))
     }
 
     /// Calls a method about one object; that the object is gone already is as good.
-    async fn idempotent(&self, call: Call, id: &str) -> RuntimeResult<()> {
+    async fn idempotent<Q, A>(&self, method: Method<Q, A>, id: &str, request: Q) -> RuntimeResult<()>
+    where
+        Q: Message + Clone + 'static,
+        A: Message + Default + 'static,
+    {
         let mut tries = 1;
         loop {
-            let done = gone_is_fine(self.client.call::<_, cri::Empty>(call, id, by_id(id)).await);
-            match done {
+            match gone_is_fine(self.client.call(method, id, request.clone()).await) {
                 Err(error) if tries < TRIES && lost_its_shim(&error) => tries += 1,
                 done => return done,
             }
@@ -151,21 +156,18 @@ impl CriRuntime {
 impl ContainerRuntime for CriRuntime {
     async fn info(&self) -> RuntimeResult<Info> {
         let asked = cri::VersionRequest { version: "v1".to_owned() };
-        let version: cri::VersionResponse = self.client.call(VERSION, "", asked).await?;
-        let status: cri::StatusResponse = self.client.call(STATUS, "", cri::Empty {}).await?;
+        let version = self.client.call(VERSION, "", asked).await?;
+        let status = self.client.call(STATUS, "", cri::StatusRequest {}).await?;
         let conditions = status.status.unwrap_or_default().conditions;
-        let holds = |kind: &str| conditions.iter().any(|found| found.kind == kind && found.status);
+        let holds = |kind: &str| conditions.iter().any(|found| found.r#type == kind && found.status);
         let required = ["RuntimeReady", "NetworkReady"];
         let unmet =
-            conditions.iter().filter(|found| required.contains(&found.kind.as_str()) && !found.status);
+            conditions.iter().filter(|found| required.contains(&found.r#type.as_str()) && !found.status);
         let unmet: Vec<_> = unmet.map(|found| format!("{}: {}", found.reason, found.message)).collect();
-        Ok(Info {
-            name: version.runtime_name,
-            version: version.runtime_version,
-            ready: holds("RuntimeReady"),
-            network_ready: holds("NetworkReady"),
-            message: unmet.join("; "),
-        })
+        Ok(Info::new(version.runtime_name, version.runtime_version)
+            .ready(holds("RuntimeReady"))
+            .network_ready(holds("NetworkReady"))
+            .message(unmet.join("; ")))
     }
 
     async fn run_sandbox(&self, spec: SandboxSpec) -> RuntimeResult<SandboxId> {
@@ -173,27 +175,22 @@ impl ContainerRuntime for CriRuntime {
         let runtime_handler = self.runtime_handler.clone();
         let config = Some(convert::sandbox_config(spec)?);
         let request = cri::RunPodSandboxRequest { config, runtime_handler };
-        let made: cri::Id = self.client.call(RUN_SANDBOX, &subject, request).await?;
-        Ok(SandboxId(made.id))
-    }
-
-    async fn addresses(&self, id: &SandboxId) -> RuntimeResult<Vec<IpAddr>> {
-        let network = self.sandbox_status(id).await?.network.unwrap_or_default();
-        let all = std::iter::once(network.ip).chain(network.additional_ips.into_iter().map(|more| more.ip));
-        Ok(all.filter_map(|ip| ip.parse().ok()).collect())
+        Ok(SandboxId(self.client.call(RUN_SANDBOX, &subject, request).await?.pod_sandbox_id))
     }
 
     async fn stop_sandbox(&self, id: &SandboxId) -> RuntimeResult<()> {
-        self.idempotent(STOP_SANDBOX, &id.0).await
+        let request = cri::StopPodSandboxRequest { pod_sandbox_id: id.0.clone() };
+        self.idempotent(STOP_SANDBOX, &id.0, request).await
     }
 
     async fn remove_sandbox(&self, id: &SandboxId) -> RuntimeResult<()> {
         // Not every runtime removes what still runs.
         self.stop_sandbox(id).await?;
-        self.idempotent(REMOVE_SANDBOX, &id.0).await
+        let request = cri::RemovePodSandboxRequest { pod_sandbox_id: id.0.clone() };
+        self.idempotent(REMOVE_SANDBOX, &id.0, request).await
     }
 
-    async fn create(&self, within: &SandboxId, spec: ContainerSpec) -> RuntimeResult<ContainerId> {
+    async fn create_container(&self, within: &SandboxId, spec: ContainerSpec) -> RuntimeResult<ContainerId> {
         let mut sandbox = convert::config_of(self.sandbox_status(within).await?)?;
         if let Some(folder) =
             convert::log_file(&sandbox, &spec.log_path)?.as_deref().and_then(|file| file.parent())
@@ -210,37 +207,37 @@ impl ContainerRuntime for CriRuntime {
             config: Some(config),
             sandbox_config: Some(sandbox),
         };
-        match self.client.call::<_, cri::Id>(CREATE, &spec.name, request).await {
-            Ok(made) => Ok(ContainerId(made.id)),
+        match self.client.call(CREATE, &spec.name, request).await {
+            Ok(made) => Ok(ContainerId(made.container_id)),
             Err(error) => Err(self.why_not_created(&spec, error).await),
         }
     }
 
-    async fn start(&self, id: &ContainerId) -> RuntimeResult<()> {
-        let Err(error) = self.client.call::<_, cri::Empty>(START, &id.0, by_id(&id.0)).await else {
-            return Ok(());
-        };
+    async fn start_container(&self, id: &ContainerId) -> RuntimeResult<()> {
+        let request = cri::StartContainerRequest { container_id: id.0.clone() };
+        let Err(error) = self.client.call(START, &id.0, request).await else { return Ok(()) };
         match self.container_status(id).await {
             // The program was tried and could not be started: there is no second try of the same container.
-            Ok(status) if status.state == cri::EXITED => {
+            Ok(status) if status.state() == cri::ContainerState::ContainerExited => {
                 Err(START.failed(RuntimeKind::Invalid, &id.0).because(error))
             }
             _ => Err(error),
         }
     }
 
-    async fn stop(&self, id: &ContainerId, grace: Duration) -> RuntimeResult<()> {
+    async fn stop_container(&self, id: &ContainerId, grace: Duration) -> RuntimeResult<()> {
         let seconds = grace.as_millis().div_ceil(1000);
         let timeout = i64::try_from(seconds).unwrap_or(i64::MAX);
         let request = cri::StopContainerRequest { container_id: id.0.clone(), timeout };
-        gone_is_fine(self.client.call_longer::<_, cri::Empty>(STOP, &id.0, request, grace).await)
+        gone_is_fine(self.client.call_longer(STOP, &id.0, request, grace).await)
     }
 
-    async fn remove(&self, id: &ContainerId) -> RuntimeResult<()> {
-        self.idempotent(REMOVE, &id.0).await
+    async fn remove_container(&self, id: &ContainerId) -> RuntimeResult<()> {
+        let request = cri::RemoveContainerRequest { container_id: id.0.clone() };
+        self.idempotent(REMOVE, &id.0, request).await
     }
 
-    async fn list(&self) -> RuntimeResult<(Vec<Sandbox>, Vec<Container>)> {
+    async fn list_all(&self) -> RuntimeResult<(Vec<Sandbox>, Vec<Container>)> {
         self.statuses.list(&self.client).await
     }
 
@@ -252,7 +249,15 @@ impl ContainerRuntime for CriRuntime {
         Some(events::follow(self.client.clone()))
     }
 
-    fn streaming(&self) -> Option<&dyn Streaming> {
+    fn exec(&self) -> Option<&dyn Exec> {
+        Some(self)
+    }
+
+    fn attach(&self) -> Option<&dyn Attach> {
+        Some(self)
+    }
+
+    fn port_forward(&self) -> Option<&dyn PortForward> {
         Some(self)
     }
 
@@ -264,22 +269,22 @@ impl ContainerRuntime for CriRuntime {
 #[async_trait]
 impl Stats for CriRuntime {
     async fn usage(&self, id: &ContainerId) -> RuntimeResult<Usage> {
-        let answer: cri::ContainerStatsResponse = self.client.call(STATS, &id.0, by_id(&id.0)).await?;
+        let request = cri::ContainerStatsRequest { container_id: id.0.clone() };
+        let answer = self.client.call(STATS, &id.0, request).await?;
         let stats = answer.stats.unwrap_or_default();
         let cpu = stats.cpu.and_then(|cpu| cpu.usage_core_nano_seconds);
         let memory = stats.memory.and_then(|memory| memory.working_set_bytes);
-        Ok(Usage {
-            cpu_nanos: cpu.map_or(0, |number| number.value),
-            memory_working_set: memory.map_or(0, |number| number.value),
-        })
+        Ok(Usage::default()
+            .cpu_nanos(cpu.map_or(0, |number| number.value))
+            .memory_working_set(memory.map_or(0, |number| number.value)))
     }
 }
 
-fn by_id(id: &str) -> cri::Id {
-    cri::Id { id: id.to_owned() }
+fn status_of(id: &str) -> cri::ContainerStatusRequest {
+    cri::ContainerStatusRequest { container_id: id.to_owned() }
 }
 
-fn gone_is_fine(result: RuntimeResult<cri::Empty>) -> RuntimeResult<()> {
+fn gone_is_fine<A>(result: RuntimeResult<A>) -> RuntimeResult<()> {
     match result {
         Err(error) if error.kind() != RuntimeKind::NotFound => Err(error),
         _ => Ok(()),

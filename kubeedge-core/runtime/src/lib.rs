@@ -2,7 +2,7 @@
 
 #[cfg(feature = "cri")]
 pub mod cri;
-mod log_format;
+pub mod log_format;
 pub mod memory;
 #[cfg(feature = "process")]
 pub mod process;

@@ -31,13 +31,12 @@
 //! # async fn main() -> kubeedge_core::runtime::RuntimeResult<()> {
 //! let images = [("app:1".to_owned(), vec!["exit".to_owned(), "7".to_owned()])].into();
 //! let runtime = MemoryRuntime::new(MemorySettings { images, ..MemorySettings::default() });
-//! let sandbox = runtime.run_sandbox(SandboxSpec { name: "web".into(), ..SandboxSpec::default() }).await?;
-//! let what = ContainerSpec { name: "app".into(), image: "app:1".into(), ..ContainerSpec::default() };
-//! let container = runtime.create(&sandbox, what).await?;
-//! runtime.start(&container).await?;
+//! let sandbox = runtime.run_sandbox(SandboxSpec::new("web", "default", "1")).await?;
+//! let container = runtime.create_container(&sandbox, ContainerSpec::new("app", "app:1")).await?;
+//! runtime.start_container(&container).await?;
 //!
 //! let code = loop {
-//!     let (_, containers) = runtime.list().await?;
+//!     let (_, containers) = runtime.list_all().await?;
 //!     match containers.iter().find_map(|found| found.state.exit_code()) {
 //!         Some(code) => break code,
 //!         None => tokio::task::yield_now().await,
@@ -65,9 +64,9 @@ use futures::{future::join_all, stream::BoxStream};
 use kubeedge_core::{
     clock::Clock,
     runtime::{
-        Container, ContainerId, ContainerRuntime, ContainerSpec, ContainerState, Event, Image, ImageRef,
-        Images, Info, RegistryAuth, RuntimeError, RuntimeKind, RuntimeResult, Sandbox, SandboxId,
-        SandboxSpec, Streaming,
+        Attach, Container, ContainerId, ContainerRuntime, ContainerSpec, ContainerState, Event, Exec, Image,
+        ImageRef, Images, Info, RegistryAuth, RuntimeError, RuntimeKind, RuntimeResult, Sandbox, SandboxId,
+        SandboxSpec,
     },
 };
 use parking_lot::Mutex;
@@ -114,7 +113,6 @@ struct State {
 struct Place {
     listed: Sandbox,
     log_directory: PathBuf,
-    address: Option<IpAddr>,
 }
 
 fn failure(kind: RuntimeKind, doing: &'static str, on: &str) -> RuntimeError {
@@ -161,7 +159,7 @@ impl MemoryRuntime {
 impl Inner {
     fn hint(&self, container: &ContainerId) {
         // Nobody may be listening.
-        let _ = self.events.send(Event { container: container.clone() });
+        let _ = self.events.send(Event::new(container.clone()));
     }
 
     /// Notes that a container ended.
@@ -190,8 +188,7 @@ impl State {
 impl ContainerRuntime for MemoryRuntime {
     async fn info(&self) -> RuntimeResult<Info> {
         self.is_up()?;
-        let (name, version) = ("memory".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
-        Ok(Info { name, version, ready: true, network_ready: true, message: String::new() })
+        Ok(Info::new("memory", env!("CARGO_PKG_VERSION")))
     }
 
     async fn run_sandbox(&self, spec: SandboxSpec) -> RuntimeResult<SandboxId> {
@@ -208,32 +205,17 @@ impl ContainerRuntime for MemoryRuntime {
         let (n, id) = state.next("sandbox");
         let [_, high, middle, low] = n.to_be_bytes();
         let address = (!spec.host_network).then(|| IpAddr::V4(Ipv4Addr::new(10, high, middle, low)));
-        let listed = Sandbox {
-            id: SandboxId(id),
-            name: spec.name,
-            namespace: spec.namespace,
-            uid: spec.uid,
-            attempt: spec.attempt,
-            ready: true,
-            created_at: self.inner.clock.now(),
-            labels: spec.labels,
-            annotations: spec.annotations,
-        };
+        let listed = Sandbox::new(SandboxId(id), &spec, self.inner.clock.now())
+            .addresses(address.into_iter().collect());
         let id = listed.id.clone();
-        state.sandboxes.insert(id.clone(), Place { listed, log_directory: spec.log_directory, address });
+        state.sandboxes.insert(id.clone(), Place { listed, log_directory: spec.log_directory });
         Ok(id)
-    }
-
-    async fn addresses(&self, id: &SandboxId) -> RuntimeResult<Vec<IpAddr>> {
-        let state = self.inner.state.lock();
-        let place = state.sandboxes.get(id).filter(|place| place.listed.ready);
-        let missing = || failure(RuntimeKind::NotFound, "asking for a sandbox's addresses", &id.0);
-        place.map(|place| place.address.into_iter().collect()).ok_or_else(missing)
     }
 
     async fn stop_sandbox(&self, id: &SandboxId) -> RuntimeResult<()> {
         if let Some(place) = self.inner.state.lock().sandboxes.get_mut(id) {
             place.listed.ready = false;
+            place.listed.addresses.clear();
         }
         self.end(self.within(id), Duration::ZERO).await;
         Ok(())
@@ -247,7 +229,7 @@ impl ContainerRuntime for MemoryRuntime {
         Ok(())
     }
 
-    async fn create(&self, within: &SandboxId, spec: ContainerSpec) -> RuntimeResult<ContainerId> {
+    async fn create_container(&self, within: &SandboxId, spec: ContainerSpec) -> RuntimeResult<ContainerId> {
         let doing = "making a container";
         let mut state = self.inner.state.lock();
         let Some(place) = state.sandboxes.get(within).filter(|place| place.listed.ready) else {
@@ -267,34 +249,25 @@ impl ContainerRuntime for MemoryRuntime {
             let subject = format!("{} attempt {} in {within}", spec.name, spec.attempt);
             return Err(failure(RuntimeKind::Exists, doing, &subject));
         }
-        let listed = Container {
-            id: ContainerId(state.next("container").1),
-            sandbox: within.clone(),
-            name: spec.name.clone(),
-            attempt: spec.attempt,
-            image: spec.image.clone(),
-            image_id: image_id(&spec.image.0),
-            state: ContainerState::Created,
-            created_at: self.inner.clock.now(),
-            log_path,
-            labels: spec.labels.clone(),
-            annotations: spec.annotations.clone(),
-        };
+        let id = ContainerId(state.next("container").1);
+        let listed = Container::new(id, within.clone(), &spec, self.inner.clock.now())
+            .image_id(image_id(&spec.image.0))
+            .log_path(log_path);
         let id = listed.id.clone();
         state.containers.insert(id.clone(), Held { listed, spec: Arc::new(spec), run: None });
         Ok(id)
     }
 
-    async fn start(&self, id: &ContainerId) -> RuntimeResult<()> {
+    async fn start_container(&self, id: &ContainerId) -> RuntimeResult<()> {
         self.inner.start(id).await
     }
 
-    async fn stop(&self, id: &ContainerId, grace: Duration) -> RuntimeResult<()> {
+    async fn stop_container(&self, id: &ContainerId, grace: Duration) -> RuntimeResult<()> {
         self.end(vec![id.clone()], grace).await;
         Ok(())
     }
 
-    async fn remove(&self, id: &ContainerId) -> RuntimeResult<()> {
+    async fn remove_container(&self, id: &ContainerId) -> RuntimeResult<()> {
         self.end(vec![id.clone()], Duration::ZERO).await;
         if self.inner.state.lock().containers.remove(id).is_some() {
             self.inner.hint(id);
@@ -302,7 +275,7 @@ impl ContainerRuntime for MemoryRuntime {
         Ok(())
     }
 
-    async fn list(&self) -> RuntimeResult<(Vec<Sandbox>, Vec<Container>)> {
+    async fn list_all(&self) -> RuntimeResult<(Vec<Sandbox>, Vec<Container>)> {
         self.is_up()?;
         let state = self.inner.state.lock();
         let sandboxes = state.sandboxes.values().map(|place| place.listed.clone()).collect();
@@ -318,7 +291,11 @@ impl ContainerRuntime for MemoryRuntime {
         Some(super::hints(&self.inner.events))
     }
 
-    fn streaming(&self) -> Option<&dyn Streaming> {
+    fn exec(&self) -> Option<&dyn Exec> {
+        Some(self)
+    }
+
+    fn attach(&self) -> Option<&dyn Attach> {
         Some(self)
     }
 }
@@ -328,7 +305,7 @@ fn image_id(name: &str) -> String {
 }
 
 fn image(name: &str) -> Image {
-    Image { id: image_id(name), names: vec![name.to_owned()], size: 0 }
+    Image::new(image_id(name)).names([name])
 }
 
 #[async_trait]

@@ -13,8 +13,9 @@ use std::{
 
 use futures::{StreamExt, TryStreamExt};
 use kubeedge_core::runtime::{
-    Container, ContainerId, ContainerRuntime, ContainerSpec, ContainerState, Dns, Exec, ExecSpec, ImageRef,
-    Labels, Mount, Output, PortMapping, Resources, RuntimeKind, SandboxId, SandboxSpec, Security,
+    Attach, Container, ContainerId, ContainerRuntime, ContainerSpec, ContainerState, Dns, Exec, ExecSpec,
+    ImageRef, Labels, Mount, Output, PortForward, PortMapping, Resources, RuntimeKind, SandboxId,
+    SandboxSpec, Security, Streams, TerminalSize,
 };
 use kubeedge_runtime::cri::{CriRuntime, CriSettings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -37,17 +38,12 @@ impl Node {
     }
 
     fn pod(&self, name: &str) -> SandboxSpec {
-        SandboxSpec {
-            name: name.to_owned(),
-            namespace: "default".to_owned(),
-            uid: format!("uid-of-{name}"),
-            hostname: name.to_owned(),
-            log_directory: self.containerd.folder().join("logs").join(name),
-            labels: labels(&[("io.kubernetes.pod.name", name), ("io.kubernetes.pod.uid", name)]),
-            annotations: labels(&[("note", "of the pod")]),
-            host_network: true,
-            ..SandboxSpec::default()
-        }
+        SandboxSpec::new(name, "default", format!("uid-of-{name}"))
+            .hostname(name)
+            .log_directory(self.containerd.folder().join("logs").join(name))
+            .labels(labels(&[("io.kubernetes.pod.name", name), ("io.kubernetes.pod.uid", name)]))
+            .annotations(labels(&[("note", "of the pod")]))
+            .host_network(true)
     }
 
     async fn sandbox(&self, name: &str) -> SandboxId {
@@ -55,13 +51,13 @@ impl Node {
     }
 
     async fn run(&self, within: &SandboxId, spec: ContainerSpec) -> ContainerId {
-        let id = self.runtime.create(within, spec).await.unwrap();
-        self.runtime.start(&id).await.unwrap();
+        let id = self.runtime.create_container(within, spec).await.unwrap();
+        self.runtime.start_container(&id).await.unwrap();
         id
     }
 
     async fn container(&self, id: &ContainerId) -> Option<Container> {
-        self.runtime.list().await.unwrap().1.into_iter().find(|container| container.id == *id)
+        self.runtime.list_all().await.unwrap().1.into_iter().find(|container| container.id == *id)
     }
 
     async fn ended(&self, id: &ContainerId) -> ContainerState {
@@ -93,15 +89,14 @@ impl Node {
         let path = self.container(&id).await.unwrap().log_path;
         complete(&path).await;
         let log = said(&path);
-        self.runtime.remove(&id).await.unwrap();
+        self.runtime.remove_container(&id).await.unwrap();
         fs::remove_file(path).unwrap();
         (log, code)
     }
 
     async fn exec(&self, id: &ContainerId, script: &str) -> (String, String, i32) {
-        let command = ["sh", "-c", script].map(str::to_owned).to_vec();
-        let what = ExecSpec { command, ..ExecSpec::default() };
-        finish(self.runtime.streaming().unwrap().exec(id, what).await.unwrap()).await
+        let what = ExecSpec::new(["sh", "-c", script]);
+        finish(self.runtime.exec_stream(id, what).await.unwrap()).await
     }
 }
 
@@ -115,15 +110,11 @@ fn labels(pairs: &[(&str, &str)]) -> Labels {
 
 /// A container that runs a script.
 fn script(name: &str, script: &str) -> ContainerSpec {
-    ContainerSpec {
-        name: name.to_owned(),
-        image: BUSYBOX.into(),
-        command: ["sh", "-c", script].map(str::to_owned).to_vec(),
-        labels: labels(&[("io.kubernetes.container.name", name)]),
-        annotations: labels(&[("hash", "1")]),
-        log_path: PathBuf::from(name).join("0.log"),
-        ..ContainerSpec::default()
-    }
+    ContainerSpec::new(name, BUSYBOX)
+        .command(["sh", "-c", script])
+        .labels(labels(&[("io.kubernetes.container.name", name)]))
+        .annotations(labels(&[("hash", "1")]))
+        .log_path(PathBuf::from(name).join("0.log"))
 }
 
 /// Waits until a log grows no more: it may be complete a little later than its container's end is known.
@@ -144,7 +135,7 @@ fn said(log: &Path) -> String {
     text.lines().map(|line| line.splitn(4, ' ').nth(3).unwrap_or_default()).collect::<Vec<_>>().join("\n")
 }
 
-async fn finish(mut exec: Exec) -> (String, String, i32) {
+async fn finish(mut exec: Streams) -> (String, String, i32) {
     let (mut out, mut err) = (Vec::new(), Vec::new());
     while let Some(piece) = exec.output.try_next().await.unwrap() {
         match piece {
@@ -163,12 +154,12 @@ async fn a_pod_lives_from_its_sandbox_to_its_removal() {
     assert_eq!((info.name.as_str(), info.ready, info.network_ready), ("containerd", true, true), "{info:?}");
 
     let sandbox = node.sandbox("life").await;
-    let id = node.runtime.create(&sandbox, script("main", "echo begun; sleep 1000")).await.unwrap();
+    let id = node.runtime.create_container(&sandbox, script("main", "echo begun; sleep 1000")).await.unwrap();
     assert_eq!(node.container(&id).await.unwrap().state, ContainerState::Created);
-    node.runtime.start(&id).await.unwrap();
+    node.runtime.start_container(&id).await.unwrap();
     node.says(&id, "begun").await;
 
-    let (sandboxes, containers) = node.runtime.list().await.unwrap();
+    let (sandboxes, containers) = node.runtime.list_all().await.unwrap();
     let (listed, container) = (&sandboxes[0], &containers[0]);
     assert_eq!((sandboxes.len(), containers.len()), (1, 1));
     assert_eq!((&listed.id, listed.ready, listed.attempt), (&sandbox, true, 0));
@@ -184,15 +175,13 @@ async fn a_pod_lives_from_its_sandbox_to_its_removal() {
     assert!(container.created_at.0 > 0 && listed.created_at.0 > 0);
 
     node.runtime.remove_sandbox(&sandbox).await.unwrap();
-    assert_eq!(node.runtime.list().await.unwrap(), (vec![], vec![]));
+    assert_eq!(node.runtime.list_all().await.unwrap(), (vec![], vec![]));
     assert_eq!(said(&container.log_path), "begun", "the log outlives the container");
     // Asked again for what is gone, all succeed.
-    node.runtime.stop(&id, GRACE).await.unwrap();
-    node.runtime.remove(&id).await.unwrap();
+    node.runtime.stop_container(&id, GRACE).await.unwrap();
+    node.runtime.remove_container(&id).await.unwrap();
     node.runtime.stop_sandbox(&sandbox).await.unwrap();
     node.runtime.remove_sandbox(&sandbox).await.unwrap();
-    let error = node.runtime.addresses(&sandbox).await.unwrap_err();
-    assert_eq!(error.kind(), RuntimeKind::NotFound);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -225,8 +214,7 @@ async fn a_container_gets_what_its_specification_says() {
         "mounts",
         "exec 2>&1; cat /ro/file; echo no > /ro/new || echo yes > /rw/new; echo 1 > /proc/sys/vm/swappiness",
     );
-    let mount =
-        |path: &str, readonly| Mount { host_path: shared.clone(), container_path: path.into(), readonly };
+    let mount = |path: &str, readonly| Mount::new(&shared, path).readonly(readonly);
     spec.mounts = vec![mount("/ro", true), mount("/rw", false)];
     let (log, code) = node.told(&sandbox, spec).await;
     assert!(log.contains("of the host"), "{log}");
@@ -238,16 +226,14 @@ async fn a_container_gets_what_its_specification_says() {
         "identity",
         "exec 2>&1; id -u; id -g; id -G; touch /here; grep NoNewPrivs /proc/self/status; grep CapBnd /proc/self/status",
     );
-    spec.security = Security {
-        run_as_user: Some(7),
-        run_as_group: Some(8),
-        supplemental_groups: vec![9],
-        readonly_rootfs: true,
-        no_new_privileges: true,
-        drop_capabilities: vec!["ALL".to_owned()],
-        add_capabilities: vec!["NET_BIND_SERVICE".to_owned()],
-        ..Security::default()
-    };
+    spec.security = Security::default()
+        .run_as_user(Some(7))
+        .run_as_group(Some(8))
+        .supplemental_groups(vec![9])
+        .readonly_rootfs(true)
+        .no_new_privileges(true)
+        .drop_capabilities(["ALL"])
+        .add_capabilities(["NET_BIND_SERVICE"]);
     let (log, _) = node.told(&sandbox, spec).await;
     let lines: Vec<_> = log.lines().collect();
     assert_eq!(lines[..2], ["7", "8"], "{log}");
@@ -255,19 +241,22 @@ async fn a_container_gets_what_its_specification_says() {
     assert!(log.contains("Read-only file system") && log.contains("NoNewPrivs:\t1"), "{log}");
     assert!(log.contains("CapBnd:\t0000000000000400"), "{log}");
 
-    let own = ContainerSpec { image: USER_1000.into(), command: vec![], ..script("own", "") };
+    let own = script("own", "").image(USER_1000).command([""; 0]);
     assert_eq!(node.told(&sandbox, own.clone()).await, ("from the image".to_owned(), 0));
-    let args = ContainerSpec { args: vec!["from the pod".to_owned()], ..own };
+    let args = own.args(["from the pod"]);
     assert_eq!(node.told(&sandbox, args).await, ("from the pod".to_owned(), 0));
-    let mut group = ContainerSpec { image: USER_1000.into(), ..script("group", "id -u; id -g") };
+    let mut group = script("group", "id -u; id -g").image(USER_1000);
     group.security.run_as_group = Some(5);
     assert_eq!(node.told(&sandbox, group).await.0, "1000\n5");
     let mut privileged = script("privileged", "grep CapBnd /proc/self/status");
     privileged.security.privileged = true;
     assert_eq!(node.told(&sandbox, privileged).await.0, all_capabilities());
 
-    let escape = ContainerSpec { log_path: "../../log".into(), ..script("escape", "") };
-    assert_eq!(node.runtime.create(&sandbox, escape).await.unwrap_err().kind(), RuntimeKind::Invalid);
+    let escape = script("escape", "").log_path("../../log");
+    assert_eq!(
+        node.runtime.create_container(&sandbox, escape).await.unwrap_err().kind(),
+        RuntimeKind::Invalid
+    );
 }
 
 fn all_capabilities() -> String {
@@ -293,7 +282,7 @@ async fn an_end_is_told_with_code_and_reason() {
     expect("seven", "exit 7", (7, "Error")).await;
 
     let mut spec = script("eater", "x=0123456789; while true; do x=$x$x; done");
-    spec.resources = Resources { memory_bytes: 16 << 20, cpu_shares: 100, ..Resources::default() };
+    spec.resources = Resources::default().memory_bytes(16 << 20).cpu_shares(100);
     let id = node.run(&sandbox, spec).await;
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -305,9 +294,9 @@ async fn an_end_is_told_with_code_and_reason() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 
-    let unstartable = ContainerSpec { command: vec!["/no/such".to_owned()], ..script("unstartable", "") };
-    let id = node.runtime.create(&sandbox, unstartable).await.unwrap();
-    let error = node.runtime.start(&id).await.unwrap_err();
+    let unstartable = script("unstartable", "").command(["/no/such"]);
+    let id = node.runtime.create_container(&sandbox, unstartable).await.unwrap();
+    let error = node.runtime.start_container(&id).await.unwrap_err();
     assert_eq!(error.kind(), RuntimeKind::Invalid, "{error:?}");
     assert!(kubeedge_core::failure::chain(&error).contains("/no/such"), "{error:?}");
     assert!(matches!(node.ended(&id).await, ContainerState::Exited { .. }));
@@ -325,21 +314,21 @@ async fn a_stop_asks_first_and_kills_after_the_grace() {
         .await;
     node.says(&polite, "ready").await;
     node.says(&stubborn, "ready").await;
-    node.runtime.stop(&polite, Duration::from_secs(60)).await.unwrap();
+    node.runtime.stop_container(&polite, Duration::from_secs(60)).await.unwrap();
     assert_eq!(node.container(&polite).await.unwrap().state.exit_code(), Some(3));
     let begun = Instant::now();
-    node.runtime.stop(&stubborn, Duration::from_millis(1100)).await.unwrap();
+    node.runtime.stop_container(&stubborn, Duration::from_millis(1100)).await.unwrap();
     assert!(begun.elapsed() >= Duration::from_millis(1100), "{:?}", begun.elapsed());
     assert_eq!(node.container(&stubborn).await.unwrap().state.exit_code(), Some(137));
-    node.runtime.stop(&stubborn, GRACE).await.unwrap();
+    node.runtime.stop_container(&stubborn, GRACE).await.unwrap();
 
     let running = node.run(&sandbox, script("running", "sleep 1000")).await;
-    node.runtime.remove(&running).await.unwrap();
+    node.runtime.remove_container(&running).await.unwrap();
     assert_eq!(node.container(&running).await, None);
     let last = node.run(&sandbox, script("last", "sleep 1000")).await;
     node.runtime.stop_sandbox(&sandbox).await.unwrap();
     assert!(matches!(node.ended(&last).await, ContainerState::Exited { .. }));
-    assert!(!node.runtime.list().await.unwrap().0[0].ready);
+    assert!(!node.runtime.list_all().await.unwrap().0[0].ready);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -348,18 +337,18 @@ async fn refusals_say_what_they_are() {
     let sandbox = node.sandbox("refusals").await;
     let error = node.runtime.run_sandbox(node.pod("refusals")).await.unwrap_err();
     assert_eq!(error.kind(), RuntimeKind::Exists, "{error:?}");
-    let next = SandboxSpec { attempt: 1, ..node.pod("refusals") };
+    let next = node.pod("refusals").attempt(1);
     node.runtime.run_sandbox(next).await.unwrap();
 
-    node.runtime.create(&sandbox, script("twice", "")).await.unwrap();
-    let error = node.runtime.create(&sandbox, script("twice", "")).await.unwrap_err();
+    node.runtime.create_container(&sandbox, script("twice", "")).await.unwrap();
+    let error = node.runtime.create_container(&sandbox, script("twice", "")).await.unwrap_err();
     assert_eq!(error.kind(), RuntimeKind::Exists, "{error:?}");
-    let missing = ContainerSpec { image: "docker.io/library/missing:1".into(), ..script("missing", "") };
-    let error = node.runtime.create(&sandbox, missing).await.unwrap_err();
+    let missing = script("missing", "").image("docker.io/library/missing:1");
+    let error = node.runtime.create_container(&sandbox, missing).await.unwrap_err();
     assert_eq!(error.kind(), RuntimeKind::ImageUnavailable, "{error:?}");
-    let error = node.runtime.create(&"nowhere".into(), script("lost", "")).await.unwrap_err();
+    let error = node.runtime.create_container(&"nowhere".into(), script("lost", "")).await.unwrap_err();
     assert_eq!(error.kind(), RuntimeKind::NotFound, "{error:?}");
-    let error = node.runtime.start(&"nothing".into()).await.unwrap_err();
+    let error = node.runtime.start_container(&"nothing".into()).await.unwrap_err();
     assert_eq!(error.kind(), RuntimeKind::NotFound, "{error:?}");
     let error = node.runtime.stats().unwrap().usage(&"nothing".into()).await.unwrap_err();
     assert_eq!(error.kind(), RuntimeKind::NotFound, "{error:?}");
@@ -394,17 +383,19 @@ async fn commands_run_in_containers() {
     let usage = node.runtime.stats().unwrap().usage(&id).await.unwrap();
     assert!(usage.cpu_nanos > 0 && usage.memory_working_set > 0, "{usage:?}");
 
-    let streaming = node.runtime.streaming().unwrap();
-    let nowhere = ExecSpec { command: vec!["/no/such".to_owned()], ..ExecSpec::default() };
-    let exec = streaming.exec(&id, nowhere).await.unwrap();
+    let nowhere = ExecSpec::new(["/no/such"]);
+    let exec = node.runtime.exec_stream(&id, nowhere).await.unwrap();
     let error = exec.exit.await.unwrap_err();
     assert_eq!(error.kind(), RuntimeKind::Invalid, "{error:?}");
 
-    node.runtime.stop(&id, Duration::ZERO).await.unwrap();
-    let what = ExecSpec { command: vec!["true".to_owned()], ..ExecSpec::default() };
-    let error = streaming.exec(&id, what.clone()).await.unwrap_err();
+    node.runtime.stop_container(&id, Duration::ZERO).await.unwrap();
+    let what = ExecSpec::new(["true"]);
+    let error = node.runtime.exec_stream(&id, what.clone()).await.unwrap_err();
     assert_eq!(error.kind(), RuntimeKind::NotFound, "{error:?}");
-    assert_eq!(streaming.exec(&"nothing".into(), what).await.unwrap_err().kind(), RuntimeKind::NotFound);
+    assert_eq!(
+        node.runtime.exec_stream(&"nothing".into(), what).await.unwrap_err().kind(),
+        RuntimeKind::NotFound
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -412,18 +403,16 @@ async fn a_command_reads_its_input_to_the_end() {
     let Some(node) = Node::start() else { return };
     let sandbox = node.sandbox("input").await;
     let id = node.run(&sandbox, script("main", "sleep 1000")).await;
-    let streaming = node.runtime.streaming().unwrap();
-    let what =
-        ExecSpec { command: vec!["sh".into(), "-c".into(), "wc -c; exit 4".into()], stdin: true, tty: false };
-    let mut exec = streaming.exec(&id, what).await.unwrap();
+    let what = ExecSpec::new(["sh", "-c", "wc -c; exit 4"]).stdin(true);
+    let mut exec = node.runtime.exec_stream(&id, what).await.unwrap();
     let mut stdin = exec.stdin.take().unwrap();
     stdin.write_all(&vec![b'x'; 200_000]).await.unwrap();
     stdin.shutdown().await.unwrap();
     assert_eq!(finish(exec).await, ("200000\n".to_owned(), String::new(), 4));
 
-    let what = ExecSpec { command: vec!["sh".into()], stdin: true, tty: true };
-    let mut exec = streaming.exec(&id, what).await.unwrap();
-    exec.resize.send((101, 33)).await.unwrap();
+    let what = ExecSpec::new(["sh"]).stdin(true).tty(true);
+    let mut exec = node.runtime.exec_stream(&id, what).await.unwrap();
+    exec.resize.to(TerminalSize { columns: 101, rows: 33 }).await;
     let mut stdin = exec.stdin.take().unwrap();
     let mut screen = String::new();
     // The size arrives beside the input: asked for until it is there.
@@ -445,8 +434,8 @@ async fn the_main_process_can_be_joined() {
     let mut spec = script("main", program);
     spec.stdin = true;
     let id = node.run(&sandbox, spec).await;
-    let what = ExecSpec { stdin: true, ..ExecSpec::default() };
-    let mut exec = node.runtime.streaming().unwrap().attach(&id, what).await.unwrap();
+    let what = ExecSpec::default().stdin(true);
+    let mut exec = node.runtime.attach_stream(&id, what).await.unwrap();
     // Held until the end: who ends the input of a running container leaves it.
     let mut stdin = exec.stdin.take().unwrap();
     let mut said = String::new();
@@ -466,23 +455,14 @@ async fn the_main_process_can_be_joined() {
 async fn a_pod_has_a_network_of_its_own() {
     let Some(node) = Node::start() else { return };
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let spec = SandboxSpec {
-        host_network: false,
-        ports: vec![PortMapping {
-            protocol: "TCP".into(),
-            container_port: 80,
-            host_port: port,
-            host_ip: String::new(),
-        }],
-        dns: Some(Dns {
-            servers: vec!["10.9.8.7".into()],
-            searches: vec!["here.local".into()],
-            options: vec!["ndots:5".into()],
-        }),
-        ..node.pod("network")
-    };
+    let dns = Dns::default().servers(["10.9.8.7"]).searches(["here.local"]).options(["ndots:5"]);
+    let spec = node
+        .pod("network")
+        .host_network(false)
+        .ports(vec![PortMapping::new(port, 80).protocol("TCP")])
+        .dns(Some(dns));
     let sandbox = node.runtime.run_sandbox(spec).await.unwrap();
-    let addresses = node.runtime.addresses(&sandbox).await.unwrap();
+    let addresses = node.runtime.list_all().await.unwrap().0.remove(0).addresses;
     assert_eq!(addresses.len(), 1, "{addresses:?}");
     let text = "hostname; cat /etc/resolv.conf; echo serving; while true; do echo hello | nc -l -p 80; done";
     let id = node.run(&sandbox, script("server", text)).await;
@@ -502,6 +482,11 @@ async fn a_pod_has_a_network_of_its_own() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
+    // Its loopback, which no address of the host reaches.
+    let mut forwarded = node.runtime.connect(&sandbox, 80).await.unwrap();
+    let mut answer = String::new();
+    let read = tokio::time::timeout(PATIENCE, forwarded.read_to_string(&mut answer)).await.unwrap();
+    assert_eq!((read.ok(), answer.as_str()), (Some(6), "hello\n"));
     let text = said(&log);
     assert!(text.starts_with("network\n"), "{text}");
     for line in ["search here.local", "nameserver 10.9.8.7", "options ndots:5"] {
@@ -515,15 +500,15 @@ async fn a_runtime_that_restarts_is_down_and_then_lists_all_it_held() {
     let Some(mut node) = Node::start() else { return };
     let sandbox = node.sandbox("restart").await;
     let id = node.run(&sandbox, script("main", "while [ ! -e /tmp/go ]; do sleep 0.1; done; exit 5")).await;
-    let before = node.runtime.list().await.unwrap();
+    let before = node.runtime.list_all().await.unwrap();
     node.containerd.crash();
-    let error = node.runtime.list().await.unwrap_err();
+    let error = node.runtime.list_all().await.unwrap_err();
     assert_eq!(error.kind(), RuntimeKind::Down, "{error:?}");
     assert_eq!(node.runtime.info().await.unwrap_err().kind(), RuntimeKind::Down);
     node.containerd.run();
     let deadline = Instant::now() + PATIENCE;
     loop {
-        match node.runtime.list().await {
+        match node.runtime.list_all().await {
             Ok(after) => break assert_eq!(after, before),
             Err(error) => {
                 assert!(error.kind() == RuntimeKind::Down && Instant::now() < deadline, "{error:?}")
@@ -533,7 +518,7 @@ async fn a_runtime_that_restarts_is_down_and_then_lists_all_it_held() {
     }
     // This side restarts too, and makes another container in the sandbox it did not make.
     node.runtime = connect(&node.containerd);
-    assert_eq!(node.runtime.list().await.unwrap(), before);
+    assert_eq!(node.runtime.list_all().await.unwrap(), before);
     let second = node.run(&sandbox, script("second", "echo $HOSTNAME")).await;
     node.ended(&second).await;
     let log = node.container(&second).await.unwrap().log_path;

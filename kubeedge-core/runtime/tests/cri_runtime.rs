@@ -71,7 +71,15 @@ impl RuntimeHarness for Cri {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities { pod_network: true, ..Abilities::default() }
+        let mut abilities = Abilities::default();
+        abilities.pod_network = true;
+        abilities
+    }
+
+    fn echo_server(&self, port: u16) -> Option<Vec<String>> {
+        // What it gets goes into the pipe that it sends from.
+        let script = "mkfifo /echo; while :; do nc -l -p \"$1\" <>/echo >&0; done";
+        Some(["sh", "-c", script, "sh", &port.to_string()].map(str::to_owned).into())
     }
 
     async fn restart(&self) -> Option<Arc<dyn ContainerRuntime>> {

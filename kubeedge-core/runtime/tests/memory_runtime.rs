@@ -39,7 +39,11 @@ impl RuntimeHarness for Memory {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities { pod_network: true, ..Abilities::default() }
+        let mut abilities = Abilities::default();
+        abilities.pod_network = true;
+        abilities.port_forward = false;
+        abilities.stats = false;
+        abilities
     }
 
     fn program(&self, what: &Program) -> Vec<String> {

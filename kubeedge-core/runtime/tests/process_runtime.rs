@@ -11,11 +11,11 @@ use std::{
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt};
 use kubeedge_core::{
-    conformance::runtime::{Abilities, RuntimeHarness},
+    conformance::runtime::{Abilities, Program, RuntimeHarness},
     failure::chain,
     runtime::{
-        Container, ContainerId, ContainerRuntime, ContainerSpec, ContainerState, ExecSpec, ImageRef, Images,
-        Mount, Output, Resources, RuntimeKind, SandboxId, SandboxSpec, Stats, Streaming,
+        Container, ContainerId, ContainerRuntime, ContainerSpec, ContainerState, Exec, ExecSpec, ImageRef,
+        Images, Mount, Output, Resources, RuntimeKind, SandboxId, SandboxSpec, Stats, TerminalSize,
     },
 };
 use kubeedge_runtime::process::{ProcessRuntime, ProcessSettings, Shim};
@@ -30,30 +30,19 @@ async fn open(root: &Path) -> ProcessRuntime {
 }
 
 async fn sandbox(runtime: &ProcessRuntime, root: &Path) -> SandboxId {
-    let spec = SandboxSpec {
-        name: "web".into(),
-        namespace: "default".into(),
-        uid: "u1".into(),
-        hostname: "web-0".into(),
-        log_directory: root.join("logs"),
-        ..SandboxSpec::default()
-    };
+    let spec = SandboxSpec::new("web", "default", "u1").hostname("web-0").log_directory(root.join("logs"));
     runtime.run_sandbox(spec).await.unwrap()
 }
 
 fn shell(name: &str, script: &str) -> ContainerSpec {
-    ContainerSpec {
-        name: name.into(),
-        image: "localhost/host".into(),
-        command: vec!["sh".into(), "-c".into()],
-        args: vec![script.into()],
-        log_path: format!("{name}/0.log").into(),
-        ..ContainerSpec::default()
-    }
+    ContainerSpec::new(name, "localhost/host")
+        .command(["sh", "-c"])
+        .args([script])
+        .log_path(format!("{name}/0.log"))
 }
 
 async fn container(runtime: &ProcessRuntime, id: &ContainerId) -> Container {
-    let (_, all) = ContainerRuntime::list(runtime).await.unwrap();
+    let (_, all) = runtime.list_all().await.unwrap();
     all.into_iter().find(|container| container.id == *id).unwrap()
 }
 
@@ -72,8 +61,8 @@ async fn until(runtime: &ProcessRuntime, id: &ContainerId, wanted: impl Fn(&Cont
 }
 
 async fn run(runtime: &ProcessRuntime, within: &SandboxId, spec: ContainerSpec) -> Container {
-    let id = runtime.create(within, spec).await.unwrap();
-    runtime.start(&id).await.unwrap();
+    let id = runtime.create_container(within, spec).await.unwrap();
+    runtime.start_container(&id).await.unwrap();
     until(runtime, &id, |container| container.state.exit_code().is_some()).await
 }
 
@@ -103,13 +92,10 @@ async fn a_program_finds_its_mounts_by_their_path_and_in_its_folder() {
     std::fs::write(volume.join("greeting"), "hello").unwrap();
     let runtime = open(root).await;
     let within = sandbox(&runtime, root).await;
-    let mount = Mount { host_path: volume, container_path: "/etc/app".into(), readonly: false };
+    let mount = Mount::new(volume, "/etc/app");
     let script = "cat \"/etc/app/greeting\"; echo; cat etc/app/greeting; echo; echo \"$FILE $HOSTNAME $NOTHING\" >&2; exit 3";
-    let spec = ContainerSpec {
-        mounts: vec![mount],
-        env: vec![("FILE".into(), "/etc/app/x".into())],
-        ..shell("web", script)
-    };
+    let env = vec![("FILE".into(), "/etc/app/x".into())];
+    let spec = shell("web", script).mounts(vec![mount]).env(env);
     let ended = run(&runtime, &within, spec).await;
     let ContainerState::Exited { code, reason, .. } = &ended.state else { panic!("{:?}", ended.state) };
     assert_eq!((*code, reason.as_str()), (3, "Error"));
@@ -125,19 +111,14 @@ async fn containers_outlive_the_runtime_and_are_found_again() {
     let first = open(root).await;
     let within = sandbox(&first, root).await;
     let id = first
-        .create(&within, shell("web", "echo up; while [ ! -e go ]; do sleep 0.02; done; exit 7"))
+        .create_container(&within, shell("web", "echo up; while [ ! -e go ]; do sleep 0.02; done; exit 7"))
         .await
         .unwrap();
-    first.start(&id).await.unwrap();
+    first.start_container(&id).await.unwrap();
     drop(first);
     let second = open(root).await;
     assert!(container(&second, &id).await.state.is_running());
-    let again = SandboxSpec {
-        name: "web".into(),
-        namespace: "default".into(),
-        uid: "u1".into(),
-        ..SandboxSpec::default()
-    };
+    let again = SandboxSpec::new("web", "default", "u1");
     assert_eq!(second.run_sandbox(again).await.unwrap_err().kind(), RuntimeKind::Exists);
     let go = root.join("runtime/containers").join(&id.0).join("root/go");
     std::fs::write(go, "").unwrap();
@@ -152,18 +133,18 @@ async fn a_container_ends_with_everything_it_started() {
     let runtime = open(root).await;
     let within = sandbox(&runtime, root).await;
     let script = "trap '' TERM; setsid sleep 1000 & echo $! > pids; sleep 1001 & echo $! >> pids; echo ready; wait; wait";
-    let id = runtime.create(&within, shell("web", script)).await.unwrap();
-    runtime.start(&id).await.unwrap();
+    let id = runtime.create_container(&within, shell("web", script)).await.unwrap();
+    runtime.start_container(&id).await.unwrap();
     logged(root, "web", "ready").await;
     let pids =
         std::fs::read_to_string(root.join("runtime/containers").join(&id.0).join("root/pids")).unwrap();
     assert!(pids.lines().count() == 2 && pids.lines().all(alive), "{pids}");
-    runtime.stop(&id, Duration::from_millis(100)).await.unwrap();
+    runtime.stop_container(&id, Duration::from_millis(100)).await.unwrap();
     assert_eq!(container(&runtime, &id).await.state.exit_code(), Some(137));
     assert!(!pids.lines().any(alive), "{pids}");
-    runtime.stop(&id, Duration::ZERO).await.unwrap();
+    runtime.stop_container(&id, Duration::ZERO).await.unwrap();
     runtime.remove_sandbox(&within).await.unwrap();
-    assert_eq!(ContainerRuntime::list(&runtime).await.unwrap(), (Vec::new(), Vec::new()));
+    assert_eq!(runtime.list_all().await.unwrap(), (Vec::new(), Vec::new()));
     assert!(log(root, "web").contains("ready"));
 }
 
@@ -173,8 +154,8 @@ async fn a_container_whose_shim_was_killed_is_reported_and_leaves_nothing_runnin
     let root = root.path();
     let runtime = open(root).await;
     let within = sandbox(&runtime, root).await;
-    let id = runtime.create(&within, shell("web", "echo $PPID $$; exec sleep 1000")).await.unwrap();
-    runtime.start(&id).await.unwrap();
+    let id = runtime.create_container(&within, shell("web", "echo $PPID $$; exec sleep 1000")).await.unwrap();
+    runtime.start_container(&id).await.unwrap();
     logged(root, "web", "stdout F ").await;
     let line = log(root, "web");
     let mut pids = line.trim_end().rsplit(' ').take(2).collect::<Vec<_>>();
@@ -198,22 +179,24 @@ async fn what_cannot_run_is_refused_with_the_reason_and_the_way_out() {
     let root = tempfile::tempdir().unwrap();
     let runtime = open(root.path()).await;
     let within = sandbox(&runtime, root.path()).await;
-    let image = ContainerSpec { image: "nginx:1.27".into(), ..shell("web", "true") };
-    let error = runtime.create(&within, image).await.unwrap_err();
+    let image = shell("web", "true").image("nginx:1.27");
+    let error = runtime.create_container(&within, image).await.unwrap_err();
     assert_eq!(error.kind(), RuntimeKind::ImageUnavailable);
     let text = chain(&Images::pull(&runtime, &"nginx:1.27".into(), None).await.unwrap_err());
     assert!(text.contains("nginx:1.27") && text.contains("--runtime cri"), "{text}");
     assert!(Images::find(&runtime, &"localhost/host:v1".into()).await.unwrap().is_some());
-    let missing = ContainerSpec { command: vec!["/no/such/program".into()], ..shell("web", "") };
-    let id = runtime.create(&within, missing).await.unwrap();
-    let error = runtime.start(&id).await.unwrap_err();
+    let missing = shell("web", "").command(["/no/such/program"]);
+    let id = runtime.create_container(&within, missing).await.unwrap();
+    let error = runtime.start_container(&id).await.unwrap_err();
     assert_eq!(error.kind(), RuntimeKind::Invalid);
     assert!(chain(&error).contains("/no/such/program: No such file"), "{error:?}");
     let ContainerState::Exited { code, reason, .. } = container(&runtime, &id).await.state else { panic!() };
     assert_eq!((code, reason.as_str()), (128, "StartError"));
-    let nowhere = ContainerSpec { working_dir: "/no/folder".into(), attempt: 1, ..shell("web", "true") };
-    let id = runtime.create(&within, nowhere).await.unwrap();
-    assert!(chain(&runtime.start(&id).await.unwrap_err()).contains("/no/folder: the working directory"));
+    let nowhere = shell("web", "true").working_dir("/no/folder").attempt(1);
+    let id = runtime.create_container(&within, nowhere).await.unwrap();
+    assert!(
+        chain(&runtime.start_container(&id).await.unwrap_err()).contains("/no/folder: the working directory")
+    );
 }
 
 #[tokio::test]
@@ -221,10 +204,8 @@ async fn a_memory_limit_holds_the_program_and_not_its_shim() {
     let root = tempfile::tempdir().unwrap();
     let runtime = open(root.path()).await;
     let within = sandbox(&runtime, root.path()).await;
-    let spec = ContainerSpec {
-        resources: Resources { memory_bytes: 32 << 20, ..Resources::default() },
-        ..shell("web", "ulimit -d; dd if=/dev/zero of=/dev/null bs=100M count=1")
-    };
+    let spec = shell("web", "ulimit -d; dd if=/dev/zero of=/dev/null bs=100M count=1")
+        .resources(Resources::default().memory_bytes(32 << 20));
     let ended = run(&runtime, &within, spec).await;
     assert_ne!(ended.state.exit_code(), Some(0));
     let log = log(root.path(), "web");
@@ -236,26 +217,22 @@ async fn a_command_in_a_container_has_its_environment_input_and_exit_code() {
     let root = tempfile::tempdir().unwrap();
     let runtime = open(root.path()).await;
     let within = sandbox(&runtime, root.path()).await;
-    let spec =
-        ContainerSpec { env: vec![("COLOUR".into(), "blue".into())], ..shell("web", "exec sleep 1000") };
-    let id = runtime.create(&within, spec).await.unwrap();
-    let what = |script: &str, tty| ExecSpec {
-        command: vec!["sh".into(), "-c".into(), script.into()],
-        stdin: true,
-        tty,
-    };
-    let early = Streaming::exec(&runtime, &id, what("true", false)).await.unwrap_err();
+    let spec = shell("web", "exec sleep 1000").env(vec![("COLOUR".into(), "blue".into())]);
+    let id = runtime.create_container(&within, spec).await.unwrap();
+    let what = |script: &str, tty| ExecSpec::new(["sh", "-c", script]).stdin(true).tty(tty);
+    let early = runtime.exec_stream(&id, what("true", false)).await.unwrap_err();
     assert_eq!(early.kind(), RuntimeKind::NotFound);
-    runtime.start(&id).await.unwrap();
+    runtime.start_container(&id).await.unwrap();
     let script = "read line; echo \"$line $COLOUR\"; echo oops >&2; exit 5";
-    let mut exec = runtime.exec(&id, what(script, false)).await.unwrap();
+    let mut exec = runtime.exec_stream(&id, what(script, false)).await.unwrap();
     exec.stdin.as_mut().unwrap().write_all(b"sky\n").await.unwrap();
     let said: Vec<_> = exec.output.try_collect().await.unwrap();
     assert!(said.contains(&Output::Stdout("sky blue\n".into())), "{said:?}");
     assert!(said.contains(&Output::Stderr("oops\n".into())), "{said:?}");
     assert_eq!(exec.exit.await.unwrap(), 5);
-    let mut exec = runtime.exec(&id, what("tty && read line && stty size; exit 6", true)).await.unwrap();
-    exec.resize.send((100, 40)).await.unwrap();
+    let mut exec =
+        runtime.exec_stream(&id, what("tty && read line && stty size; exit 6", true)).await.unwrap();
+    exec.resize.to(TerminalSize { columns: 100, rows: 40 }).await;
     exec.stdin.as_mut().unwrap().write_all(b"go\n").await.unwrap();
     let said: Vec<_> = exec.output.try_collect().await.unwrap();
     let text: Vec<u8> = said
@@ -298,7 +275,21 @@ impl RuntimeHarness for Kit {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities { readonly_mounts: false, ..Abilities::default() }
+        let mut abilities = Abilities::default();
+        abilities.readonly_mounts = false;
+        abilities.attach = false;
+        abilities
+    }
+
+    /// Containers share the host's network, where this test itself listens.
+    fn echo_server(&self, port: u16) -> Option<Vec<String>> {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
+        std::thread::spawn(move || {
+            while let Ok((mut stream, _)) = listener.accept() {
+                let _ = std::io::copy(&mut stream.try_clone().unwrap(), &mut stream);
+            }
+        });
+        Some(self.program(&Program::Wait))
     }
 
     async fn restart(&self) -> Option<Arc<dyn ContainerRuntime>> {

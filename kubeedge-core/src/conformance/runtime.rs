@@ -1,11 +1,47 @@
 //! What every [`ContainerRuntime`] must do.
 //!
-//! ```ignore
-//! kubeedge_core::runtime_conformance!(async { MyHarness::new().await });
+//! ```
+//! use std::{path::PathBuf, sync::Arc};
+//!
+//! use kubeedge_core::{
+//!     conformance::runtime::RuntimeHarness,
+//!     runtime::{ContainerRuntime, ImageRef},
+//! };
+//!
+//! /// A fresh runtime in a folder of its own; both end with it.
+//! struct Mine {
+//!     runtime: Arc<dyn ContainerRuntime>,
+//!     folder: PathBuf,
+//! }
+//!
+//! impl Mine {
+//!     async fn new() -> Self {
+//!         todo!("start the runtime")
+//!     }
+//! }
+//!
+//! impl RuntimeHarness for Mine {
+//!     fn runtime(&self) -> Arc<dyn ContainerRuntime> {
+//!         self.runtime.clone()
+//!     }
+//!     fn image(&self) -> ImageRef {
+//!         "busybox:1.36".into()
+//!     }
+//!     fn folder(&self) -> PathBuf {
+//!         self.folder.clone()
+//!     }
+//! }
+//!
+//! kubeedge_core::runtime_conformance!(async { Mine::new().await });
+//! # fn main() {}
 //! ```
 //!
 //! The harness brings a runtime, an image and a folder. Programs are described by what they do ([`Program`]); a
-//! runtime whose image has a POSIX `sh` needs no more than the words that are made for it by default.
+//! runtime whose image has a POSIX `sh` needs no more than the words that are made for it by default. What the runtime
+//! does not offer it says in [`Abilities`]; the cases about it are counted and printed as skipped.
+//!
+//! In `[dev-dependencies]`: `kubeedge-core` with the feature `conformance`, and `tokio` with `macros`, `rt-multi-thread`
+//! and `time`.
 
 // A kit's cases fail by panicking, as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
@@ -59,8 +95,17 @@ pub enum Program {
     Missing,
 }
 
-/// What a runtime can do beyond what all can.
+/// What a runtime can do beyond what all can. As they come, all abilities are there but a network for each pod: what a
+/// runtime lacks is said, and its cases are skipped aloud.
+///
+/// ```
+/// use kubeedge_core::conformance::runtime::Abilities;
+///
+/// let mut abilities = Abilities::default();
+/// abilities.attach = false;
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Abilities {
     /// Folders and files of the host can be seen inside, where programs name them as the pod does.
     pub mounts: bool,
@@ -68,11 +113,30 @@ pub struct Abilities {
     pub readonly_mounts: bool,
     /// Pods can have a network of their own.
     pub pod_network: bool,
+    /// It offers [`crate::runtime::Exec`].
+    pub exec: bool,
+    /// It offers [`crate::runtime::Attach`].
+    pub attach: bool,
+    /// It offers [`crate::runtime::PortForward`].
+    pub port_forward: bool,
+    /// It hints at changes.
+    pub events: bool,
+    /// It offers [`crate::runtime::Stats`].
+    pub stats: bool,
 }
 
 impl Default for Abilities {
     fn default() -> Self {
-        Self { mounts: true, readonly_mounts: true, pod_network: false }
+        Self {
+            mounts: true,
+            readonly_mounts: true,
+            pod_network: false,
+            exec: true,
+            attach: true,
+            port_forward: true,
+            events: true,
+            stats: true,
+        }
     }
 }
 
@@ -101,6 +165,12 @@ pub trait RuntimeHarness: Send + Sync + 'static {
     /// The words that run a program in a container of [`Self::image`].
     fn program(&self, what: &Program) -> Vec<String> {
         sh(what)
+    }
+
+    /// The words that run a server in a container of [`Self::image`] that listens at a TCP port and sends back what it
+    /// gets. `None` when the image has none.
+    fn echo_server(&self, _port: u16) -> Option<Vec<String>> {
+        None
     }
 
     /// Changes a sandbox's specification to one this runtime can run here. It shares the host's network as it comes.
@@ -184,14 +254,24 @@ macro_rules! runtime_conformance {
             the_image_is_found_and_listed
             an_absent_image_is_not_found_and_cannot_be_pulled
             removing_an_absent_image_succeeds
+            abilities_are_offered_as_declared
             a_command_speaks_on_two_streams_and_returns_its_code
             a_command_reads_its_input_to_the_end
             a_command_in_what_does_not_run_is_not_found
+            a_command_run_to_its_end_returns_all_it_said
+            the_output_of_a_command_is_cut_at_its_limit
+            a_command_that_takes_too_long_times_out
             who_joins_a_container_hears_its_last_words
+            a_forwarded_port_reaches_who_listens
+            a_forwarded_port_where_nobody_listens_says_nothing
             an_end_is_hinted_at
             usage_of_what_runs_is_told
             containers_outlive_their_user
         );
+        #[::tokio::test(flavor = "current_thread")]
+        async fn a_runtime_does_not_block_the_executor() {
+            $crate::conformance::runtime::a_runtime_does_not_block_the_executor($make.await).await;
+        }
     };
     (@cases $make:expr; $($case:ident)*) => { $(
         #[::tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -199,4 +279,28 @@ macro_rules! runtime_conformance {
             $crate::conformance::runtime::$case($make.await).await;
         }
     )* };
+}
+
+#[cfg(test)]
+mod tests {
+    /// The cases that a kit's files define, and those of its macro.
+    #[test]
+    fn every_case_is_in_the_macro() {
+        let files = [
+            include_str!("runtime/images.rs"),
+            include_str!("runtime/life.rs"),
+            include_str!("runtime/logs.rs"),
+            include_str!("runtime/programs.rs"),
+            include_str!("runtime/streams.rs"),
+        ];
+        let macros = include_str!("runtime.rs").split_once("macro_rules!").unwrap().1;
+        let listed: Vec<_> = macros.split_whitespace().collect();
+        let defined = files.iter().flat_map(|text| text.split("\npub async fn ").skip(1));
+        let names: Vec<_> = defined.map(|rest| rest.split('(').next().unwrap()).collect();
+        assert!(names.len() > 50, "{} cases", names.len());
+        let one_thread = |name: &str| macros.contains(&format!("::runtime::{name}("));
+        let missing: Vec<_> =
+            names.iter().filter(|name| !listed.contains(name) && !one_thread(name)).collect();
+        assert!(missing.is_empty(), "not in runtime_conformance!: {missing:?}");
+    }
 }

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use tokio::task::JoinSet;
 
+use super::executor::is_not_blocked;
 use crate::store::{
     Batch, Bucket, Change, Entry, Expect, Key, MAX_VALUE, MetaStore, Scan, StoreError, StoreKind, update,
 };
@@ -423,6 +424,22 @@ pub async fn a_commit_nobody_waits_for_happens_whole_or_not_at_all(harness: impl
     }
 }
 
+/// What waits for the disk waits elsewhere: a whole core may run on one thread.
+pub async fn a_store_does_not_block_the_executor(harness: impl StoreHarness) {
+    let store = &harness.open().await;
+    is_not_blocked(|| async move {
+        for number in 0..4 {
+            let value = vec![b'x'; 256 << 10];
+            must(store.commit(Batch::new().put(key(&format!("big-{number}")), value)).await, "a put");
+            get(store, "big-0").await;
+        }
+        let all: Vec<_> = must(store.scan(Scan::new(BUCKET, "")).try_collect().await, "a scan");
+        assert_eq!(all.len(), 4);
+    })
+    .await;
+    must(store.close().await, "a close");
+}
+
 /// Makes tests of all cases; the argument is a future of a [`StoreHarness`], run for each case anew.
 #[macro_export]
 macro_rules! meta_store_conformance {
@@ -453,6 +470,10 @@ macro_rules! meta_store_conformance {
             a_conflict_fails_no_other_commit
             a_commit_nobody_waits_for_happens_whole_or_not_at_all
         );
+        #[::tokio::test(flavor = "current_thread")]
+        async fn a_store_does_not_block_the_executor() {
+            $crate::conformance::store::a_store_does_not_block_the_executor($make.await).await;
+        }
     };
     (@cases $make:expr; $($case:ident)*) => { $(
         #[::tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,7 +4,6 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
-    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -124,8 +123,7 @@ impl Containers {
 #[async_trait]
 impl ContainerRuntime for Containers {
     async fn info(&self) -> RuntimeResult<Info> {
-        let (name, version) = ("simulated".to_owned(), "1".to_owned());
-        Ok(Info { name, version, ready: true, network_ready: true, message: String::new() })
+        Ok(Info::new("simulated", "1"))
     }
 
     async fn run_sandbox(&self, spec: SandboxSpec) -> RuntimeResult<SandboxId> {
@@ -139,33 +137,13 @@ impl ContainerRuntime for Containers {
             }
             state.made += 1;
             let id = SandboxId(format!("sandbox-{:06}", state.made));
-            let SandboxSpec { name, namespace, uid, attempt, labels, annotations, .. } = spec;
-            let (ready, created_at) = (true, self.clock.now());
-            let made = Sandbox {
-                id: id.clone(),
-                name,
-                namespace,
-                uid,
-                attempt,
-                ready,
-                created_at,
-                labels,
-                annotations,
-            };
+            let address = IpAddr::V4(Ipv4Addr::new(10, 0, 0, state.made.to_le_bytes()[0]));
+            let made = Sandbox::new(id.clone(), &spec, self.clock.now()).addresses(vec![address]);
             state.sandboxes.insert(id.clone(), made);
             id
         };
         self.ends().await;
         Ok(id)
-    }
-
-    async fn addresses(&self, id: &SandboxId) -> RuntimeResult<Vec<IpAddr>> {
-        let state = self.state.lock();
-        let missing = || failure(RuntimeKind::NotFound, "asking for addresses", &id.0);
-        state.sandboxes.get(id).filter(|place| place.ready).ok_or_else(missing)?;
-        let number: u8 =
-            id.0.rsplit('-').next().and_then(|n| n.parse::<u32>().ok()).unwrap_or(0).to_le_bytes()[0];
-        Ok(vec![IpAddr::V4(Ipv4Addr::new(10, 0, 0, number))])
     }
 
     async fn stop_sandbox(&self, id: &SandboxId) -> RuntimeResult<()> {
@@ -174,6 +152,7 @@ impl ContainerRuntime for Containers {
             let mut state = self.state.lock();
             if let Some(place) = state.sandboxes.get_mut(id) {
                 place.ready = false;
+                place.addresses.clear();
             }
             let inside = state.containers.values_mut().filter(|container| container.sandbox == *id);
             inside.for_each(|container| self.exit(container));
@@ -193,7 +172,7 @@ impl ContainerRuntime for Containers {
         Ok(())
     }
 
-    async fn create(&self, within: &SandboxId, spec: ContainerSpec) -> RuntimeResult<ContainerId> {
+    async fn create_container(&self, within: &SandboxId, spec: ContainerSpec) -> RuntimeResult<ContainerId> {
         self.begins("makes a container in", &within.0).await?;
         let id = {
             let mut state = self.state.lock();
@@ -208,19 +187,8 @@ impl ContainerRuntime for Containers {
             }
             state.made += 1;
             let id = ContainerId(format!("container-{:06}", state.made));
-            let made = Container {
-                id: id.clone(),
-                sandbox: within.clone(),
-                name: spec.name,
-                attempt: spec.attempt,
-                image_id: format!("simulated:{}", spec.image.0),
-                image: spec.image,
-                state: ContainerState::Created,
-                created_at: self.clock.now(),
-                log_path: PathBuf::new(),
-                labels: spec.labels,
-                annotations: spec.annotations,
-            };
+            let made = Container::new(id.clone(), within.clone(), &spec, self.clock.now())
+                .image_id(format!("simulated:{}", spec.image));
             state.containers.insert(id.clone(), made);
             id
         };
@@ -228,14 +196,14 @@ impl ContainerRuntime for Containers {
         Ok(id)
     }
 
-    async fn start(&self, id: &ContainerId) -> RuntimeResult<()> {
+    async fn start_container(&self, id: &ContainerId) -> RuntimeResult<()> {
         self.begins("starts", &id.0).await?;
         self.starts(id)?;
         self.ends().await;
         Ok(())
     }
 
-    async fn stop(&self, id: &ContainerId, _grace: Duration) -> RuntimeResult<()> {
+    async fn stop_container(&self, id: &ContainerId, _grace: Duration) -> RuntimeResult<()> {
         self.begins("stops", &id.0).await?;
         if let Some(container) = self.state.lock().containers.get_mut(id) {
             self.exit(container);
@@ -244,14 +212,14 @@ impl ContainerRuntime for Containers {
         Ok(())
     }
 
-    async fn remove(&self, id: &ContainerId) -> RuntimeResult<()> {
+    async fn remove_container(&self, id: &ContainerId) -> RuntimeResult<()> {
         self.begins("removes", &id.0).await?;
         self.state.lock().containers.remove(id);
         self.ends().await;
         Ok(())
     }
 
-    async fn list(&self) -> RuntimeResult<(Vec<Sandbox>, Vec<Container>)> {
+    async fn list_all(&self) -> RuntimeResult<(Vec<Sandbox>, Vec<Container>)> {
         tokio::time::sleep(self.dice.disk_pause()).await;
         if self.dice.runtime_fails() {
             return Err(failure(RuntimeKind::Internal, "listing", "").because("the runtime fails"));
@@ -272,7 +240,7 @@ impl ContainerRuntime for Containers {
 impl Images for Containers {
     async fn find(&self, wanted: &ImageRef) -> RuntimeResult<Option<Image>> {
         let id = format!("simulated:{}", wanted.0);
-        Ok(Some(Image { id, names: vec![wanted.0.clone()], size: 0 }))
+        Ok(Some(Image::new(id).names([wanted.0.as_str()])))
     }
 
     async fn pull(&self, wanted: &ImageRef, _auth: Option<&RegistryAuth>) -> RuntimeResult<String> {

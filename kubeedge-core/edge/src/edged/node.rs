@@ -208,11 +208,8 @@ impl Heart<'_> {
     }
 
     async fn status(&self, before: Option<&NodeStatus>, now: Millis) -> NodeStatus {
-        let info = self
-            .runtime
-            .info()
-            .await
-            .unwrap_or_else(|error| Info { message: error.to_string(), ..Info::default() });
+        let info =
+            self.runtime.info().await.unwrap_or_else(|error| Info::default().message(error.to_string()));
         let images = self.runtime.images().list().await.unwrap_or_default();
         let settings = self.settings;
         let address =
@@ -403,7 +400,7 @@ mod tests {
 
     #[test]
     fn a_node_whose_runtime_is_down_is_not_ready_and_says_why() {
-        let info = Info { message: "socket is gone".into(), ..Info::default() };
+        let info = Info::default().message("socket is gone");
         let conditions = conditions(&info, None, Millis(1000));
         let ready = conditions.iter().find(|c| c.type_ == "Ready").unwrap();
         assert_eq!(ready.status, "False");
@@ -420,7 +417,7 @@ mod tests {
 
     #[test]
     fn a_condition_that_stays_keeps_its_time_and_its_heartbeat_is_no_change() {
-        let info = Info { ready: true, network_ready: true, ..Info::default() };
+        let info = Info::default().ready(true).network_ready(true);
         let first =
             NodeStatus { conditions: Some(conditions(&info, None, Millis(1000))), ..NodeStatus::default() };
         let later = NodeStatus {

@@ -46,7 +46,7 @@ impl Observer {
     /// Looks now; what was done before the call is in the view after it.
     pub(crate) async fn refresh(&self) -> Result<(), RuntimeError> {
         let _one_at_a_time = self.looking.lock().await;
-        let (sandboxes, containers) = self.runtime.list().await?;
+        let (sandboxes, containers) = self.runtime.list_all().await?;
         let new = by_pod(sandboxes, containers);
         self.views.send_if_modified(|old| {
             let changed = **old != new;

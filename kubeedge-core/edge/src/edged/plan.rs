@@ -255,7 +255,7 @@ impl Planner<'_> {
 
 #[cfg(test)]
 mod tests {
-    use kubeedge_core::runtime::{Container, ImageRef, Sandbox};
+    use kubeedge_core::runtime::{Container, ContainerSpec as RuntimeContainer, Sandbox, SandboxSpec};
     use serde_json::json;
 
     use super::*;
@@ -271,33 +271,14 @@ mod tests {
     }
 
     fn sandbox(n: u32, ready: bool) -> Sandbox {
-        Sandbox {
-            id: SandboxId(format!("s{n}")),
-            name: "p".into(),
-            namespace: "d".into(),
-            uid: "u".into(),
-            attempt: n,
-            ready,
-            created_at: Millis(0),
-            labels: Default::default(),
-            annotations: Default::default(),
-        }
+        let spec = SandboxSpec::new("p", "d", "u").attempt(n);
+        Sandbox::new(SandboxId(format!("s{n}")), &spec, Millis(0)).ready(ready)
     }
 
     fn container(name: &str, attempt: u32, state: ContainerState) -> Container {
-        Container {
-            id: ContainerId(format!("{name}{attempt}")),
-            sandbox: SandboxId("s0".into()),
-            name: name.into(),
-            attempt,
-            image: ImageRef("i".into()),
-            image_id: String::new(),
-            state,
-            created_at: Millis(0),
-            log_path: Default::default(),
-            labels: Default::default(),
-            annotations: Default::default(),
-        }
+        let id = ContainerId(format!("{name}{attempt}"));
+        let spec = RuntimeContainer::new(name, "i").attempt(attempt);
+        Container::new(id, "s0".into(), &spec, Millis(0)).state(state)
     }
 
     fn running() -> ContainerState {

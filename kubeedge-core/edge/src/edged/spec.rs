@@ -49,33 +49,27 @@ pub(crate) fn sandbox(settings: &EdgedSettings, pod: &Pod, attempt: u32) -> Sand
     labels.extend(identity(pod));
     let name = meta.name.clone().unwrap_or_default();
     let hostname = spec.hostname.clone().unwrap_or_else(|| name.chars().take(63).collect());
-    SandboxSpec {
-        namespace: meta.namespace.clone().unwrap_or_default(),
-        uid: meta.uid.clone().unwrap_or_default(),
-        attempt,
-        hostname,
-        log_directory: log_folder(settings, pod),
-        labels,
-        annotations: meta.annotations.clone().unwrap_or_default(),
-        host_network: spec.host_network.unwrap_or(false),
-        host_pid: spec.host_pid.unwrap_or(false),
-        host_ipc: spec.host_ipc.unwrap_or(false),
-        ports: main_containers(pod).flat_map(host_ports).collect(),
-        dns: dns(settings, &spec),
-        cgroup_parent: String::new(),
-        name,
-    }
+    let part = |text: &Option<String>| text.clone().unwrap_or_default();
+    SandboxSpec::new(name, part(&meta.namespace), part(&meta.uid))
+        .attempt(attempt)
+        .hostname(hostname)
+        .log_directory(log_folder(settings, pod))
+        .labels(labels)
+        .annotations(meta.annotations.clone().unwrap_or_default())
+        .host_network(spec.host_network.unwrap_or(false))
+        .host_pid(spec.host_pid.unwrap_or(false))
+        .host_ipc(spec.host_ipc.unwrap_or(false))
+        .ports(main_containers(pod).flat_map(host_ports).collect())
+        .dns(dns(settings, &spec))
 }
 
 fn host_ports(container: &ContainerSpec) -> Vec<PortMapping> {
     let port = |number: i32| u16::try_from(number).ok().filter(|port| *port > 0);
     let ports = container.ports.iter().flatten().filter_map(|declared| {
-        Some(PortMapping {
-            protocol: declared.protocol.clone().unwrap_or_else(|| "TCP".to_owned()),
-            container_port: port(declared.container_port)?,
-            host_port: port(declared.host_port?)?,
-            host_ip: declared.host_ip.clone().unwrap_or_default(),
-        })
+        let mapping = PortMapping::new(port(declared.host_port?)?, port(declared.container_port)?)
+            .protocol(declared.protocol.as_deref().unwrap_or("TCP"))
+            .host_ip(declared.host_ip.as_deref().unwrap_or_default());
+        Some(mapping)
     });
     ports.collect()
 }
@@ -85,11 +79,10 @@ fn dns(settings: &EdgedSettings, spec: &k8s_openapi::api::core::v1::PodSpec) -> 
         Some("None") => Dns::default(),
         Some("Default") => return None,
         _ if settings.cluster_dns.is_empty() || spec.host_network == Some(true) => return None,
-        _ => Dns {
-            servers: settings.cluster_dns.clone(),
-            searches: vec![format!("svc.{}", settings.cluster_domain), settings.cluster_domain.clone()],
-            options: vec!["ndots:5".to_owned()],
-        },
+        _ => Dns::default()
+            .servers(&settings.cluster_dns)
+            .searches([format!("svc.{}", settings.cluster_domain), settings.cluster_domain.clone()])
+            .options(["ndots:5"]),
     };
     if let Some(config) = &spec.dns_config {
         dns.servers.extend(config.nameservers.iter().flatten().cloned());
@@ -131,8 +124,9 @@ pub(crate) fn termination_log(folder: &Path, name: &str, attempt: u32) -> PathBu
 pub(crate) fn container(parts: &Parts<'_>) -> Result<RuntimeContainer, MountError> {
     let (pod, spec) = (parts.pod, parts.spec);
     let values: BTreeMap<_, _> = parts.env.iter().cloned().collect();
-    let expanded =
-        |list: &Option<Vec<String>>| list.iter().flatten().map(|word| expand(word, &values)).collect();
+    let expanded = |list: &Option<Vec<String>>| {
+        list.iter().flatten().map(|word| expand(word, &values)).collect::<Vec<_>>()
+    };
     let mut labels = identity(pod);
     labels.insert("io.kubernetes.container.name".to_owned(), spec.name.clone());
     let grace = pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds).unwrap_or(30);
@@ -150,24 +144,22 @@ pub(crate) fn container(parts: &Parts<'_>) -> Result<RuntimeContainer, MountErro
     ];
     let mut mounts = mounts(parts, &values)?;
     let host_path = termination_log(parts.folder, &spec.name, parts.attempt);
-    mounts.push(Mount { host_path, container_path: last_words.into(), readonly: false });
-    Ok(RuntimeContainer {
-        name: spec.name.clone(),
-        attempt: parts.attempt,
-        image: ImageRef(spec.image.clone().unwrap_or_default()),
-        command: expanded(&spec.command),
-        args: expanded(&spec.args),
-        working_dir: spec.working_dir.clone().unwrap_or_default(),
-        log_path: Path::new(&spec.name).join(format!("{}.log", parts.attempt)),
-        labels,
-        annotations: annotations.map(|(key, value)| (key.to_owned(), value)).into(),
-        stdin: spec.stdin.unwrap_or(false),
-        tty: spec.tty.unwrap_or(false),
-        resources: resources(spec),
-        security: security(pod, spec.security_context.as_ref()),
-        mounts,
-        env: parts.env.clone(),
-    })
+    mounts.push(Mount::new(host_path, last_words));
+    let image = ImageRef(spec.image.clone().unwrap_or_default());
+    Ok(RuntimeContainer::new(&spec.name, image)
+        .attempt(parts.attempt)
+        .command(expanded(&spec.command))
+        .args(expanded(&spec.args))
+        .working_dir(spec.working_dir.clone().unwrap_or_default())
+        .log_path(Path::new(&spec.name).join(format!("{}.log", parts.attempt)))
+        .labels(labels)
+        .annotations(annotations.map(|(key, value)| (key.to_owned(), value)).into())
+        .stdin(spec.stdin.unwrap_or(false))
+        .tty(spec.tty.unwrap_or(false))
+        .resources(resources(spec))
+        .security(security(pod, spec.security_context.as_ref()))
+        .mounts(mounts)
+        .env(parts.env.clone()))
 }
 
 fn mounts(parts: &Parts<'_>, values: &BTreeMap<String, String>) -> Result<Vec<Mount>, MountError> {
@@ -188,7 +180,7 @@ fn mounts(parts: &Parts<'_>, values: &BTreeMap<String, String>) -> Result<Vec<Mo
         }
         let host_path = if sub.is_empty() { base.clone() } else { base.join(sub) };
         let readonly = mount.read_only.unwrap_or(false);
-        out.push(Mount { host_path, container_path: mount.mount_path.clone().into(), readonly });
+        out.push(Mount::new(host_path, &mount.mount_path).readonly(readonly));
     }
     Ok(out)
 }
@@ -200,14 +192,13 @@ fn resources(spec: &ContainerSpec) -> Resources {
     let cpu_limit = limits.get("cpu").map(|q| quantity::milli(&q.0));
     let cpu_request = requests.get("cpu").map(|q| quantity::milli(&q.0)).or(cpu_limit).unwrap_or(0);
     let memory = limits.get("memory").map_or(0, |q| quantity::units(&q.0));
-    Resources {
-        cpu_shares: (cpu_request.saturating_mul(1024) / 1000).max(2),
-        cpu_quota: cpu_limit
-            .map_or(0, |milli| i64::try_from((milli.saturating_mul(PERIOD) / 1000).max(1000)).unwrap_or(0)),
-        cpu_period: if cpu_limit.is_some() { PERIOD } else { 0 },
-        memory_bytes: memory,
-        oom_score_adj: if requests.is_empty() && limits.is_empty() { 1000 } else { 0 },
-    }
+    let quota = |milli: u64| i64::try_from((milli.saturating_mul(PERIOD) / 1000).max(1000)).unwrap_or(0);
+    Resources::default()
+        .cpu_shares((cpu_request.saturating_mul(1024) / 1000).max(2))
+        .cpu_quota(cpu_limit.map_or(0, quota))
+        .cpu_period(if cpu_limit.is_some() { PERIOD } else { 0 })
+        .memory_bytes(memory)
+        .oom_score_adj(if requests.is_empty() && limits.is_empty() { 1000 } else { 0 })
 }
 
 fn security(pod: &Pod, own: Option<&SecurityContext>) -> Security {
@@ -216,14 +207,13 @@ fn security(pod: &Pod, own: Option<&SecurityContext>) -> Security {
     let capabilities = own.capabilities.unwrap_or_default();
     let mut groups = of_pod.supplemental_groups.unwrap_or_default();
     groups.extend(of_pod.fs_group);
-    Security {
-        run_as_user: own.run_as_user.or(of_pod.run_as_user),
-        run_as_group: own.run_as_group.or(of_pod.run_as_group),
-        supplemental_groups: groups,
-        privileged: own.privileged.unwrap_or(false),
-        readonly_rootfs: own.read_only_root_filesystem.unwrap_or(false),
-        no_new_privileges: own.allow_privilege_escalation == Some(false),
-        add_capabilities: capabilities.add.unwrap_or_default(),
-        drop_capabilities: capabilities.drop.unwrap_or_default(),
-    }
+    Security::default()
+        .run_as_user(own.run_as_user.or(of_pod.run_as_user))
+        .run_as_group(own.run_as_group.or(of_pod.run_as_group))
+        .supplemental_groups(groups)
+        .privileged(own.privileged.unwrap_or(false))
+        .readonly_rootfs(own.read_only_root_filesystem.unwrap_or(false))
+        .no_new_privileges(own.allow_privilege_escalation == Some(false))
+        .add_capabilities(capabilities.add.unwrap_or_default())
+        .drop_capabilities(capabilities.drop.unwrap_or_default())
 }

@@ -82,13 +82,13 @@ impl Worker {
         if view.latest(name).is_some() {
             self.pauses.tried(name, self.shared.clock.now());
         }
-        let id = match runtime.create(&within, spec).await {
+        let id = match runtime.create_container(&within, spec).await {
             Ok(id) => id,
             Err(error) if error.kind() == RuntimeKind::Exists => return Ok(()),
             Err(error) => return self.refuse(pod, name, "CreateContainerError", chain(&error)).await,
         };
         self.shared.recorder.normal(pod, "Created", format!("Created container: {name}")).await;
-        match runtime.start(&id).await {
+        match runtime.start_container(&id).await {
             Ok(()) => {
                 self.waiting.remove(name);
                 self.shared.recorder.normal(pod, "Started", format!("Started container {name}")).await;
@@ -363,9 +363,9 @@ fn auth_in(secret: &Secret, registry: &str) -> Option<RegistryAuth> {
     let (_, entry) = auths.iter().find(|(host, _)| host.contains(registry))?;
     let text = |name: &str| entry.get(name).and_then(|value| value.as_str()).map(str::to_owned);
     if let (Some(username), Some(password)) = (text("username"), text("password")) {
-        return Some(RegistryAuth { username, password });
+        return Some(RegistryAuth::new(username, password));
     }
     let pair = String::from_utf8(STANDARD.decode(text("auth")?).ok()?).ok()?;
     let (username, password) = pair.split_once(':')?;
-    Some(RegistryAuth { username: username.to_owned(), password: password.to_owned() })
+    Some(RegistryAuth::new(username, password))
 }

@@ -262,7 +262,7 @@ pub(crate) fn qos_class(pod: &Pod) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use kubeedge_core::runtime::{ContainerId, ImageRef, Sandbox, SandboxId};
+    use kubeedge_core::runtime::{ContainerId, ContainerSpec as RuntimeContainer, Sandbox, SandboxSpec};
     use serde_json::json;
 
     use super::*;
@@ -274,19 +274,9 @@ mod tests {
     }
 
     fn container(name: &str, attempt: u32, state: ContainerState) -> Container {
-        Container {
-            id: ContainerId(format!("{name}{attempt}")),
-            sandbox: SandboxId("s".into()),
-            name: name.into(),
-            attempt,
-            image: ImageRef("x".into()),
-            image_id: "sha256:1".into(),
-            state,
-            created_at: Millis(0),
-            log_path: Default::default(),
-            labels: Default::default(),
-            annotations: Default::default(),
-        }
+        let id = ContainerId(format!("{name}{attempt}"));
+        let spec = RuntimeContainer::new(name, "x").attempt(attempt);
+        Container::new(id, "s".into(), &spec, Millis(0)).image_id("sha256:1").state(state)
     }
 
     fn exited(code: i32) -> ContainerState {
@@ -300,17 +290,7 @@ mod tests {
     }
 
     fn status_of(pod: &Pod, containers: Vec<Container>, waiting: &[(&str, &str)]) -> PodStatus {
-        let sandbox = Sandbox {
-            id: SandboxId("s".into()),
-            name: "p".into(),
-            namespace: "d".into(),
-            uid: "u".into(),
-            attempt: 0,
-            ready: true,
-            created_at: Millis(0),
-            labels: Default::default(),
-            annotations: Default::default(),
-        };
+        let sandbox = Sandbox::new("s".into(), &SandboxSpec::new("p", "d", "u"), Millis(0));
         let view = PodView { sandboxes: vec![sandbox], containers };
         let waiting = waiting
             .iter()

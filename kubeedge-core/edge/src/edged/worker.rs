@@ -135,7 +135,7 @@ impl Worker {
                 return RETRY;
             }
             let view = self.view();
-            self.learn_addresses(&view).await;
+            self.learn_addresses(&view);
             let plan = plan(pod, &view, &self.pauses, self.shared.clock.now());
             self.note_pauses(pod, &plan.backing_off).await;
             if plan.actions.is_empty() {
@@ -186,10 +186,10 @@ impl Worker {
             Action::Stop { id, name, why } => {
                 let message = format!("Stopping container {name}: {why}");
                 self.shared.recorder.normal(pod, "Killing", message).await;
-                runtime.stop(&id, grace_of(pod)).await
+                runtime.stop_container(&id, grace_of(pod)).await
             }
             Action::StopSandbox { id } => runtime.stop_sandbox(&id).await,
-            Action::RemoveContainer { id } => runtime.remove(&id).await,
+            Action::RemoveContainer { id } => runtime.remove_container(&id).await,
             Action::RemoveSandbox { id } => {
                 debug_assert!(view.sandboxes.len() > 1);
                 runtime.remove_sandbox(&id).await
@@ -220,13 +220,12 @@ impl Worker {
         }
     }
 
-    async fn learn_addresses(&mut self, view: &PodView) {
+    fn learn_addresses(&mut self, view: &PodView) {
         let Some(sandbox) = view.sandbox().filter(|sandbox| sandbox.ready) else { return };
         if !self.pod_ips.is_empty() {
             return;
         }
-        let found = self.shared.runtime.addresses(&sandbox.id).await.unwrap_or_default();
-        self.pod_ips = found.iter().map(ToString::to_string).collect();
+        self.pod_ips = sandbox.addresses.iter().map(ToString::to_string).collect();
         if self.pod_ips.is_empty() {
             self.pod_ips.push(self.shared.facts.host_ip.clone());
         }
@@ -295,7 +294,7 @@ impl Worker {
     }
 
     async fn stop_one(&self, id: &ContainerId, grace: Duration) {
-        if let Err(error) = self.shared.runtime.stop(id, grace).await {
+        if let Err(error) = self.shared.runtime.stop_container(id, grace).await {
             tracing::warn!(pod = %self.uid, container = %id, error = %chain(&error), "cannot stop a container");
         }
     }

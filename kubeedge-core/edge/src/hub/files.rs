@@ -8,7 +8,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use kubeedge_common::file::{self, Replacement, interim};
+use kubeedge_common::{
+    blocking::Blocking,
+    file::{self, Replacement, interim},
+};
 use kubeedge_core::{
     name::NodeName,
     pki::{self, Identity, Key, Leaf},
@@ -78,7 +81,7 @@ pub(super) async fn token_has_served(join: &Arc<JoinSettings>) {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, JoinError> + Send + 'static,
 ) -> Result<T, JoinError> {
-    let done = tokio::task::spawn_blocking(work).await;
+    let done = Blocking::Threads.run(work).await;
     done.map_err(|error| JoinError::File { path: PathBuf::new(), source: io::Error::other(error) })?
 }
 

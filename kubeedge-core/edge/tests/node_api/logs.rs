@@ -25,7 +25,7 @@ async fn a_log_is_read_whole_in_part_and_of_the_run_before() {
     let expected = (StatusCode::OK, "one\ntwo\n".to_owned());
     assert_eq!(node.log("previous=true").await, expected);
     node.said("again\n").await;
-    node.runtime.stop(&second, Duration::ZERO).await.unwrap();
+    node.runtime.stop_container(&second, Duration::ZERO).await.unwrap();
     // Ended without a word on following: what is there, at once.
     assert_eq!(node.log("follow=true").await.1, "again\n");
 }
@@ -86,7 +86,7 @@ async fn a_followed_log_goes_on_through_a_rotation_and_ends_with_the_container()
     append("2026-01-01T00:00:04Z stdout F first of the new\n");
     until(&mut body, &mut seen, "first of the new\n").await;
     append("2026-01-01T00:00:05Z stdout F farewell\n");
-    node.runtime.stop(&container, Duration::ZERO).await.unwrap();
+    node.runtime.stop_container(&container, Duration::ZERO).await.unwrap();
     let rest = tokio::time::timeout(WAIT, body.collect()).await.expect("the log ends").unwrap().to_bytes();
     seen.push_str(std::str::from_utf8(&rest).unwrap());
     assert_eq!(seen, "one\ntwo!\nlast of the old\nfirst of the new\nfarewell\n");

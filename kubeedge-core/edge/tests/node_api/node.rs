@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kubeedge_core::{
     bus::Bus,
     kernel::{Module, ModuleContext, Shutdown},
-    runtime::{ContainerId, ContainerRuntime, ContainerSpec, ImageRef, SandboxId, SandboxSpec},
+    runtime::{ContainerId, ContainerRuntime, ContainerSpec, SandboxId, SandboxSpec},
 };
 use kubeedge_edge::edged::{
     PodBook,
@@ -52,14 +52,7 @@ impl Node {
             images: [("box".to_owned(), vec!["wait".to_owned()])].into(),
             ..MemorySettings::default()
         });
-        let spec = SandboxSpec {
-            name: "web".into(),
-            namespace: "default".into(),
-            uid: "u1".into(),
-            log_directory: logs.clone(),
-            host_network: true,
-            ..SandboxSpec::default()
-        };
+        let spec = SandboxSpec::new("web", "default", "u1").log_directory(&logs).host_network(true);
         let sandbox = runtime.run_sandbox(spec).await.unwrap();
         let pods = PodBook::default();
         let mut settings = EdgedServerSettings::default();
@@ -89,17 +82,13 @@ impl Node {
 
     /// Starts the container for the nth time.
     pub(crate) async fn run(&self, attempt: u32, program: &[&str]) -> ContainerId {
-        let spec = ContainerSpec {
-            name: "c".into(),
-            attempt,
-            image: ImageRef::from("box"),
-            command: program.iter().map(|word| (*word).to_owned()).collect(),
-            log_path: format!("c/{attempt}.log").into(),
-            stdin: true,
-            ..ContainerSpec::default()
-        };
-        let id = self.runtime.create(&self.sandbox, spec).await.unwrap();
-        self.runtime.start(&id).await.unwrap();
+        let spec = ContainerSpec::new("c", "box")
+            .attempt(attempt)
+            .command(program.iter().copied())
+            .log_path(format!("c/{attempt}.log"))
+            .stdin(true);
+        let id = self.runtime.create_container(&self.sandbox, spec).await.unwrap();
+        self.runtime.start_container(&id).await.unwrap();
         self.enter(json!({"running": {}}));
         id
     }
@@ -108,7 +97,7 @@ impl Node {
     pub(crate) async fn ended(&self, id: &ContainerId) {
         let looking = async {
             loop {
-                let (_, all) = self.runtime.list().await.unwrap();
+                let (_, all) = self.runtime.list_all().await.unwrap();
                 if all.iter().any(|found| found.id == *id && found.state.exit_code().is_some()) {
                     return;
                 }

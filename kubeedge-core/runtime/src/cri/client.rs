@@ -1,6 +1,6 @@
 //! gRPC to a runtime over its unix socket, and what its refusals mean.
 
-use std::{error::Error, io, path::Path, sync::Arc, time::Duration};
+use std::{error::Error, io, marker::PhantomData, path::Path, sync::Arc, time::Duration};
 
 use hyper_util::rt::TokioIo;
 use kubeedge_core::{
@@ -17,10 +17,12 @@ use tonic::{
 };
 use tonic_prost::ProstCodec;
 
+use super::messages::{self as cri, containerd};
+
 /// The largest answer taken, in bytes; the kubelet's limit.
 const MAX_ANSWER: usize = 16 << 20;
 
-/// A method of the runtime, and what is being done by calling it.
+/// Which method of the runtime, and what is being done by calling it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Call {
     path: &'static str,
@@ -34,39 +36,68 @@ impl Call {
     }
 }
 
-macro_rules! calls {
-    ($($name:ident = $service:literal $method:literal, $doing:literal;)*) => { $(
-        pub(crate) const $name: Call = Call { path: concat!("/runtime.v1.", $service, "/", $method), doing: $doing };
+/// A method with the messages that it takes and answers with.
+#[derive(Debug)]
+pub(crate) struct Method<Q, A> {
+    pub(crate) call: Call,
+    messages: PhantomData<fn(Q) -> A>,
+}
+
+impl<Q, A> Clone for Method<Q, A> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<Q, A> Copy for Method<Q, A> {}
+
+impl<Q, A> Method<Q, A> {
+    const fn new(path: &'static str, doing: &'static str) -> Self {
+        Self { call: Call { path, doing }, messages: PhantomData }
+    }
+
+    /// A failure of this method.
+    pub(crate) fn failed(self, kind: RuntimeKind, subject: &str) -> RuntimeError {
+        self.call.failed(kind, subject)
+    }
+}
+
+macro_rules! methods {
+    ($($name:ident = $service:literal $method:literal ($request:ident) -> $answer:ident, $doing:literal;)*) => { $(
+        pub(crate) const $name: Method<cri::$request, cri::$answer> =
+            Method::new(concat!("/runtime.v1.", $service, "/", $method), $doing);
     )* };
 }
 
-calls! {
-    VERSION = "RuntimeService" "Version", "asking the runtime's version";
-    STATUS = "RuntimeService" "Status", "asking the runtime's status";
-    RUN_SANDBOX = "RuntimeService" "RunPodSandbox", "running a sandbox";
-    STOP_SANDBOX = "RuntimeService" "StopPodSandbox", "stopping a sandbox";
-    REMOVE_SANDBOX = "RuntimeService" "RemovePodSandbox", "removing a sandbox";
-    SANDBOX_STATUS = "RuntimeService" "PodSandboxStatus", "reading a sandbox";
-    LIST_SANDBOXES = "RuntimeService" "ListPodSandbox", "listing sandboxes";
-    CREATE = "RuntimeService" "CreateContainer", "creating a container";
-    START = "RuntimeService" "StartContainer", "starting a container";
-    STOP = "RuntimeService" "StopContainer", "stopping a container";
-    REMOVE = "RuntimeService" "RemoveContainer", "removing a container";
-    CONTAINER_STATUS = "RuntimeService" "ContainerStatus", "reading a container";
-    LIST_CONTAINERS = "RuntimeService" "ListContainers", "listing containers";
-    EXEC = "RuntimeService" "Exec", "running a command in a container";
-    ATTACH = "RuntimeService" "Attach", "attaching to a container";
-    STATS = "RuntimeService" "ContainerStats", "reading a container's usage";
-    EVENTS = "RuntimeService" "GetContainerEvents", "following container events";
-    LIST_IMAGES = "ImageService" "ListImages", "listing images";
-    IMAGE_STATUS = "ImageService" "ImageStatus", "looking for an image";
-    PULL_IMAGE = "ImageService" "PullImage", "pulling an image";
-    REMOVE_IMAGE = "ImageService" "RemoveImage", "removing an image";
+methods! {
+    VERSION = "RuntimeService" "Version" (VersionRequest) -> VersionResponse, "asking the runtime's version";
+    STATUS = "RuntimeService" "Status" (StatusRequest) -> StatusResponse, "asking the runtime's status";
+    RUN_SANDBOX = "RuntimeService" "RunPodSandbox" (RunPodSandboxRequest) -> RunPodSandboxResponse, "running a sandbox";
+    STOP_SANDBOX = "RuntimeService" "StopPodSandbox" (StopPodSandboxRequest) -> StopPodSandboxResponse, "stopping a sandbox";
+    REMOVE_SANDBOX = "RuntimeService" "RemovePodSandbox" (RemovePodSandboxRequest) -> RemovePodSandboxResponse, "removing a sandbox";
+    SANDBOX_STATUS = "RuntimeService" "PodSandboxStatus" (PodSandboxStatusRequest) -> PodSandboxStatusResponse, "reading a sandbox";
+    LIST_SANDBOXES = "RuntimeService" "ListPodSandbox" (ListPodSandboxRequest) -> ListPodSandboxResponse, "listing sandboxes";
+    CREATE = "RuntimeService" "CreateContainer" (CreateContainerRequest) -> CreateContainerResponse, "creating a container";
+    START = "RuntimeService" "StartContainer" (StartContainerRequest) -> StartContainerResponse, "starting a container";
+    STOP = "RuntimeService" "StopContainer" (StopContainerRequest) -> StopContainerResponse, "stopping a container";
+    REMOVE = "RuntimeService" "RemoveContainer" (RemoveContainerRequest) -> RemoveContainerResponse, "removing a container";
+    CONTAINER_STATUS = "RuntimeService" "ContainerStatus" (ContainerStatusRequest) -> ContainerStatusResponse, "reading a container";
+    LIST_CONTAINERS = "RuntimeService" "ListContainers" (ListContainersRequest) -> ListContainersResponse, "listing containers";
+    EXEC_SYNC = "RuntimeService" "ExecSync" (ExecSyncRequest) -> ExecSyncResponse, "running a command in a container";
+    EXEC = "RuntimeService" "Exec" (ExecRequest) -> ExecResponse, "running a command in a container";
+    ATTACH = "RuntimeService" "Attach" (AttachRequest) -> AttachResponse, "attaching to a container";
+    PORT_FORWARD = "RuntimeService" "PortForward" (PortForwardRequest) -> PortForwardResponse, "connecting to a port of a sandbox";
+    STATS = "RuntimeService" "ContainerStats" (ContainerStatsRequest) -> ContainerStatsResponse, "reading a container's usage";
+    EVENTS = "RuntimeService" "GetContainerEvents" (GetEventsRequest) -> ContainerEventResponse, "following container events";
+    LIST_IMAGES = "ImageService" "ListImages" (ListImagesRequest) -> ListImagesResponse, "listing images";
+    IMAGE_STATUS = "ImageService" "ImageStatus" (ImageStatusRequest) -> ImageStatusResponse, "looking for an image";
+    PULL_IMAGE = "ImageService" "PullImage" (PullImageRequest) -> PullImageResponse, "pulling an image";
+    REMOVE_IMAGE = "ImageService" "RemoveImage" (RemoveImageRequest) -> RemoveImageResponse, "removing an image";
 }
 
 /// containerd's own stream of events.
-pub(crate) const CONTAINERD_EVENTS: Call =
-    Call { path: "/containerd.services.events.v1.Events/Subscribe", doing: "following containerd's events" };
+pub(crate) const CONTAINERD_EVENTS: Method<containerd::SubscribeRequest, containerd::Envelope> =
+    Method::new("/containerd.services.events.v1.Events/Subscribe", "following containerd's events");
 
 /// What a runtime answered instead of doing what it was asked, as Kubernetes' tools print it.
 #[derive(Debug, thiserror::Error)]
@@ -104,18 +135,18 @@ impl Client {
     }
 
     /// Calls a method and waits for its answer for the usual time.
-    pub(crate) async fn call<Q, A>(&self, call: Call, subject: &str, request: Q) -> RuntimeResult<A>
+    pub(crate) async fn call<Q, A>(&self, method: Method<Q, A>, subject: &str, request: Q) -> RuntimeResult<A>
     where
         Q: Message + 'static,
         A: Message + Default + 'static,
     {
-        self.call_within(call, subject, request, self.timeout).await
+        self.call_within(method.call, subject, request, self.timeout).await
     }
 
     /// Calls a method that may take `longer` than others do.
     pub(crate) async fn call_longer<Q, A>(
         &self,
-        call: Call,
+        method: Method<Q, A>,
         subject: &str,
         request: Q,
         longer: Duration,
@@ -124,7 +155,7 @@ impl Client {
         Q: Message + 'static,
         A: Message + Default + 'static,
     {
-        self.call_within(call, subject, request, self.timeout.saturating_add(longer)).await
+        self.call_within(method.call, subject, request, self.timeout.saturating_add(longer)).await
     }
 
     async fn call_within<Q, A>(
@@ -154,7 +185,7 @@ impl Client {
     }
 
     /// Calls a method that answers again and again.
-    pub(crate) async fn follow<Q, A>(&self, call: Call, request: Q) -> RuntimeResult<Streaming<A>>
+    pub(crate) async fn follow<Q, A>(&self, method: Method<Q, A>, request: Q) -> RuntimeResult<Streaming<A>>
     where
         Q: Message + 'static,
         A: Message + Default + 'static,
@@ -162,10 +193,10 @@ impl Client {
         let mut grpc = self.grpc();
         let answers = async {
             grpc.ready().await.map_err(|error| Status::from_error(error.into()))?;
-            let path = PathAndQuery::from_static(call.path);
+            let path = PathAndQuery::from_static(method.call.path);
             grpc.server_streaming(Request::new(request), path, ProstCodec::<Q, A>::default()).await
         };
-        answers.await.map(tonic::Response::into_inner).map_err(|status| refused(call, "", &status))
+        answers.await.map(tonic::Response::into_inner).map_err(|status| refused(method.call, "", &status))
     }
 
     fn grpc(&self) -> Grpc<Channel> {

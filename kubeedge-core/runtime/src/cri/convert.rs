@@ -2,20 +2,22 @@
 
 use std::{
     collections::BTreeSet,
+    iter,
+    net::IpAddr,
     path::{Component, Path, PathBuf},
 };
 
 use kubeedge_core::{
     message::Millis,
     runtime::{
-        Container, ContainerId, ContainerSpec, ContainerState, ImageRef, PortMapping, RuntimeKind,
+        Container, ContainerId, ContainerSpec, ContainerState, ImageRef, Labels, PortMapping, RuntimeKind,
         RuntimeResult, Sandbox, SandboxId, SandboxSpec, Security,
     },
 };
 
 use super::{
     client::{CREATE, RUN_SANDBOX},
-    messages as cri,
+    messages::{self as cri, NamespaceMode},
 };
 
 /// The annotation under which a sandbox remembers what it was made from. Making a container takes the sandbox's whole
@@ -44,8 +46,7 @@ const READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", 
 
 /// The configuration of a sandbox.
 pub(crate) fn sandbox_config(spec: SandboxSpec) -> RuntimeResult<cri::PodSandboxConfig> {
-    let remembered =
-        SandboxSpec { labels: Default::default(), annotations: Default::default(), ..spec.clone() };
+    let remembered = spec.clone().labels(Labels::new()).annotations(Labels::new());
     let remembered = serde_json::to_string(&remembered)
         .map_err(|error| RUN_SANDBOX.failed(RuntimeKind::Invalid, &spec.uid).because(error))?;
     let mut annotations = spec.annotations;
@@ -82,26 +83,26 @@ pub(crate) fn sandbox_config(spec: SandboxSpec) -> RuntimeResult<cri::PodSandbox
 }
 
 fn namespaces(host_network: bool, host_pid: bool, host_ipc: bool) -> cri::NamespaceOption {
-    let of = |host, own| if host { cri::OF_NODE } else { own };
+    let of = |host, own| i32::from(if host { NamespaceMode::Node } else { own });
     cri::NamespaceOption {
-        network: of(host_network, cri::OF_POD),
-        pid: of(host_pid, cri::OF_CONTAINER),
-        ipc: of(host_ipc, cri::OF_POD),
+        network: of(host_network, NamespaceMode::Pod),
+        pid: of(host_pid, NamespaceMode::Container),
+        ipc: of(host_ipc, NamespaceMode::Pod),
     }
 }
 
 fn port(port: &PortMapping) -> RuntimeResult<cri::PortMapping> {
     let protocol = match port.protocol.as_str() {
-        "" | "TCP" => cri::TCP,
-        "UDP" => cri::UDP,
-        "SCTP" => cri::SCTP,
+        "" | "TCP" => cri::Protocol::Tcp,
+        "UDP" => cri::Protocol::Udp,
+        "SCTP" => cri::Protocol::Sctp,
         other => {
             let why = format!("the protocol of port {} is none of TCP, UDP, SCTP", port.container_port);
             return Err(RUN_SANDBOX.failed(RuntimeKind::Invalid, other).because(why));
         }
     };
     Ok(cri::PortMapping {
-        protocol,
+        protocol: protocol.into(),
         container_port: port.container_port.into(),
         host_port: port.host_port.into(),
         host_ip: port.host_ip.clone(),
@@ -120,19 +121,14 @@ pub(crate) fn config_of(status: cri::PodSandboxStatus) -> RuntimeResult<cri::Pod
     let spec = remembered.unwrap_or_else(|| {
         let options = status.linux.and_then(|linux| linux.namespaces).and_then(|known| known.options);
         let options = options.unwrap_or_default();
-        SandboxSpec {
-            hostname: metadata.name.clone(),
-            name: metadata.name,
-            namespace: metadata.namespace,
-            uid: metadata.uid,
-            attempt: metadata.attempt,
-            host_network: options.network == cri::OF_NODE,
-            host_pid: options.pid == cri::OF_NODE,
-            host_ipc: options.ipc == cri::OF_NODE,
-            ..SandboxSpec::default()
-        }
+        SandboxSpec::new(&metadata.name, metadata.namespace, metadata.uid)
+            .attempt(metadata.attempt)
+            .hostname(metadata.name)
+            .host_network(options.network() == NamespaceMode::Node)
+            .host_pid(options.pid() == NamespaceMode::Node)
+            .host_ipc(options.ipc() == NamespaceMode::Node)
     });
-    sandbox_config(SandboxSpec { labels: status.labels, annotations, ..spec })
+    sandbox_config(spec.labels(status.labels).annotations(annotations))
 }
 
 /// Where a container's log goes, if it has one. A path that leads out of the sandbox's folder is refused.
@@ -154,7 +150,7 @@ pub(crate) fn container_config(
     let of_sandbox = sandbox.linux.get_or_insert_default().security_context.get_or_insert_default();
     // Runtimes refuse privileged containers in a sandbox that does not expect them.
     of_sandbox.privileged |= spec.security.privileged;
-    let (limits, namespaces) = (&spec.resources, of_sandbox.namespace_options.clone());
+    let (limits, namespaces) = (&spec.resources, of_sandbox.namespace_options);
     let resources = cri::LinuxContainerResources {
         cpu_period: at_most_i64(limits.cpu_period),
         cpu_quota: limits.cpu_quota,
@@ -236,20 +232,15 @@ pub(crate) fn image_spec(image: &ImageRef) -> cri::ImageSpec {
 
 /// A sandbox as listed.
 pub(crate) fn sandbox(listed: cri::PodSandbox) -> Sandbox {
+    let ready = listed.state == i32::from(cri::PodSandboxState::SandboxReady);
     let metadata = listed.metadata.unwrap_or_default();
     let mut annotations = listed.annotations;
     annotations.remove(SPEC);
-    Sandbox {
-        id: SandboxId(listed.id),
-        name: metadata.name,
-        namespace: metadata.namespace,
-        uid: metadata.uid,
-        attempt: metadata.attempt,
-        ready: listed.state == cri::SANDBOX_READY,
-        created_at: millis(listed.created_at),
-        labels: listed.labels,
-        annotations,
-    }
+    let spec = SandboxSpec::new(metadata.name, metadata.namespace, metadata.uid)
+        .attempt(metadata.attempt)
+        .labels(listed.labels)
+        .annotations(annotations);
+    Sandbox::new(SandboxId(listed.id), &spec, millis(listed.created_at)).ready(ready)
 }
 
 /// A container as listed, with what only its status tells.
@@ -258,28 +249,24 @@ pub(crate) fn container(listed: cri::Container, state: ContainerState, log_path:
     let image = listed.image.unwrap_or_default();
     let asked_for =
         if image.user_specified_image.is_empty() { image.image } else { image.user_specified_image };
-    Container {
-        id: ContainerId(listed.id),
-        sandbox: SandboxId(listed.pod_sandbox_id),
-        name: metadata.name,
-        attempt: metadata.attempt,
-        image: ImageRef(asked_for),
-        image_id: listed.image_ref,
-        state,
-        created_at: millis(listed.created_at),
-        log_path,
-        labels: listed.labels,
-        annotations: listed.annotations,
-    }
+    let spec = ContainerSpec::new(metadata.name, ImageRef(asked_for))
+        .attempt(metadata.attempt)
+        .labels(listed.labels)
+        .annotations(listed.annotations);
+    let (id, sandbox) = (ContainerId(listed.id), SandboxId(listed.pod_sandbox_id));
+    Container::new(id, sandbox, &spec, millis(listed.created_at))
+        .image_id(listed.image_ref)
+        .state(state)
+        .log_path(log_path)
 }
 
 /// Where a container is in its life.
 pub(crate) fn state(status: &cri::ContainerStatus) -> ContainerState {
     let started_at = millis(status.started_at);
-    match status.state {
-        cri::CREATED => ContainerState::Created,
-        cri::RUNNING => ContainerState::Running { started_at },
-        cri::EXITED => {
+    match cri::ContainerState::try_from(status.state) {
+        Ok(cri::ContainerState::ContainerCreated) => ContainerState::Created,
+        Ok(cri::ContainerState::ContainerRunning) => ContainerState::Running { started_at },
+        Ok(cri::ContainerState::ContainerExited) => {
             let usual = if status.exit_code == 0 { "Completed" } else { "Error" };
             let reason = if status.reason.is_empty() { usual } else { &status.reason };
             ContainerState::Exited {
@@ -291,14 +278,21 @@ pub(crate) fn state(status: &cri::ContainerStatus) -> ContainerState {
                 message: status.message.clone(),
             }
         }
-        _ => ContainerState::Unknown,
+        Ok(cri::ContainerState::ContainerUnknown) | Err(_) => ContainerState::Unknown,
     }
 }
 
 /// The names of an image, each once.
 pub(crate) fn image(found: cri::Image) -> kubeedge_core::runtime::Image {
     let names: BTreeSet<String> = found.repo_tags.into_iter().chain(found.repo_digests).collect();
-    kubeedge_core::runtime::Image { id: found.id, names: names.into_iter().collect(), size: found.size }
+    kubeedge_core::runtime::Image::new(found.id).names(names).size(found.size)
+}
+
+/// The addresses of a sandbox; none with the host's network.
+pub(crate) fn addresses(status: cri::PodSandboxStatus) -> Vec<IpAddr> {
+    let network = status.network.unwrap_or_default();
+    let all = iter::once(network.ip).chain(network.additional_ips.into_iter().map(|more| more.ip));
+    all.filter_map(|ip| ip.parse().ok()).collect()
 }
 
 fn millis(nanos: i64) -> Millis {

@@ -13,11 +13,12 @@ use kubeedge_core::{
 };
 use prost::Message;
 use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 
 use super::{
     client::{CONTAINERD_EVENTS, Client, EVENTS},
-    messages as cri,
+    messages::{GetEventsRequest, containerd},
 };
 
 /// How long to wait before following again after the runtime went away.
@@ -33,20 +34,20 @@ type Ids = BoxStream<'static, Result<String, Status>>;
 /// Follows the runtime's events from now on, across its restarts. Ends when the runtime has none.
 pub(crate) fn follow(client: Client) -> BoxStream<'static, Event> {
     let (hints, mut hinted) = mpsc::channel(HINTS);
-    tokio::spawn(async move {
-        tokio::select! {
-            () = pass_on(&client, &hints) => {}
-            () = hints.closed() => {}
-        }
-    });
-    stream::poll_fn(move |context| hinted.poll_recv(context)).boxed()
+    // It ends with the stream.
+    let following = AbortOnDropHandle::new(tokio::spawn(async move { pass_on(&client, &hints).await }));
+    stream::poll_fn(move |context| {
+        let _ = &following;
+        hinted.poll_recv(context)
+    })
+    .boxed()
 }
 
 async fn pass_on(client: &Client, hints: &mpsc::Sender<Event>) {
     while let Some(mut ids) = begin(client).await {
         while let Some(Ok(id)) = ids.next().await {
             // A reader that is behind looks anyway.
-            let _ = hints.try_send(Event { container: ContainerId(id) });
+            let _ = hints.try_send(Event::new(ContainerId(id)));
         }
         tokio::time::sleep(AGAIN).await;
     }
@@ -67,20 +68,21 @@ async fn begin(client: &Client) -> Option<Ids> {
 }
 
 async fn open(client: &Client) -> Result<Ids, RuntimeError> {
-    match client.follow::<_, cri::ContainerEvent>(EVENTS, cri::Empty {}).await {
+    match client.follow(EVENTS, GetEventsRequest {}).await {
         Ok(events) => return Ok(events.map_ok(|event| event.container_id).boxed()),
         Err(error) if error.kind() != RuntimeKind::Unsupported => return Err(error),
         Err(_) => {}
     }
     let topics = "namespace==k8s.io,topic~=^/tasks/(start|exit|oom)$";
-    let request = cri::SubscribeRequest { filters: vec![topics.to_owned()] };
-    let events = client.follow::<_, cri::Envelope>(CONTAINERD_EVENTS, request).await?;
+    let request = containerd::SubscribeRequest { filters: vec![topics.to_owned()] };
+    let events = client.follow(CONTAINERD_EVENTS, request).await?;
     Ok(later(events.map_ok(about).boxed()))
 }
 
 /// The container a containerd event is about: the first field of each of these.
-fn about(event: cri::Envelope) -> String {
-    cri::Id::decode(event.event.unwrap_or_default().value.as_slice()).unwrap_or_default().id
+fn about(event: containerd::Envelope) -> String {
+    let told = event.event.unwrap_or_default().value;
+    containerd::TaskEvent::decode(told).unwrap_or_default().container_id
 }
 
 /// The same, after the delays.

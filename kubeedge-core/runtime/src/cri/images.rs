@@ -24,9 +24,8 @@ impl CriImages {
     }
 
     async fn status(&self, image: &ImageRef) -> RuntimeResult<Option<cri::Image>> {
-        let request = cri::OfImage { image: Some(image_spec(image)) };
-        let answer: cri::ImageStatusResponse = self.client.call(IMAGE_STATUS, &image.0, request).await?;
-        Ok(answer.image)
+        let request = cri::ImageStatusRequest { image: Some(image_spec(image)) };
+        Ok(self.client.call(IMAGE_STATUS, &image.0, request).await?.image)
     }
 
     /// Whom an image wants its program to be run by.
@@ -52,7 +51,7 @@ impl Images for CriImages {
             .map(|auth| cri::AuthConfig { username: auth.username.clone(), password: auth.password.clone() });
         let request = cri::PullImageRequest { image: Some(image_spec(image)), auth };
         let pulled = self.client.call_longer(PULL_IMAGE, &image.0, request, self.pull_timeout).await;
-        let answer: cri::PullImageResponse = pulled.map_err(|error| match error.kind() {
+        let answer = pulled.map_err(|error| match error.kind() {
             RuntimeKind::Down | RuntimeKind::Timeout | RuntimeKind::Unsupported => error,
             _ => PULL_IMAGE.failed(RuntimeKind::ImageUnavailable, &image.0).because(error),
         })?;
@@ -60,12 +59,12 @@ impl Images for CriImages {
     }
 
     async fn list(&self) -> RuntimeResult<Vec<Image>> {
-        let answer: cri::ListImagesResponse = self.client.call(LIST_IMAGES, "", cri::Empty {}).await?;
+        let answer = self.client.call(LIST_IMAGES, "", cri::ListImagesRequest {}).await?;
         Ok(answer.images.into_iter().map(convert::image).collect())
     }
 
     async fn remove(&self, image: &ImageRef) -> RuntimeResult<()> {
-        let request = cri::OfImage { image: Some(image_spec(image)) };
+        let request = cri::RemoveImageRequest { image: Some(image_spec(image)) };
         gone_is_fine(self.client.call(REMOVE_IMAGE, &image.0, request).await)
     }
 }

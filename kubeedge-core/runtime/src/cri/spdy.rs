@@ -5,7 +5,7 @@
 //! and what the server says in headers is not read. These servers use no flow control.
 
 use bytes::Bytes;
-use futures::{SinkExt, StreamExt, sink, stream};
+use futures::{SinkExt, StreamExt, future, sink, stream};
 use http::{
     HeaderValue, Method, Request, StatusCode, Uri,
     header::{CONNECTION, HOST, UPGRADE},
@@ -14,11 +14,11 @@ use http_body_util::Empty;
 use hyper_util::rt::TokioIo;
 use kubeedge_core::{
     failure::BoxError,
-    runtime::{ExecSpec, Output},
+    runtime::{ExecSpec, Output, TerminalSize},
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::streams::{Input, Piece, Ways, dial};
+use super::streams::{Piece, Sent, Ways, dial};
 use kubeedge_common::channel::V4;
 
 const PROTOCOL_HEADER: &str = "x-stream-protocol-version";
@@ -65,7 +65,7 @@ pub(crate) async fn open(address: &Uri, what: &ExecSpec) -> Result<Ways, BoxErro
         }
     });
     let tty = what.tty;
-    let inputs = sink::unfold(writer, move |mut writer, input: Input| async move {
+    let inputs = sink::unfold(writer, move |mut writer, input: Sent| async move {
         if let Some(frame) = frame(&input, tty) {
             writer.write_all(&frame).await?;
         }
@@ -78,7 +78,11 @@ pub(crate) async fn open(address: &Uri, what: &ExecSpec) -> Result<Ways, BoxErro
 async fn upgrade(address: &Uri) -> Result<impl AsyncRead + AsyncWrite + Send + Unpin + 'static, BoxError> {
     let stream = dial(address).await?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    tokio::spawn(connection.with_upgrades());
+    // The connection moves only while it is driven, and goes on as the streams once it is upgraded.
+    let driven = async move {
+        let _ = connection.with_upgrades().await;
+        future::pending().await
+    };
     let host = address.authority().map_or("", |authority| authority.as_str());
     let request = Request::builder()
         .method(Method::POST)
@@ -88,14 +92,20 @@ async fn upgrade(address: &Uri) -> Result<impl AsyncRead + AsyncWrite + Send + U
         .header(UPGRADE, "SPDY/3.1")
         .header(PROTOCOL_HEADER, V4)
         .body(Empty::<Bytes>::new())?;
-    let answer = sender.send_request(request).await?;
-    if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return Err(format!("the runtime refuses SPDY: {}", answer.status()).into());
+    let upgraded = async move {
+        let answer = sender.send_request(request).await?;
+        if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Err(format!("the runtime refuses SPDY: {}", answer.status()).into());
+        }
+        if answer.headers().get(PROTOCOL_HEADER).is_none_or(|chosen| chosen != V4) {
+            return Err(format!("the runtime does not speak {V4}").into());
+        }
+        Ok(TokioIo::new(hyper::upgrade::on(answer).await?))
+    };
+    tokio::select! {
+        upgraded = upgraded => upgraded,
+        never = driven => never,
     }
-    if answer.headers().get(PROTOCOL_HEADER).is_none_or(|chosen| chosen != V4) {
-        return Err(format!("the runtime does not speak {V4}").into());
-    }
-    Ok(TokioIo::new(hyper::upgrade::on(answer).await?))
 }
 
 /// The next piece; `None` when the server has ended. What the error stream says is gathered until then.
@@ -129,14 +139,14 @@ async fn next(
     }
 }
 
-fn frame(input: &Input, tty: bool) -> Option<Vec<u8>> {
+fn frame(input: &Sent, tty: bool) -> Option<Vec<u8>> {
     match input {
-        Input::Data(bytes) => Some(data(STDIN, 0, bytes)),
-        Input::End => Some(data(STDIN, FIN, &[])),
-        Input::Resize(columns, rows) if tty => {
+        Sent::Data(bytes) => Some(data(STDIN, 0, bytes)),
+        Sent::End => Some(data(STDIN, FIN, &[])),
+        Sent::Resize(TerminalSize { columns, rows }) if tty => {
             Some(data(RESIZE, 0, format!(r#"{{"Width":{columns},"Height":{rows}}}"#).as_bytes()))
         }
-        Input::Resize(..) => None,
+        Sent::Resize(_) => None,
     }
 }
 

@@ -1,6 +1,6 @@
 //! The streams of a command: what the caller holds, what the carrier moves, and what the verdict at the end means.
 
-use std::pin::Pin;
+use std::{pin::Pin, sync::Arc};
 
 use futures::{
     FutureExt, Sink, SinkExt, Stream, StreamExt,
@@ -9,7 +9,7 @@ use futures::{
 use http::Uri;
 use kubeedge_core::{
     failure::BoxError,
-    runtime::{Exec, ExecSpec, Output, RuntimeKind, RuntimeResult},
+    runtime::{ExecSpec, Input, Output, Resize, Resizes, RuntimeKind, RuntimeResult, Streams, TerminalSize},
 };
 use serde::Deserialize;
 use tokio::{
@@ -17,6 +17,7 @@ use tokio::{
     net::TcpStream,
     sync::{mpsc, oneshot},
 };
+use tokio_util::task::AbortOnDropHandle;
 
 use super::client::Call;
 
@@ -38,16 +39,15 @@ pub(crate) enum Piece {
 
 /// What goes to a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Input {
+pub(crate) enum Sent {
     Data(Vec<u8>),
     End,
-    /// Columns and rows of the terminal.
-    Resize(u16, u16),
+    Resize(TerminalSize),
 }
 
 /// Both ways of an open connection.
 pub(crate) type Ways =
-    (BoxStream<'static, Result<Piece, BoxError>>, Pin<Box<dyn Sink<Input, Error = BoxError> + Send>>);
+    (BoxStream<'static, Result<Piece, BoxError>>, Pin<Box<dyn Sink<Sent, Error = BoxError> + Send>>);
 
 /// Connects to the server that an address of streams names.
 pub(crate) async fn dial(address: &Uri) -> Result<TcpStream, BoxError> {
@@ -60,41 +60,50 @@ pub(crate) async fn dial(address: &Uri) -> Result<TcpStream, BoxError> {
 
 /// The far ends of what the caller holds.
 #[derive(Debug)]
-pub(crate) struct Pipes {
+struct Pipes {
     stdin: Option<DuplexStream>,
-    resize: mpsc::Receiver<(u16, u16)>,
+    resize: Resizes,
     output: mpsc::Sender<RuntimeResult<Output>>,
     exit: oneshot::Sender<RuntimeResult<i32>>,
     call: Call,
 }
 
-/// What the caller holds, and its far ends.
-pub(crate) fn pipes(call: Call, what: &ExecSpec) -> (Exec, Pipes) {
-    let (near, far) = tokio::io::duplex(CHUNK);
-    let (resize, resized) = mpsc::channel(1);
-    let (output, mut pieces) = mpsc::channel(PIECES);
-    let (exit, exited) = oneshot::channel();
-    let exec = Exec {
-        stdin: if what.stdin { Some(Box::new(near)) } else { None },
-        output: stream::poll_fn(move |context| pieces.poll_recv(context)).boxed(),
-        exit: async move { exited.await.unwrap_or_else(|_| Err(call.failed(RuntimeKind::Down, ""))) }.boxed(),
-        resize,
+/// What the caller holds of the open streams of a command. What carries between the two ends with the last of output
+/// and exit.
+pub(crate) fn carried(call: Call, what: &ExecSpec, ways: Ways) -> Streams {
+    let (Streams { stdin, mut output, exit, resize, .. }, pipes) = pipes(call, what);
+    let carrying = Arc::new(AbortOnDropHandle::new(tokio::spawn(carry(ways, pipes))));
+    let carried = carrying.clone();
+    let output = stream::poll_fn(move |context| {
+        let _ = &carried;
+        output.poll_next_unpin(context)
+    });
+    let exit = async move {
+        let _carrying = carrying;
+        exit.await
     };
-    let stdin = what.stdin.then_some(far);
-    (exec, Pipes { stdin, resize: resized, output, exit, call })
+    Streams::new(output.boxed(), exit.boxed()).stdin(stdin).resize(resize)
 }
 
-/// Moves everything until the command ends or the caller has dropped both output and exit.
-pub(crate) async fn carry((mut pieces, mut inputs): Ways, pipes: Pipes) {
-    let Pipes { stdin, resize, output, mut exit, call } = pipes;
-    let abandoned = async {
-        exit.closed().await;
-        output.closed().await;
-    };
+fn pipes(call: Call, what: &ExecSpec) -> (Streams, Pipes) {
+    let (near, far) = tokio::io::duplex(CHUNK);
+    let (resize, resized) = Resize::channel();
+    let (output, mut pieces) = mpsc::channel(PIECES);
+    let (exit, exited) = oneshot::channel();
+    let said = stream::poll_fn(move |context| pieces.poll_recv(context));
+    let ended = async move { exited.await.unwrap_or_else(|_| Err(call.failed(RuntimeKind::Down, ""))) };
+    let near: Option<Input> = if what.stdin { Some(Box::new(near)) } else { None };
+    let held = Streams::new(said.boxed(), ended.boxed()).stdin(near).resize(resize);
+    let stdin = what.stdin.then_some(far);
+    (held, Pipes { stdin, resize: resized, output, exit, call })
+}
+
+/// Moves everything until the command ends.
+async fn carry((mut pieces, mut inputs): Ways, pipes: Pipes) {
+    let Pipes { stdin, resize, output, exit, call } = pipes;
     let end = tokio::select! {
         end = outward(&mut pieces, &output, call) => Some(end),
         () = inward(stdin, resize, &mut inputs) => None,
-        () = abandoned => None,
     };
     let _ = inputs.close().await;
     if let Some(end) = end {
@@ -125,17 +134,17 @@ async fn outward(
 /// Moves input as long as there is any; never returns, because the command goes on without.
 async fn inward(
     mut stdin: Option<DuplexStream>,
-    mut resize: mpsc::Receiver<(u16, u16)>,
-    inputs: &mut (impl Sink<Input, Error = BoxError> + Unpin),
+    mut resize: Resizes,
+    inputs: &mut (impl Sink<Sent, Error = BoxError> + Unpin),
 ) {
     loop {
         let mut chunk = Vec::with_capacity(CHUNK);
         let input = tokio::select! {
             read = read(&mut stdin, &mut chunk) => match read {
-                Ok(1..) => Input::Data(chunk),
-                _ => { stdin = None; Input::End }
+                Ok(1..) => Sent::Data(chunk),
+                _ => { stdin = None; Sent::End }
             },
-            Some((columns, rows)) = resize.recv() => Input::Resize(columns, rows),
+            Some(size) = resize.next() => Sent::Resize(size),
             else => break,
         };
         // That the other side is gone shows on the way out.
@@ -202,13 +211,13 @@ mod tests {
 
     #[test]
     fn a_verdict_tells_the_exit_code_or_why_there_is_none() {
-        assert_eq!(understood(EXEC, br#"{"metadata":{},"status":"Success"}"#).unwrap(), 0);
+        assert_eq!(understood(EXEC.call, br#"{"metadata":{},"status":"Success"}"#).unwrap(), 0);
         let failed = br#"{"metadata":{},"status":"Failure","message":"command terminated with non-zero exit code","reason":"NonZeroExitCode","details":{"causes":[{"reason":"ExitCode","message":"7"}]}}"#;
-        assert_eq!(understood(EXEC, failed).unwrap(), 7);
+        assert_eq!(understood(EXEC.call, failed).unwrap(), 7);
         let unstarted =
             br#"{"status":"Failure","message":"OCI runtime exec failed: nope","reason":"InternalError"}"#;
-        assert_eq!(understood(EXEC, unstarted).unwrap_err().kind(), RuntimeKind::Invalid);
-        assert_eq!(understood(EXEC, b"{}").unwrap_err().kind(), RuntimeKind::Internal);
-        assert_eq!(understood(EXEC, b"no JSON").unwrap_err().kind(), RuntimeKind::Internal);
+        assert_eq!(understood(EXEC.call, unstarted).unwrap_err().kind(), RuntimeKind::Invalid);
+        assert_eq!(understood(EXEC.call, b"{}").unwrap_err().kind(), RuntimeKind::Internal);
+        assert_eq!(understood(EXEC.call, b"no JSON").unwrap_err().kind(), RuntimeKind::Internal);
     }
 }

@@ -3,14 +3,17 @@
 
 use futures::{SinkExt, StreamExt, future};
 use http::{HeaderValue, Uri, header::SEC_WEBSOCKET_PROTOCOL};
-use kubeedge_core::{failure::BoxError, runtime::Output};
+use kubeedge_core::{
+    failure::BoxError,
+    runtime::{Output, TerminalSize},
+};
 use tokio::net::TcpStream;
 use tokio_tungstenite::{
     WebSocketStream, client_async_with_config,
     tungstenite::{Message, client::IntoClientRequest, protocol::WebSocketConfig},
 };
 
-use super::streams::{END_OF_TRANSMISSION, Input, Piece, Ways, dial};
+use super::streams::{END_OF_TRANSMISSION, Piece, Sent, Ways, dial};
 use kubeedge_common::channel::{CLOSE, RESIZE, STATUS, STDERR, STDIN, STDOUT, V4, V5};
 
 /// The largest message taken from a runtime, in bytes. They send 32 KiB at a time.
@@ -18,20 +21,27 @@ const MAX_MESSAGE: usize = 1 << 20;
 
 /// Opens the streams at `address`. With a terminal the end of the input is typed where it cannot be sent.
 pub(crate) async fn open(address: &Uri, tty: bool) -> Result<Ways, BoxError> {
+    let (socket, chosen) = connect(address, &format!("{V5}, {V4}")).await?;
+    Ok(ways(socket, chosen.is_some_and(|chosen| chosen == V5), tty))
+}
+
+/// A WebSocket to `address` that offers these protocols, and the one that was chosen.
+pub(crate) async fn connect(
+    address: &Uri,
+    protocols: &str,
+) -> Result<(WebSocketStream<TcpStream>, Option<HeaderValue>), BoxError> {
     let authority = address.authority().ok_or("the address of the streams names no host")?;
     let mut request =
         format!("ws://{authority}{}", address.path_and_query().map_or("/", |path| path.as_str()))
             .into_client_request()?;
-    let offered = HeaderValue::try_from(format!("{V5}, {V4}"))?;
-    request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, offered);
+    request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::try_from(protocols)?);
     let stream = dial(address).await?;
     let config = WebSocketConfig::default()
         .read_buffer_size(16 << 10)
         .max_message_size(Some(MAX_MESSAGE))
         .max_frame_size(Some(MAX_MESSAGE));
     let (socket, answer) = client_async_with_config(request, stream, Some(config)).await?;
-    let chosen = answer.headers().get(SEC_WEBSOCKET_PROTOCOL);
-    Ok(ways(socket, chosen.is_some_and(|chosen| chosen == V5), tty))
+    Ok((socket, answer.headers().get(SEC_WEBSOCKET_PROTOCOL).cloned()))
 }
 
 fn ways(socket: WebSocketStream<TcpStream>, can_close: bool, tty: bool) -> Ways {
@@ -61,13 +71,13 @@ fn piece(message: &[u8]) -> Option<Piece> {
     }
 }
 
-fn frame(input: &Input, can_close: bool, tty: bool) -> Option<Vec<u8>> {
+fn frame(input: &Sent, can_close: bool, tty: bool) -> Option<Vec<u8>> {
     match input {
-        Input::Data(data) => Some([&[STDIN], data.as_slice()].concat()),
-        Input::End if can_close => Some(vec![CLOSE, STDIN]),
-        Input::End if tty => Some(vec![STDIN, END_OF_TRANSMISSION]),
-        Input::End => None,
-        Input::Resize(columns, rows) => {
+        Sent::Data(data) => Some([&[STDIN], data.as_slice()].concat()),
+        Sent::End if can_close => Some(vec![CLOSE, STDIN]),
+        Sent::End if tty => Some(vec![STDIN, END_OF_TRANSMISSION]),
+        Sent::End => None,
+        Sent::Resize(TerminalSize { columns, rows }) => {
             let size = format!(r#"{{"Width":{columns},"Height":{rows}}}"#);
             Some([&[RESIZE], size.as_bytes()].concat())
         }
@@ -90,11 +100,11 @@ mod tests {
 
     #[test]
     fn the_end_of_the_input_is_sent_where_it_can_be_and_else_typed() {
-        assert_eq!(frame(&Input::End, true, false), Some(vec![255, 0]));
-        assert_eq!(frame(&Input::End, false, true), Some(vec![0, 4]));
-        assert_eq!(frame(&Input::End, false, false), None);
+        assert_eq!(frame(&Sent::End, true, false), Some(vec![255, 0]));
+        assert_eq!(frame(&Sent::End, false, true), Some(vec![0, 4]));
+        assert_eq!(frame(&Sent::End, false, false), None);
         assert_eq!(
-            frame(&Input::Resize(80, 24), true, true),
+            frame(&Sent::Resize(TerminalSize { columns: 80, rows: 24 }), true, true),
             Some(b"\x04{\"Width\":80,\"Height\":24}".to_vec())
         );
     }

@@ -6,12 +6,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{FutureExt, SinkExt, StreamExt, stream};
 use kubeedge_core::runtime::{
-    ContainerId, ContainerSpec, Exec, ExecSpec, RuntimeError, RuntimeKind, RuntimeResult, Streaming,
+    Attach, ContainerId, ContainerSpec, Exec, ExecSpec, Input, RuntimeError, RuntimeKind, RuntimeResult,
+    Streams,
 };
-use tokio::{
-    io::AsyncWrite,
-    sync::{broadcast, mpsc, watch},
-};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::{
     io::{CopyToBytes, SinkWriter},
     sync::PollSender,
@@ -35,14 +33,9 @@ impl MemoryRuntime {
     }
 }
 
-fn writer(to: mpsc::Sender<Bytes>) -> Box<dyn AsyncWrite + Send + Unpin> {
+fn writer(to: mpsc::Sender<Bytes>) -> Input {
     let closed = |_| io::Error::from(io::ErrorKind::BrokenPipe);
     Box::new(SinkWriter::new(CopyToBytes::new(PollSender::new(to).sink_map_err(closed))))
-}
-
-/// A terminal nobody sees has no size.
-fn no_terminal() -> mpsc::Sender<(u16, u16)> {
-    mpsc::channel(1).0
 }
 
 fn lost(id: &ContainerId) -> RuntimeError {
@@ -50,8 +43,8 @@ fn lost(id: &ContainerId) -> RuntimeError {
 }
 
 #[async_trait]
-impl Streaming for MemoryRuntime {
-    async fn exec(&self, id: &ContainerId, what: ExecSpec) -> RuntimeResult<Exec> {
+impl Exec for MemoryRuntime {
+    async fn exec_stream(&self, id: &ContainerId, what: ExecSpec) -> RuntimeResult<Streams> {
         let doing = "running a command in a container";
         let (within, spec) = self.running(id, doing)?;
         let invalid = |why: String| failure(RuntimeKind::Invalid, doing, &id.0).because(why);
@@ -80,10 +73,13 @@ impl Streaming for MemoryRuntime {
         let output =
             stream::unfold(output, |mut output| async move { Some((Ok(output.recv().await?), output)) });
         let stdin = what.stdin.then(|| writer(stdin));
-        Ok(Exec { stdin, output: output.boxed(), exit: exit.boxed(), resize: no_terminal() })
+        Ok(Streams::new(output.boxed(), exit.boxed()).stdin(stdin))
     }
+}
 
-    async fn attach(&self, id: &ContainerId, what: ExecSpec) -> RuntimeResult<Exec> {
+#[async_trait]
+impl Attach for MemoryRuntime {
+    async fn attach_stream(&self, id: &ContainerId, what: ExecSpec) -> RuntimeResult<Streams> {
         let doing = "joining a container";
         let (within, spec) = self.running(id, doing)?;
         let missed = || failure(RuntimeKind::NotFound, doing, &id.0).because("it has just ended");
@@ -104,6 +100,6 @@ impl Streaming for MemoryRuntime {
             let code = ended.wait_for(Option::is_some).await.map(|code| *code);
             code.ok().flatten().ok_or_else(|| lost(&id))
         };
-        Ok(Exec { stdin, output: output.boxed(), exit: exit.boxed(), resize: no_terminal() })
+        Ok(Streams::new(output.boxed(), exit.boxed()).stdin(stdin))
     }
 }

@@ -1,16 +1,19 @@
 //! A container's log in CRI's line format.
 
-use std::{io, path::Path};
+use std::{
+    io,
+    path::Path,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use kubeedge_core::{clock::Clock, runtime::Output};
-use time::OffsetDateTime;
 use tokio::{
     fs::{File, OpenOptions},
     io::AsyncWriteExt,
     sync::{broadcast, mpsc},
 };
 
-use crate::log_format::{MAX_LINE, Tag, record};
+use crate::log_format::{Lines, LogStream};
 
 /// Opens the log of a container that has one.
 pub(super) async fn open(path: &Path, wanted: bool) -> io::Result<Option<File>> {
@@ -28,13 +31,13 @@ pub(super) async fn open(path: &Path, wanted: bool) -> io::Result<Option<File>> 
 pub(super) struct Log {
     file: Option<File>,
     clock: Clock,
-    /// Lines that have not ended: stdout's and stderr's.
-    open: [Vec<u8>; 2],
+    stdout: Lines,
+    stderr: Lines,
 }
 
 impl Log {
     pub(super) fn new(file: Option<File>, clock: Clock) -> Self {
-        Self { file, clock, open: Default::default() }
+        Self { file, clock, stdout: Lines::new(LogStream::Stdout), stderr: Lines::new(LogStream::Stderr) }
     }
 
     /// Writes until the program has ended, and passes everything on to those who are attached.
@@ -43,58 +46,39 @@ impl Log {
         mut output: mpsc::Receiver<Output>,
         attached: broadcast::Sender<Output>,
     ) {
+        let mut records = Vec::new();
         while let Some(said) = output.recv().await {
-            self.note(&said).await;
+            let now = self.now();
+            match &said {
+                Output::Stdout(bytes) => self.stdout.write(now, bytes, &mut records),
+                Output::Stderr(bytes) => self.stderr.write(now, bytes, &mut records),
+            }
+            self.append(&mut records).await;
             // Nobody may be attached.
             let _ = attached.send(said);
         }
-        for (which, stream) in ["stdout", "stderr"].into_iter().enumerate() {
-            let left = self.open.get_mut(which).map(std::mem::take).unwrap_or_default();
-            if !left.is_empty() {
-                self.write_line(stream, Tag::Partial, &left).await;
-            }
-        }
+        let now = self.now();
+        self.stdout.end(now, &mut records);
+        self.stderr.end(now, &mut records);
+        self.append(&mut records).await;
     }
 
-    async fn note(&mut self, said: &Output) {
-        let (which, stream, bytes) = match said {
-            Output::Stdout(bytes) => (0, "stdout", bytes),
-            Output::Stderr(bytes) => (1, "stderr", bytes),
-        };
-        let mut line = self.open.get_mut(which).map(std::mem::take).unwrap_or_default();
-        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
-            let (text, ends) = part.strip_suffix(b"\n").map_or((part, false), |text| (text, true));
-            for piece in text.chunks(MAX_LINE) {
-                let room = MAX_LINE - line.len();
-                let (fits, over) = piece.split_at(room.min(piece.len()));
-                line.extend_from_slice(fits);
-                if !over.is_empty() {
-                    self.write_line(stream, Tag::Partial, &line).await;
-                    line = over.to_vec();
-                }
-            }
-            if ends {
-                self.write_line(stream, Tag::Full, &line).await;
-                line.clear();
-            }
-        }
-        if let Some(open) = self.open.get_mut(which) {
-            *open = line;
-        }
+    fn now(&self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_millis(u64::try_from(self.clock.now().0).unwrap_or_default())
     }
 
-    async fn write_line(&mut self, stream: &str, tag: Tag, text: &[u8]) {
-        let Some(file) = &mut self.file else { return };
-        let now = i128::from(self.clock.now().0) * 1_000_000;
-        let at = OffsetDateTime::from_unix_timestamp_nanos(now).unwrap_or(OffsetDateTime::UNIX_EPOCH);
-        let record = record(at, stream, tag, text);
-        let written = async {
-            file.write_all(&record).await?;
-            file.flush().await
-        };
-        if let Err(error) = written.await {
-            tracing::warn!(%error, "a container's log cannot be written and ends here");
-            self.file = None;
+    /// Appends whole records, and forgets them.
+    async fn append(&mut self, records: &mut Vec<u8>) {
+        if let Some(file) = self.file.as_mut().filter(|_| !records.is_empty()) {
+            let written = async {
+                file.write_all(records).await?;
+                file.flush().await
+            };
+            if let Err(error) = written.await {
+                tracing::warn!(%error, "a container's log cannot be written and ends here");
+                self.file = None;
+            }
         }
+        records.clear();
     }
 }

@@ -9,7 +9,9 @@ use futures::{
 };
 use kubeedge_core::{
     failure::Failure,
-    runtime::{Exec, ExecSpec, Output, RuntimeError, RuntimeKind, RuntimeResult},
+    runtime::{
+        ExecSpec, Input, Output, Resize, RuntimeError, RuntimeKind, RuntimeResult, Streams, TerminalSize,
+    },
 };
 use rustix::{
     process::{Pid, Signal, kill_process_group},
@@ -19,8 +21,8 @@ use rustix::{
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
     process::{Child, ChildStdin, Command},
-    sync::mpsc,
 };
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{Run, Shim, fail, records::Made};
 
@@ -29,7 +31,7 @@ const DOING: &str = "running a command in a container";
 const PIECE: usize = 16 * 1024;
 
 /// Starts a command with the container's environment, in its folder.
-pub(super) fn start(shim: &Shim, folder: &Path, made: &Made, what: ExecSpec) -> RuntimeResult<Exec> {
+pub(super) fn start(shim: &Shim, folder: &Path, made: &Made, what: ExecSpec) -> RuntimeResult<Streams> {
     let Some((program, args)) = what.command.split_first() else {
         return Err(fail(RuntimeKind::Invalid, DOING, made.spec.name.clone()).because("the command is empty"));
     };
@@ -52,7 +54,7 @@ pub(super) fn start(shim: &Shim, folder: &Path, made: &Made, what: ExecSpec) -> 
     let stdout = child.stdout.take().map(|from| pieces(from, Output::Stdout));
     let stderr = child.stderr.take().map(|from| pieces(from, Output::Stderr));
     let output = stream::select_all(stdout.into_iter().chain(stderr)).boxed();
-    Ok(finish(stdin, output, child, mpsc::channel(1).0))
+    Ok(finish(stdin, output, child, (Resize::none(), None)))
 }
 
 fn spawn(mut command: Command, run: &Run, work: &Path, own_group: bool) -> io::Result<Child> {
@@ -94,14 +96,15 @@ impl Drop for Group {
 }
 
 fn finish(
-    stdin: Option<Box<dyn tokio::io::AsyncWrite + Send + Unpin>>,
+    stdin: Option<Input>,
     output: BoxStream<'static, RuntimeResult<Output>>,
     child: Child,
-    resize: mpsc::Sender<(u16, u16)>,
-) -> Exec {
+    (resize, resizing): (Resize, Option<AbortOnDropHandle<()>>),
+) -> Streams {
     let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
     let mut group = Group { child, pid };
     let exit = Box::pin(async move {
+        let _resizing = resizing;
         let status = group.child.wait().await;
         // Waited for: its number may soon be another's.
         group.forget();
@@ -109,7 +112,7 @@ fn finish(
         let signal = std::os::unix::process::ExitStatusExt::signal(&status).map(|signal| 128 + signal);
         Ok(status.code().or(signal).unwrap_or(255))
     });
-    Exec { stdin, output, exit, resize }
+    Streams::new(output, exit).stdin(stdin).resize(resize)
 }
 
 /// What is read, piece by piece, until it ends.
@@ -143,12 +146,12 @@ fn pseudo_terminal() -> io::Result<(OwnedFd, String)> {
     Ok((terminal, device.to_string_lossy().into_owned()))
 }
 
-fn with_terminal(terminal: OwnedFd, child: Child, input: bool) -> io::Result<Exec> {
+fn with_terminal(terminal: OwnedFd, child: Child, input: bool) -> io::Result<Streams> {
     let writing = terminal.try_clone()?;
-    let (resize, mut sizes) = mpsc::channel::<(u16, u16)>(4);
+    let (resize, mut sizes) = Resize::channel();
     let sized = terminal.try_clone()?;
-    tokio::spawn(async move {
-        while let Some((columns, rows)) = sizes.recv().await {
+    let resizing = tokio::spawn(async move {
+        while let Some(TerminalSize { columns, rows }) = sizes.next().await {
             let _ =
                 tcsetwinsize(&sized, Winsize { ws_col: columns, ws_row: rows, ws_xpixel: 0, ws_ypixel: 0 });
         }
@@ -156,7 +159,7 @@ fn with_terminal(terminal: OwnedFd, child: Child, input: bool) -> io::Result<Exe
     let file = |fd: OwnedFd| tokio::fs::File::from_std(std::fs::File::from(fd));
     let stdin = input.then(|| Box::new(Unbuffered(file(writing))) as _);
     let output = pieces(file(terminal), Output::Stdout);
-    Ok(finish(stdin, output, child, resize))
+    Ok(finish(stdin, output, child, (resize, Some(AbortOnDropHandle::new(resizing)))))
 }
 
 /// An input that ends when it is shut down: tokio's own ends only when it is dropped.

@@ -4,12 +4,12 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, Read, Write},
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use parking_lot::Mutex;
-use time::OffsetDateTime;
 
-use crate::log_format::{MAX_LINE, Tag, record};
+use crate::log_format::{Lines, LogStream, MAX_LINE};
 
 /// How large a file grows before a new one begins; one old file is kept.
 const MAX_FILE: u64 = 10 << 20;
@@ -31,54 +31,37 @@ impl Log {
     }
 
     /// Copies one output until it ends. A full disk loses lines, not the container.
-    pub(super) fn copy(&self, stream: &str, mut from: impl Read) {
-        let (mut buffer, mut filled) = (vec![0_u8; MAX_LINE], 0);
+    pub(super) fn copy(&self, stream: LogStream, mut from: impl Read) {
+        let (mut lines, mut buffer, mut records) = (Lines::new(stream), vec![0_u8; MAX_LINE], Vec::new());
         loop {
-            let Some(room) = buffer.get_mut(filled..) else { return };
-            let read = match from.read(room) {
+            let read = match from.read(&mut buffer) {
                 Ok(0) => break,
                 Ok(read) => read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(_) => break,
             };
-            filled += read;
-            let whole = buffer.get(..filled).unwrap_or_default();
-            let left = self.lines(stream, whole);
-            buffer.copy_within(filled - left..filled, 0);
-            filled = left;
+            lines.write(SystemTime::now(), buffer.get(..read).unwrap_or_default(), &mut records);
+            self.append(&mut records);
         }
-        if filled > 0 {
-            self.line(stream, Tag::Partial, buffer.get(..filled).unwrap_or_default());
-        }
+        lines.end(SystemTime::now(), &mut records);
+        self.append(&mut records);
     }
 
-    /// Writes the whole lines and says how many bytes are left over at the end.
-    fn lines(&self, stream: &str, bytes: &[u8]) -> usize {
-        let mut rest = bytes;
-        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
-            let (line, after) = rest.split_at(end);
-            self.line(stream, Tag::Full, line);
-            rest = after.get(1..).unwrap_or_default();
+    /// Appends whole records, and forgets them.
+    fn append(&self, records: &mut Vec<u8>) {
+        if !records.is_empty() {
+            let mut file = self.file.lock();
+            if file.1 >= MAX_FILE
+                && std::fs::rename(&self.path, self.path.with_extension("log.1")).is_ok()
+                && let Ok(new) = open(&self.path)
+            {
+                *file = new;
+            }
+            if file.0.write_all(records).is_ok() {
+                file.1 += records.len() as u64;
+            }
         }
-        if rest.len() == MAX_LINE {
-            self.line(stream, Tag::Partial, rest);
-            return 0;
-        }
-        rest.len()
-    }
-
-    fn line(&self, stream: &str, tag: Tag, text: &[u8]) {
-        let line = record(OffsetDateTime::now_utc(), stream, tag, text);
-        let mut file = self.file.lock();
-        if file.1 >= MAX_FILE
-            && std::fs::rename(&self.path, self.path.with_extension("log.1")).is_ok()
-            && let Ok(new) = open(&self.path)
-        {
-            *file = new;
-        }
-        if file.0.write_all(&line).is_ok() {
-            file.1 += line.len() as u64;
-        }
+        records.clear();
     }
 }
 
@@ -92,39 +75,16 @@ fn open(path: &Path) -> io::Result<(File, u64)> {
 mod tests {
     use super::*;
 
-    fn logged(input: &[u8]) -> Vec<String> {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("web/0.log");
-        Log::open(&path).unwrap().copy("stdout", input);
-        let text = std::fs::read_to_string(&path).unwrap();
-        text.lines().map(|line| line.split_once(' ').unwrap().1.to_owned()).collect()
-    }
-
-    #[test]
-    fn lines_carry_stream_and_tag() {
-        assert_eq!(logged(b"one\n\ntwo"), ["stdout F one", "stdout F ", "stdout P two"]);
-        assert!(logged(b"").is_empty());
-    }
-
-    #[test]
-    fn a_line_too_long_is_written_in_parts() {
-        let mut input = vec![b'x'; MAX_LINE + 5];
-        input.push(b'\n');
-        let lines = logged(&input);
-        assert_eq!(lines.len(), 2);
-        assert!(lines[0].starts_with("stdout P xxx") && lines[0].len() == "stdout P ".len() + MAX_LINE);
-        assert_eq!(lines[1], "stdout F xxxxx");
-    }
-
     #[test]
     fn a_log_begins_anew_when_it_is_large_and_keeps_the_last_one() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("0.log");
+        let path = folder.path().join("web/0.log");
         let log = Log::open(&path).unwrap();
-        log.copy("stdout", io::repeat(b'\n').take(0));
+        log.copy(LogStream::Stdout, &b"old\n"[..]);
         log.file.lock().1 = MAX_FILE;
-        log.copy("stdout", &b"new\n"[..]);
+        log.copy(LogStream::Stdout, &b"new\n"[..]);
         assert!(std::fs::read_to_string(&path).unwrap().ends_with("stdout F new\n"));
-        assert!(folder.path().join("0.log.1").exists());
+        let old = std::fs::read_to_string(folder.path().join("web/0.log.1")).unwrap();
+        assert!(old.ends_with("stdout F old\n"), "{old}");
     }
 }

@@ -20,15 +20,15 @@ use kubeedge_common::file;
 use kubeedge_core::{
     message::Millis,
     runtime::{
-        Container, ContainerId, ContainerSpec, ContainerState, RuntimeResult, Sandbox, SandboxId,
-        SandboxSpec, Usage,
+        Container, ContainerId, ContainerSpec, ContainerState, RuntimeKind, RuntimeResult, Sandbox,
+        SandboxId, SandboxSpec, Usage,
     },
 };
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{io::AsyncReadExt, net::unix::pipe};
 
-use super::{IMAGE, Run, broken, now};
+use super::{IMAGE, Run, broken, fail, now, text};
 
 /// The largest file that is read back.
 const MAX_FILE: u64 = 4 << 20;
@@ -52,25 +52,6 @@ impl Folders {
 
     pub(super) fn sandbox(&self, id: &SandboxId) -> PathBuf {
         self.root.join("sandboxes").join(&id.0)
-    }
-
-    /// Makes what is missing and reads what is there. What cannot be read is reported and left alone.
-    pub(super) fn open(&self) -> RuntimeResult<Records> {
-        let mut records = Records::default();
-        for name in names(&self.root.join("sandboxes"))? {
-            let id = SandboxId(name);
-            if let Some(known) = read_or_tell(&self.sandbox(&id).join("sandbox.json")) {
-                records.sandboxes.insert(id, known);
-            }
-        }
-        for name in names(&self.root.join("containers"))? {
-            let id = ContainerId(name);
-            if let Some(made) = read_or_tell(&self.container(&id).join("made.json")) {
-                records.containers.insert(id, Known { made, held: None, exit: None });
-            }
-        }
-        records.refresh_all(self);
-        Ok(records)
     }
 }
 
@@ -120,12 +101,6 @@ pub(super) struct Made {
     pub(super) spec: ContainerSpec,
     pub(super) created_at: Millis,
     pub(super) run: Run,
-}
-
-impl Made {
-    pub(super) fn now(sandbox: SandboxId, spec: ContainerSpec, run: Run) -> Self {
-        Self { sandbox, spec, created_at: now(), run }
-    }
 }
 
 /// A process that cannot be mistaken for a later one with the same number.
@@ -281,19 +256,10 @@ impl Known {
 
     fn container(&self, id: &ContainerId) -> Container {
         let Made { sandbox, spec, created_at, run } = &self.made;
-        Container {
-            id: id.clone(),
-            sandbox: sandbox.clone(),
-            name: spec.name.clone(),
-            attempt: spec.attempt,
-            image: spec.image.clone(),
-            image_id: IMAGE.to_owned(),
-            state: self.state(),
-            created_at: *created_at,
-            log_path: run.log.clone(),
-            labels: spec.labels.clone(),
-            annotations: spec.annotations.clone(),
-        }
+        Container::new(id.clone(), sandbox.clone(), spec, *created_at)
+            .image_id(IMAGE)
+            .state(self.state())
+            .log_path(&run.log)
     }
 }
 
@@ -309,27 +275,46 @@ fn lost(held: &Held) -> Exit {
     }
 }
 
-/// The copy in memory.
-#[derive(Debug, Default)]
+/// The copy in memory, and where the files are. Owned by a thread: using it blocks.
+#[derive(Debug)]
 pub(super) struct Records {
+    folders: Folders,
     sandboxes: BTreeMap<SandboxId, KnownSandbox>,
     containers: BTreeMap<ContainerId, Known>,
 }
 
 impl Records {
-    pub(super) fn has_sandbox(&self, spec: &SandboxSpec) -> bool {
+    /// Makes what is missing and reads what is there. What cannot be read is reported and left alone.
+    pub(super) fn open(folders: Folders) -> RuntimeResult<Self> {
+        let mut records = Self { folders, sandboxes: BTreeMap::new(), containers: BTreeMap::new() };
+        for name in names(&records.folders.root.join("sandboxes"))? {
+            let id = SandboxId(name);
+            if let Some(known) = read_or_tell(&records.folders.sandbox(&id).join("sandbox.json")) {
+                records.sandboxes.insert(id, known);
+            }
+        }
+        for name in names(&records.folders.root.join("containers"))? {
+            let id = ContainerId(name);
+            if let Some(made) = read_or_tell(&records.folders.container(&id).join("made.json")) {
+                records.containers.insert(id, Known { made, held: None, exit: None });
+            }
+        }
+        records.refresh_all();
+        Ok(records)
+    }
+
+    fn has_sandbox(&self, spec: &SandboxSpec) -> bool {
         let key =
             |spec: &SandboxSpec| (spec.name.clone(), spec.namespace.clone(), spec.uid.clone(), spec.attempt);
         self.sandboxes.values().any(|known| key(&known.spec) == key(spec))
     }
 
-    pub(super) fn add_sandbox(
-        &mut self,
-        folders: &Folders,
-        id: SandboxId,
-        spec: SandboxSpec,
-    ) -> RuntimeResult<()> {
-        let folder = folders.sandbox(&id);
+    pub(super) fn add_sandbox(&mut self, id: SandboxId, spec: SandboxSpec) -> RuntimeResult<()> {
+        if self.has_sandbox(&spec) {
+            let pod = format!("{}/{} attempt {}", spec.namespace, spec.name, spec.attempt);
+            return Err(fail(RuntimeKind::Exists, "making a sandbox", pod));
+        }
+        let folder = self.folders.sandbox(&id);
         let known = KnownSandbox { spec, created_at: now(), ready: true };
         let made =
             file::make_folder(&folder, FOLDER).and_then(|()| write(&folder.join("sandbox.json"), &known));
@@ -338,14 +323,16 @@ impl Records {
         Ok(())
     }
 
-    pub(super) fn sandbox(&self, id: &SandboxId) -> Option<&KnownSandbox> {
-        self.sandboxes.get(id)
+    /// Whether containers can run in a sandbox.
+    pub(super) fn is_ready(&self, id: &SandboxId) -> bool {
+        self.sandboxes.get(id).is_some_and(|sandbox| sandbox.ready)
     }
 
-    pub(super) fn stop_sandbox(&mut self, folders: &Folders, id: &SandboxId) -> RuntimeResult<()> {
+    /// Notes that nothing starts in a sandbox any more.
+    pub(super) fn stop_sandbox(&mut self, id: &SandboxId) -> RuntimeResult<()> {
         let Some(known) = self.sandboxes.get_mut(id).filter(|known| known.ready) else { return Ok(()) };
         known.ready = false;
-        let file = folders.sandbox(id).join("sandbox.json");
+        let file = self.folders.sandbox(id).join("sandbox.json");
         write(&file, known).map_err(|error| broken("stopping a sandbox", &file, error))
     }
 
@@ -358,7 +345,7 @@ impl Records {
         inside.map(|(id, _)| id.clone()).collect()
     }
 
-    pub(super) fn has_container(&self, within: &SandboxId, name: &str, attempt: u32) -> bool {
+    fn has_container(&self, within: &SandboxId, name: &str, attempt: u32) -> bool {
         self.containers.values().any(|Known { made, .. }| {
             made.sandbox == *within && made.spec.name == name && made.spec.attempt == attempt
         })
@@ -366,11 +353,20 @@ impl Records {
 
     pub(super) fn add_container(
         &mut self,
-        folders: &Folders,
         id: ContainerId,
-        made: Made,
+        within: SandboxId,
+        spec: ContainerSpec,
     ) -> RuntimeResult<()> {
-        let (doing, folder) = ("making a container", folders.container(&id));
+        let (doing, folder) = ("making a container", self.folders.container(&id));
+        let Some(sandbox) = self.sandboxes.get(&within).filter(|sandbox| sandbox.ready) else {
+            return Err(fail(RuntimeKind::NotFound, "making a container in a sandbox", within.0));
+        };
+        if self.has_container(&within, &spec.name, spec.attempt) {
+            let name = format!("{} attempt {}", spec.name, spec.attempt);
+            return Err(fail(RuntimeKind::Exists, doing, name));
+        }
+        let run = text::run(&folder, &sandbox.spec, &spec)?;
+        let made = Made { sandbox: within, spec, created_at: now(), run };
         let root = folder.join("root");
         file::make_folder(&root, FOLDER).map_err(|error| broken(doing, &root, error))?;
         for (inside, outside) in &made.run.links {
@@ -384,8 +380,37 @@ impl Records {
         Ok(())
     }
 
-    pub(super) fn container(&self, id: &ContainerId) -> Option<&Known> {
-        self.containers.get(id)
+    /// What holds a container, while it runs.
+    pub(super) fn held(&mut self, id: &ContainerId) -> Option<Held> {
+        self.refresh(id);
+        let known = self.containers.get(id)?;
+        known.held.clone().filter(|_| known.exit.is_none())
+    }
+
+    /// What a container shall be, while it runs.
+    pub(super) fn running_made(&mut self, id: &ContainerId) -> Option<Made> {
+        self.held(id)?;
+        self.containers.get(id).map(|known| known.made.clone())
+    }
+
+    /// Fails with the reason when a container cannot be started.
+    pub(super) fn startable(&self, id: &ContainerId) -> RuntimeResult<()> {
+        let failed = |kind| fail(kind, super::STARTING, id.0.clone());
+        let known = self.containers.get(id).ok_or_else(|| failed(RuntimeKind::NotFound))?;
+        if known.held.is_some() || known.exit.is_some() {
+            let why = "it was started before; make a new one with the next attempt";
+            return Err(failed(RuntimeKind::Invalid).because(why));
+        }
+        if !self.may_run(id) {
+            return Err(failed(RuntimeKind::Invalid).because(super::STOPPED));
+        }
+        Ok(())
+    }
+
+    /// What the shim of a container that was just launched has noted.
+    pub(super) fn launched(&mut self, id: &ContainerId) -> Option<Held> {
+        self.refresh(id);
+        self.containers.get(id).and_then(|known| known.held.clone())
     }
 
     /// Whether a container is there and its sandbox was not stopped.
@@ -398,34 +423,28 @@ impl Records {
         self.containers.remove(id);
     }
 
-    pub(super) fn refresh(&mut self, folders: &Folders, id: &ContainerId) {
+    /// Looks at what the shim of a container has noted, and whether it lives.
+    pub(super) fn refresh(&mut self, id: &ContainerId) {
         if let Some(known) = self.containers.get_mut(id) {
-            known.refresh(&folders.container(id));
+            known.refresh(&self.folders.container(id));
         }
     }
 
-    pub(super) fn refresh_all(&mut self, folders: &Folders) {
+    pub(super) fn refresh_all(&mut self) {
         for (id, known) in &mut self.containers {
-            known.refresh(&folders.container(id));
+            known.refresh(&self.folders.container(id));
         }
     }
 
-    pub(super) fn running(&self) -> impl Iterator<Item = (ContainerId, Held)> {
+    pub(super) fn running(&self) -> Vec<(ContainerId, Held)> {
         let running = self.containers.iter().filter(|(_, known)| known.exit.is_none());
-        running.filter_map(|(id, known)| Some((id.clone(), known.held.clone()?)))
+        running.filter_map(|(id, known)| Some((id.clone(), known.held.clone()?))).collect()
     }
 
     pub(super) fn list(&self) -> (Vec<Sandbox>, Vec<Container>) {
-        let sandboxes = self.sandboxes.iter().map(|(id, KnownSandbox { spec, created_at, ready })| Sandbox {
-            id: id.clone(),
-            name: spec.name.clone(),
-            namespace: spec.namespace.clone(),
-            uid: spec.uid.clone(),
-            attempt: spec.attempt,
-            ready: *ready,
-            created_at: *created_at,
-            labels: spec.labels.clone(),
-            annotations: spec.annotations.clone(),
+        // Every sandbox shares the host's network and so has no addresses of its own.
+        let sandboxes = self.sandboxes.iter().map(|(id, KnownSandbox { spec, created_at, ready })| {
+            Sandbox::new(id.clone(), spec, *created_at).ready(*ready)
         });
         let containers = self.containers.iter().map(|(id, known)| known.container(id));
         (sandboxes.collect(), containers.collect())

@@ -18,10 +18,15 @@ use rustix::process::{
     Pid, Resource, Rlimit, Signal, WaitOptions, WaitStatus, kill_process, kill_process_group,
     set_child_subreaper, setrlimit, setsid, wait,
 };
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, BufReader},
+    process::Child,
+};
+
+use crate::log_format::LogStream;
 
 use super::{
-    Run, Shim, fail,
+    Run, STARTING, Shim, fail,
     log::Log,
     now,
     records::{self, Exit, Held, Identity, Made},
@@ -32,9 +37,10 @@ const STARTED: &str = "started";
 /// The most a shim has to say.
 const MAX_WORD: u64 = 4096;
 
-/// Has a shim start the container in this folder; returns when its program runs.
-pub(super) async fn launch(shim: &Shim, folder: &Path) -> RuntimeResult<()> {
-    let doing = "starting a container";
+/// Has a shim start the container in this folder; returns when its program runs. The shim goes to `reap`, which waits
+/// for its end.
+pub(super) async fn launch(shim: &Shim, folder: &Path, reap: impl FnOnce(Child)) -> RuntimeResult<()> {
+    let doing = STARTING;
     let mut command = tokio::process::Command::new(&shim.program);
     command.args(&shim.args).arg("run").arg(folder);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
@@ -47,8 +53,8 @@ pub(super) async fn launch(shim: &Shim, folder: &Path) -> RuntimeResult<()> {
         let read = BufReader::new(said.take(MAX_WORD)).read_line(&mut word).await;
         read.map_err(|error| internal(error, folder))?;
     }
-    // Waited for in any case, so that it does not stay as a zombie.
-    tokio::spawn(async move { child.wait().await });
+    // In any case, so that it does not stay as a zombie.
+    reap(child);
     match word.trim_end() {
         STARTED => Ok(()),
         "" => Err(fail(RuntimeKind::Internal, doing, shim.program.display().to_string())
@@ -150,8 +156,8 @@ fn follow(
     records::write(&folder.join("held.json"), &held)?;
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let status = thread::scope(|scope| {
-        scope.spawn(|| stdout.map(|from| log.copy("stdout", from)));
-        scope.spawn(|| stderr.map(|from| log.copy("stderr", from)));
+        scope.spawn(|| stdout.map(|from| log.copy(LogStream::Stdout, from)));
+        scope.spawn(|| stderr.map(|from| log.copy(LogStream::Stderr, from)));
         let _ = writeln!(io::stdout(), "{STARTED}");
         // The reader is done with us: what the program says goes to its log alone.
         if let Ok(nowhere) = std::fs::File::options().write(true).open("/dev/null") {

@@ -134,11 +134,7 @@ mod tests {
     use super::*;
 
     fn mounts() -> Vec<Mount> {
-        let mount = |inside: &str, outside: &str| Mount {
-            host_path: outside.into(),
-            container_path: inside.into(),
-            readonly: false,
-        };
+        let mount = |inside: &str, outside: &str| Mount::new(outside, inside);
         vec![mount("/etc/app", "/data/v/config"), mount("/etc/app/deep/", "/data/v/deep"), mount("/", "/no")]
     }
 
@@ -164,14 +160,14 @@ mod tests {
 
     #[test]
     fn a_container_without_a_command_is_told_what_to_do() {
-        let spec = ContainerSpec { name: "web".into(), ..ContainerSpec::default() };
+        let spec = ContainerSpec::new("web", IMAGE);
         let error = run(Path::new("/c"), &SandboxSpec::default(), &spec).unwrap_err();
         assert!(kubeedge_core::failure::chain(&error).contains("give the container a command"), "{error:?}");
     }
 
     #[test]
     fn a_mount_that_climbs_out_gets_no_link() {
-        let mount = Mount { container_path: "/a/../../b".into(), ..Mount::default() };
+        let mount = Mount::new("/c", "/a/../../b");
         assert_eq!(inside(&mount), None);
         assert_eq!(inside(&mounts()[0]), Some(PathBuf::from("etc/app")));
     }

@@ -90,8 +90,8 @@ impl<H: RuntimeHarness> Bench<H> {
     }
 
     pub(super) async fn start(&self, spec: ContainerSpec) -> ContainerId {
-        let id = must(self.runtime.create(&self.sandbox, spec).await, "making a container");
-        must(self.runtime.start(&id).await, "starting a container");
+        let id = must(self.runtime.create_container(&self.sandbox, spec).await, "making a container");
+        must(self.runtime.start_container(&id).await, "starting a container");
         id
     }
 
@@ -148,14 +148,14 @@ impl<H: RuntimeHarness> Bench<H> {
 
     /// The containers of this sandbox.
     pub(super) async fn containers(&self) -> Vec<Container> {
-        let (_, mut containers) = must(self.runtime.list().await, "listing");
+        let (_, mut containers) = must(self.runtime.list_all().await, "listing");
         containers.retain(|container| container.sandbox == self.sandbox);
         containers
     }
 
     /// The sandboxes of this pod.
     pub(super) async fn sandboxes(&self) -> Vec<Sandbox> {
-        let (mut sandboxes, _) = must(self.runtime.list().await, "listing");
+        let (mut sandboxes, _) = must(self.runtime.list_all().await, "listing");
         sandboxes.retain(|sandbox| sandbox.uid == self.pod.uid);
         sandboxes
     }

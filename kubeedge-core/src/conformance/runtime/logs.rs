@@ -60,7 +60,7 @@ pub async fn a_log_stays_when_its_container_is_removed(harness: impl RuntimeHarn
     let id = bench.start(bench.spec("kept", &Program::Say("last words\n".into(), String::new()))).await;
     bench.until_exited(&id).await;
     bench.until_logged("kept/0.log", "last words").await;
-    must(bench.runtime.remove(&id).await, "removing a container");
+    must(bench.runtime.remove_container(&id).await, "removing a container");
     must(bench.runtime.remove_sandbox(&bench.sandbox).await, "removing a sandbox");
     assert_eq!(bench.log("kept/0.log").len(), 1);
 }

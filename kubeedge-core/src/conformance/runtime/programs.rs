@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{
+    super::skips::skip,
     Program, RuntimeHarness,
     bench::{Bench, LONG, exit_of, must},
 };
@@ -51,7 +52,7 @@ pub async fn a_program_asked_to_end_may_say_goodbye(harness: impl RuntimeHarness
     let bench = Bench::of(harness).await;
     let id = bench.wait_in("polite", &Program::Farewell("goodbye then")).await;
     let asked = Instant::now();
-    must(bench.runtime.stop(&id, LONG).await, "stopping");
+    must(bench.runtime.stop_container(&id, LONG).await, "stopping");
     assert!(asked.elapsed() < LONG, "the end was not noticed within the grace");
     let ended = bench.container(&id).await.expect("what was stopped is still listed");
     assert_eq!(exit_of(&ended), 0);
@@ -64,7 +65,7 @@ pub async fn a_program_that_does_not_care_is_killed_after_the_grace(harness: imp
     let bench = Bench::of(harness).await;
     let id = bench.wait_in("stubborn", &Program::Stubborn).await;
     let (asked, grace) = (Instant::now(), Duration::from_secs(2));
-    must(bench.runtime.stop(&id, grace).await, "stopping");
+    must(bench.runtime.stop_container(&id, grace).await, "stopping");
     assert!(asked.elapsed() >= grace, "killed after {:?}", asked.elapsed());
     let ended = bench.container(&id).await.expect("what was killed is still listed");
     assert_eq!(exit_of(&ended), 137);
@@ -114,7 +115,7 @@ fn mount(bench: &Bench<impl RuntimeHarness>, name: &str, container_path: &str, r
 /// Volumes go both ways.
 pub async fn a_mounted_folder_is_read_and_written(harness: impl RuntimeHarness) {
     if !harness.abilities().mounts {
-        return;
+        return skip("folders of the host are not seen inside");
     }
     let bench = Bench::of(harness).await;
     let mount = mount(&bench, "volume", "/data/volume", false);
@@ -134,7 +135,7 @@ pub async fn a_mounted_folder_is_read_and_written(harness: impl RuntimeHarness) 
 /// A single file, as `subPath` makes it.
 pub async fn a_mounted_file_is_read(harness: impl RuntimeHarness) {
     if !harness.abilities().mounts {
-        return;
+        return skip("folders of the host are not seen inside");
     }
     let bench = Bench::of(harness).await;
     let mount = mount(&bench, "one.conf", "/data/app.conf", false);
@@ -148,7 +149,7 @@ pub async fn a_mounted_file_is_read(harness: impl RuntimeHarness) {
 /// Readable, and the host's file is safe.
 pub async fn a_read_only_mount_refuses_writing(harness: impl RuntimeHarness) {
     if !harness.abilities().readonly_mounts {
-        return;
+        return skip("mounts do not refuse writing");
     }
     let bench = Bench::of(harness).await;
     let mount = mount(&bench, "fixed", "/data/fixed", true);

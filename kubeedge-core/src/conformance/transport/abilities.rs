@@ -126,7 +126,13 @@ pub async fn fed_frames_wait_for_the_flush(harness: Harness) {
 
 /// No call, and no task behind it, keeps the thread of a runtime from its other tasks for long.
 pub async fn the_executor_is_never_blocked(harness: Harness) {
-    executor::is_not_blocked(move || use_it(harness.clone())).await;
+    let work = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(executor::is_not_blocked(|| use_it(harness.clone())));
+    };
+    if let Err(error) = tokio::task::spawn_blocking(work).await {
+        std::panic::resume_unwind(error.into_panic());
+    }
 }
 
 /// Links that are made, used in both directions and closed.

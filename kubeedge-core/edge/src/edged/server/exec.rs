@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
 use kubeedge_core::runtime::{
-    ContainerId, ContainerRuntime, Exec, ExecSpec, RuntimeError, RuntimeKind, RuntimeResult,
+    ContainerId, ContainerRuntime, ExecSpec, RuntimeError, RuntimeKind, RuntimeResult, Streams,
 };
 use tokio::sync::mpsc;
 use tokio_tungstenite::{
@@ -61,7 +61,8 @@ impl Task {
         if command.is_empty() && !attach {
             return Err(bad("you must specify at least 1 command for the container"));
         }
-        Ok(Self { attach, what: ExecSpec { command, stdin, tty }, stdout, stderr, half_closes })
+        let what = ExecSpec::new(command).stdin(stdin).tty(tty);
+        Ok(Self { attach, what, stdout, stderr, half_closes })
     }
 }
 
@@ -123,18 +124,32 @@ pub(super) async fn upgrade(
         [verb, namespace, name, uid, container] => (verb, namespace, name, Some(uid), container),
         _ => return Err(Refusal::new(StatusCode::NOT_FOUND, "404 page not found")),
     };
+    let attach = verb == "attach";
+    // Before what is wrong with the request: no other client would fare better.
+    offered(&*local.runtime, attach)?;
     let (key, protocol) = handshake(request.method(), request.headers())?;
-    let task = Task::read(query, verb == "attach", protocol == PROTOCOLS[0])?;
+    let task = Task::read(query, attach, protocol == PROTOCOLS[0])?;
     let missing = || Refusal::new(StatusCode::NOT_FOUND, "pod does not exist");
     let pod = local.pods.find(namespace, name, uid).ok_or_else(missing)?;
     let container = logs::running(local, &pod, container).await?.id;
-    if local.runtime.streaming().is_none() {
-        return Err(unsupported("the container runtime of this node cannot run commands in containers"));
-    }
     let upgrade = hyper::upgrade::on(&mut request);
     let session = Session { upgrade, runtime: local.runtime.clone(), container, task };
     sessions.try_send(session).map_err(|_| bad("one command a connection"))?;
     Ok(switching(&key, protocol))
+}
+
+/// Fails when the runtime cannot do this at all.
+fn offered(runtime: &dyn ContainerRuntime, attach: bool) -> Result<(), Refusal> {
+    let why = match attach {
+        true if runtime.attach().is_none() => {
+            "the container runtime of this node cannot attach to containers; `kubectl logs -f` shows what one says, `kubectl exec` runs a command"
+        }
+        false if runtime.exec().is_none() => {
+            "the container runtime of this node cannot run commands in containers"
+        }
+        _ => return Ok(()),
+    };
+    Err(unsupported(why))
 }
 
 fn switching(key: &str, protocol: &'static str) -> Response<super::Body> {
@@ -170,11 +185,14 @@ pub(super) async fn serve(session: Session, idle: Duration) {
     }
 }
 
-async fn begin(runtime: &dyn ContainerRuntime, id: &ContainerId, task: &Task) -> RuntimeResult<Exec> {
-    let gone = || RuntimeError::new(RuntimeKind::Unsupported, "running a command");
-    let streaming = runtime.streaming().ok_or_else(gone)?;
+async fn begin(runtime: &dyn ContainerRuntime, id: &ContainerId, task: &Task) -> RuntimeResult<Streams> {
     let what = task.what.clone();
-    if task.attach { streaming.attach(id, what).await } else { streaming.exec(id, what).await }
+    match (task.attach, runtime.attach(), runtime.exec()) {
+        (true, Some(attach), _) => attach.attach_stream(id, what).await,
+        (false, _, Some(exec)) => exec.exec_stream(id, what).await,
+        // Asked before the connection was accepted.
+        _ => Err(RuntimeError::new(RuntimeKind::Unsupported, "running a command")),
+    }
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ fn owner(container: &Container) -> Option<[String; 3]> {
 
 /// Running containers by pod.
 async fn running_by_pod(local: &Local) -> Result<BTreeMap<[String; 3], Vec<Container>>, Refusal> {
-    let listed = local.runtime.list().await.map_err(|error| {
+    let listed = local.runtime.list_all().await.map_err(|error| {
         let why = format!("the container runtime does not answer: {}", chain(&error));
         Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, why)
     })?;

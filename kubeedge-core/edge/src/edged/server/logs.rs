@@ -180,7 +180,7 @@ pub(super) async fn running(local: &Local, pod: &Pod, name: &str) -> Result<Cont
 impl Local {
     /// What the runtime holds of a pod now.
     async fn view(&self, pod: &Pod) -> Result<PodView, Refusal> {
-        let listed = self.runtime.list().await;
+        let listed = self.runtime.list_all().await;
         let (sandboxes, containers) = listed.map_err(|error| {
             let why = format!("the container runtime does not answer: {}", chain(&error));
             Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, why)

@@ -6,13 +6,13 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures::{Sink, SinkExt, Stream, StreamExt, stream::BoxStream};
 use kubeedge_core::{
     failure::chain,
-    runtime::{Exec, Output, RuntimeError, RuntimeResult},
+    runtime::{Input, Output, Resize, RuntimeError, RuntimeResult, Streams, TerminalSize},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
-    sync::{Notify, mpsc},
+    sync::Notify,
 };
 use tokio_tungstenite::{
     WebSocketStream,
@@ -29,13 +29,11 @@ use kubeedge_common::channel::{CLOSE, RESIZE, STATUS, STDERR, STDIN, STDOUT};
 /// is lost.
 const PARTING: Duration = Duration::from_secs(5);
 
-pub(crate) type Input = Option<Box<dyn AsyncWrite + Send + Unpin>>;
-
 /// Carries a command's input and output until it ends or the client leaves, which ends the command.
 pub(super) async fn run<S>(
     socket: WebSocketStream<S>,
     task: &Task,
-    started: RuntimeResult<Exec>,
+    started: RuntimeResult<Streams>,
     idle: Duration,
 ) -> Result<(), Error>
 where
@@ -46,7 +44,7 @@ where
     let active = Notify::new();
     let status = match started {
         Err(error) => internal(&error),
-        Ok(Exec { stdin, output, exit, resize }) => {
+        Ok(Streams { stdin, output, exit, resize, .. }) => {
             let talk = async {
                 speak(&mut to, task, output, &active).await?;
                 Ok(if task.attach {
@@ -117,8 +115,8 @@ struct Size {
 pub(crate) async fn listen(
     from: &mut (impl Stream<Item = Result<Message, Error>> + Unpin),
     task: &Task,
-    mut stdin: Input,
-    resize: &mpsc::Sender<(u16, u16)>,
+    mut stdin: Option<Input>,
+    resize: &Resize,
     active: &Notify,
 ) {
     while let Some(Ok(message)) = from.next().await {
@@ -134,8 +132,7 @@ pub(crate) async fn listen(
             STDIN => write(&mut stdin, data).await,
             RESIZE if task.what.tty => {
                 if let Ok(Size { width, height }) = serde_json::from_slice(data) {
-                    // A command that is over needs no size.
-                    let _ = resize.send((width, height)).await;
+                    resize.to(TerminalSize { columns: width, rows: height }).await;
                 }
             }
             CLOSE if task.half_closes && data == [STDIN] => end(&mut stdin).await,
@@ -145,7 +142,7 @@ pub(crate) async fn listen(
 }
 
 /// Writes input; a command that reads no more gets no more.
-async fn write(stdin: &mut Input, data: &[u8]) {
+async fn write(stdin: &mut Option<Input>, data: &[u8]) {
     let Some(open) = stdin else { return };
     let written = async {
         open.write_all(data).await?;
@@ -156,7 +153,7 @@ async fn write(stdin: &mut Input, data: &[u8]) {
     }
 }
 
-async fn end(stdin: &mut Input) {
+async fn end(stdin: &mut Option<Input>) {
     if let Some(mut open) = stdin.take() {
         let _ = open.shutdown().await;
     }

@@ -11,6 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::{Stream, stream};
+use kubeedge_common::blocking::Blocking;
 use kubeedge_core::runtime::{ContainerId, ContainerRuntime};
 use tokio::{fs::File, io::AsyncReadExt, io::AsyncSeekExt, time::Instant};
 
@@ -35,7 +36,7 @@ pub(super) struct Follow {
 impl Follow {
     /// Whether the container runs; a runtime that does not answer is believed to run it still.
     async fn runs(&self) -> bool {
-        match self.runtime.list().await {
+        match self.runtime.list_all().await {
             Ok((_, containers)) => {
                 containers.iter().any(|found| found.id == self.container && found.state.is_running())
             }
@@ -80,7 +81,7 @@ impl Log {
         follow: Option<Follow>,
     ) -> io::Result<Self> {
         let name = path.to_owned();
-        let opening = tokio::task::spawn_blocking(move || {
+        let opening = Blocking::Threads.run(move || {
             let mut file = fs::File::open(name)?;
             let start = tail.map_or(Ok(0), |entries| last_entries(&mut file, entries))?;
             file.seek(SeekFrom::Start(start))?;
