@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 use tokio::sync::{Semaphore, watch};
 
 use super::{
+    head::Head,
     is_error,
     key::ObjectKey,
     kinds::{self, Role},
@@ -168,7 +169,7 @@ impl Remote {
         };
         let key = ObjectKey::of_resource(ObjectPath { kind, ..path }.to_resource().as_str());
         let stored = if kinds::of(kind).role == Role::Node {
-            self.objects.put_newest(&key, object, None).await
+            self.objects.put_newest(&key, &Head::of(&object), object, None).await
         } else {
             // A pod's row must not come back after its deletion, nor overwrite its successor.
             self.objects.refresh(&key, object).await
@@ -202,7 +203,7 @@ impl Remote {
         }
         let confirms = version.and_then(ResourceVersion::number).filter(|_| is_acknowledged(resource));
         let key = ObjectKey::of_resource(resource);
-        let stored = self.objects.put_newest(&key, object, confirms).await;
+        let stored = self.objects.put_newest(&key, &Head::of(&object), object, confirms).await;
         if let Err(error) = &stored {
             tracing::warn!(error = %error, resource, "answer of the cloud not stored");
         }

@@ -149,8 +149,9 @@ impl Dispatcher {
         let object = message.content.clone().into_data();
         let version = message.header.resource_version.as_ref().and_then(ResourceVersion::number);
         let version = version.filter(|_| confirms);
-        let key = key_of(message, &Head::of(&object));
-        match self.objects.put_newest(&key, object, version).await {
+        let head = Head::of(&object);
+        let key = key_of(message, &head);
+        match self.objects.put_newest(&key, &head, object, version).await {
             Ok(()) => self.deliver(message, then).await,
             Err(error) => self.complain(message, &error).await,
         }

@@ -88,7 +88,7 @@ impl MetaHandle {
     /// Stores an object, unless a later form of it is here already. It is durable when this returns. The cloud does not
     /// learn that it is here.
     pub async fn put(&self, key: &ObjectKey, object: Bytes) -> Result<(), StoreError> {
-        self.0.put_newest(key, object, None).await
+        self.0.put_newest(key, &Head::of(&object), object, None).await
     }
 
     /// Removes an object; no error when it is not here.

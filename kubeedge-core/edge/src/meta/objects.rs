@@ -167,14 +167,14 @@ impl Objects {
     }
 
     /// Stores an object of the cloud, unless the row holds a later form of it already: updates and answers may overtake
-    /// each other. `confirms` is the version the cloud is going to be told is here.
+    /// each other. `new` is the head of `value`, `confirms` the version the cloud is going to be told is here.
     pub(super) async fn put_newest(
         &self,
         object: &ObjectKey,
+        new: &Head,
         value: Bytes,
         confirms: Option<u64>,
     ) -> Result<(), StoreError> {
-        let new = Head::of(&value);
         let confirms = confirms.and_then(|version| confirmation(object, &new.uid, version));
         let change = |old: Option<&Entry>| {
             let had = old.map(|old| Head::of(&old.value)).unwrap_or_default();
