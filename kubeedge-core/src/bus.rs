@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     message::{Content, Message},
     name::{Group, ModuleName, NodeName},
+    routes::{Delivery, RoutingTable},
 };
 
 /// A message on its way, and the way back for its answer where the sender waits for one.
@@ -25,12 +26,13 @@ pub struct Envelope {
     pub message: Message,
     nodes: Option<Arc<[NodeName]>>,
     reply: Option<oneshot::Sender<Message>>,
+    delivery: Delivery,
 }
 
 impl Envelope {
     /// A message whose sender does not wait.
     pub fn new(message: Message) -> Self {
-        Self { message, nodes: None, reply: None }
+        Self { message, nodes: None, reply: None, delivery: Delivery::default() }
     }
 
     /// A message to CloudHub for each of these nodes: instead of one for each, which [`resource::for_node`] would tell
@@ -38,7 +40,7 @@ impl Envelope {
     ///
     /// [`resource::for_node`]: crate::message::resource::for_node
     pub fn for_nodes(message: Message, nodes: impl Into<Arc<[NodeName]>>) -> Self {
-        Self { message, nodes: Some(nodes.into()), reply: None }
+        Self { nodes: Some(nodes.into()), ..Self::new(message) }
     }
 
     /// The nodes it is for, if it was made [`for_nodes`](Envelope::for_nodes).
@@ -49,7 +51,22 @@ impl Envelope {
     /// A message with an answer to wait for; the receiver fails when the envelope is dropped unanswered.
     pub fn with_reply(message: Message) -> (Self, oneshot::Receiver<Message>) {
         let (reply, answer) = oneshot::channel();
-        (Self { message, nodes: None, reply: Some(reply) }, answer)
+        (Self { reply: Some(reply), ..Self::new(message) }, answer)
+    }
+
+    /// Asks a hub to deliver it across the link like this, where its group is a vendor's. A sender that waits gets the
+    /// answer of the module on the other side, or the reason why there is none; one that does not wait is sent the
+    /// reason as a message (operation `error`, `parent` the id of the message) into the mailbox of the module that the
+    /// message names as its source.
+    #[must_use]
+    pub fn deliver(mut self, delivery: Delivery) -> Self {
+        self.delivery = delivery;
+        self
+    }
+
+    /// How it is to be delivered across the link.
+    pub fn delivery(&self) -> Delivery {
+        self.delivery
     }
 
     /// Whether the sender waits for an answer.
@@ -141,6 +158,7 @@ impl Inbox {
 #[derive(Clone, Debug)]
 pub struct Bus {
     mailboxes: Arc<BTreeMap<ModuleName, Mailbox>>,
+    routes: RoutingTable,
 }
 
 impl Bus {
@@ -155,7 +173,19 @@ impl Bus {
             mailboxes.insert(name.clone(), Mailbox { group, sender });
             inboxes.insert(name, Inbox { receiver });
         }
-        (Self { mailboxes: Arc::new(mailboxes) }, inboxes)
+        (Self { mailboxes: Arc::new(mailboxes), routes: RoutingTable::default() }, inboxes)
+    }
+
+    /// Has modules take what this table says, beside what is sent to them by name.
+    #[must_use]
+    pub fn with_routes(mut self, routes: RoutingTable) -> Self {
+        self.routes = routes;
+        self
+    }
+
+    /// What modules take of the link, of MQTT and of devices.
+    pub fn routes(&self) -> &RoutingTable {
+        &self.routes
     }
 
     /// Whether a module of this name was assembled.

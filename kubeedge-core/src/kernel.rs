@@ -46,6 +46,7 @@ use crate::{
     clock::Clock,
     failure::{BoxError, chain},
     name::{Group, ModuleName},
+    routes::{RouteError, Routes, RoutingTable},
 };
 
 /// The wish that everything should end; every long-lived loop holds one.
@@ -120,6 +121,12 @@ pub trait Module: Send + 'static {
     /// How many messages may wait in the mailbox before senders must wait. KubeEdge's is 1024.
     fn inbox_depth(&self) -> usize {
         1024
+    }
+
+    /// What it takes beside what is sent to it by name: groups of its own across the link, MQTT topics, readings. Asked
+    /// once, when the kernel is built.
+    fn routes(&self) -> Routes {
+        Routes::new()
     }
 
     /// Works until the shutdown is requested, then returns `Ok`. Returning earlier with `Ok` means the work is
@@ -235,6 +242,9 @@ pub enum KernelError {
     /// Two modules have the same name.
     #[error("two modules are named {0}")]
     Duplicate(ModuleName),
+    /// Two modules want the same messages, or one wants what is KubeEdge's own.
+    #[error(transparent)]
+    Routes(#[from] RouteError),
     /// A module failed and its policy allows no (further) restart.
     #[error("module {name} failed: {source}")]
     Module {
@@ -344,10 +354,13 @@ impl KernelBuilder {
                 return Err(KernelError::Duplicate(name));
             }
         }
+        let wanted = self.parts.iter().map(|part| (part.module().name(), part.module().routes()));
+        let routes = RoutingTable::new(wanted)?;
         let (bus, mut inboxes) = Bus::new(self.parts.iter().map(|part| {
             let module = part.module();
             (module.name(), module.group(), module.inbox_depth())
         }));
+        let bus = bus.with_routes(routes);
         let parts = self.parts.into_iter().filter_map(|part| {
             let name = part.module().name();
             let inbox = inboxes.remove(&name)?;
@@ -708,6 +721,33 @@ mod tests {
         let twice =
             Kernel::builder().module(Actor::new("a", |_| Ok(true))).module(Actor::new("a", |_| Ok(true)));
         assert!(matches!(twice.build(), Err(KernelError::Duplicate(name)) if name == "a"));
+    }
+
+    #[test]
+    fn two_modules_that_take_the_same_group_are_refused() {
+        struct Taker(&'static str);
+
+        #[async_trait]
+        impl Module for Taker {
+            fn name(&self) -> ModuleName {
+                ModuleName::of(self.0)
+            }
+            fn group(&self) -> Group {
+                Group::USER
+            }
+            fn routes(&self) -> Routes {
+                Routes::new().group(Group::of("acme"))
+            }
+            async fn run(&mut self, _: &mut ModuleContext) -> Result<(), BoxError> {
+                Ok(())
+            }
+        }
+
+        let kernel = Kernel::builder().module(Taker("a")).build().unwrap();
+        let (acme, a) = (Group::of("acme"), ModuleName::of("a"));
+        assert_eq!(kernel.bus().routes().taker(&acme, "x"), Some(&a));
+        let twice = Kernel::builder().module(Taker("a")).module(Taker("b")).build().unwrap_err();
+        assert_eq!(twice.to_string(), "modules a and b both want group acme");
     }
 
     #[tokio::test]

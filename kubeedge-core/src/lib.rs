@@ -12,7 +12,8 @@
 //!  kubeedge-core  ← you are here
 //! ```
 //!
-//! Read in this order: [`message`], [`bus`], [`kernel`], then the seam you want to implement:
+//! Read in this order: [`message`], [`bus`], [`kernel`], [`routes`] (what a module of yours takes, and how its
+//! messages cross the link), then the seam you want to implement:
 //! [`transport`], [`store`], [`runtime`], [`device`], and `cluster` (feature `cluster`). KubeEdge's
 //! own Kubernetes kinds are in `api` (feature `k8s`).
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -25,6 +26,7 @@ pub mod failure;
 pub mod kernel;
 pub mod message;
 pub mod name;
+pub mod routes;
 pub mod runtime;
 pub mod store;
 pub mod transport;
