@@ -3,6 +3,7 @@
 
 pub mod blocking;
 pub mod channel;
+pub mod deliveries;
 pub mod digest;
 pub mod file;
 pub mod fnv;
