@@ -11,6 +11,7 @@ pub mod eventbus;
 pub mod fuzz;
 pub mod hub;
 pub mod meta;
+mod queue;
 mod refusals;
 pub mod stream;
 pub mod twin;

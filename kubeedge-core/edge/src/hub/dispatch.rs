@@ -12,7 +12,7 @@ use kubeedge_core::{
 use parking_lot::Mutex;
 use tokio::{sync::Notify, task::JoinSet};
 
-use super::outbox::Queue;
+use crate::queue::Queue;
 
 /// The modules messages of the cloud are for.
 const RECEIVERS: [ModuleName; 5] = [

@@ -2,7 +2,6 @@
 //! in the documentation of [`super`].
 
 mod kind;
-mod queue;
 mod shelf;
 mod state;
 mod waiter;
@@ -29,7 +28,7 @@ use self::{
     kind::{Kind, Room, Row},
     state::{Item, LOST, State},
 };
-pub(super) use self::{queue::Queue, state::Bounds};
+pub(super) use self::state::Bounds;
 use crate::refusals;
 
 /// See the module's text.

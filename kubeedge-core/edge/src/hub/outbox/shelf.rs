@@ -12,7 +12,6 @@ use kubeedge_core::{
 };
 use tokio::time::{Duration, Instant};
 
-use super::queue;
 
 /// What waits for the cloud: `q/<number>` each in its order, `s/<resource>` the newest of its object. Values are messages
 /// as Go writes them.
@@ -120,7 +119,7 @@ impl Shelf {
             batch.0.push(match &wish.message {
                 None => Change::Delete { key, expect },
                 Some(message) => {
-                    bytes += queue::size(message);
+                    bytes += message.size();
                     // Should the commit be broken off, nobody knows whether the row is there.
                     self.held.insert(name.clone());
                     Change::Put { key, value: json::encode(message), expect }

@@ -14,11 +14,13 @@ use tokio::{
 
 use super::{
     kind::{Kind, Proof, Room, Row},
-    queue::{MOST, MOST_BYTES, size},
     shelf::{self, Shelf},
     waiter::Waiter,
 };
-use crate::refusals::Refusals;
+use crate::{
+    queue::{MOST, MOST_BYTES},
+    refusals::Refusals,
+};
 
 /// Whose uploads are those of programs on the node: what EventBus calls itself in them, as Go's does.
 const PROGRAMS: &str = "bus";
@@ -139,7 +141,7 @@ impl State {
     /// Takes room for a message. One always fits, however large.
     pub(super) fn enter(&mut self, item: &Item, bounds: Bounds) -> bool {
         let (most, most_bytes) = bounds.of(item.kind.room);
-        let (load, size) = (self.load(item.kind.room), size(&item.message));
+        let (load, size) = (self.load(item.kind.room), item.message.size());
         let fits = load.count < most && load.bytes.saturating_add(size) <= most_bytes;
         let fits = fits || load.count == 0;
         if fits {
@@ -151,7 +153,7 @@ impl State {
     fn leave(&mut self, item: &Item) {
         let load = self.load(item.kind.room);
         load.count = load.count.saturating_sub(1);
-        load.bytes = load.bytes.saturating_sub(size(&item.message));
+        load.bytes = load.bytes.saturating_sub(item.message.size());
     }
 
     /// The next message by rank of the lanes that are open. A request nobody waits for any more is not sent.
@@ -246,7 +248,7 @@ impl State {
         let Some(waiting) = self.lane(item.kind.lane).iter_mut().find(waits) else { return Some(item) };
         let old = std::mem::replace(waiting, item.clone());
         let same = old.message.content == item.message.content;
-        let (freed, size) = (size(&old.message), size(&item.message));
+        let (freed, size) = (old.message.size(), item.message.size());
         let load = self.load(item.kind.room);
         load.bytes = load.bytes.saturating_sub(freed) + size;
         if earlier != item.message.header.id {
@@ -304,7 +306,7 @@ impl State {
     /// Takes in what an earlier process left. It was taken once and is not refused now, whatever the bounds are.
     pub(super) fn restore(&mut self, message: Message, row: String) {
         let kind = Kind::of(&message, false);
-        self.load(kind.room).add(size(&message));
+        self.load(kind.room).add(message.size());
         self.is_the_newest(&message, kind);
         self.lane(kind.lane).push_back(Item { message, kind, row: Some(row) });
     }

@@ -2,10 +2,8 @@ use kubeedge_core::store::StoreKind;
 use kubeedge_core::{message::Content, name::Operation};
 use kubeedge_store::{Fault, FaultyStore, MemoryStore};
 
-use super::{
-    queue::{MOST, MOST_BYTES},
-    *,
-};
+use super::*;
+use crate::queue::{MOST, MOST_BYTES};
 
 mod model;
 

@@ -19,7 +19,7 @@ impl Queue {
     /// Takes a message in, or says that there is no room.
     #[must_use]
     pub(crate) fn push(&mut self, message: Message) -> bool {
-        let size = size(&message);
+        let size = message.size();
         let fits = self.messages.len() < MOST && self.bytes.saturating_add(size) <= MOST_BYTES;
         if !fits && !self.messages.is_empty() {
             return false;
@@ -31,14 +31,9 @@ impl Queue {
 
     pub(crate) fn pop(&mut self) -> Option<Message> {
         let message = self.messages.pop_front()?;
-        self.bytes -= size(&message);
+        self.bytes -= message.size();
         Some(message)
     }
-}
-
-/// What a message weighs.
-pub(super) fn size(message: &Message) -> usize {
-    message.size()
 }
 
 #[cfg(test)]
