@@ -104,7 +104,7 @@ pub struct CloudParts {
     pub identity: Identity,
     /// The records of deliveries.
     pub records: Arc<Records>,
-    /// The nodes that are connected.
+    /// The nodes that are connected, and those that come and go ([`Sessions::subscribe`]).
     pub sessions: Sessions,
     /// The time of day that all modules go by.
     pub clock: Clock,

@@ -15,6 +15,10 @@
 //! No object is lost: it is confirmed by the edge, or has a record that is older than it, which makes the reconciliation
 //! send it. The record comes before the first frame; what finds no room, or whose session ends before its record was made,
 //! is remembered until it is. A sender that waits learns whether its message was taken for a session or a record.
+//!
+//! Messages of vendors' groups go to and from vendors' modules ([`routes`](kubeedge_core::routes)): kept in memory for their
+//! nodes as [`Delivery`](kubeedge_core::routes::Delivery) says, until the module on the edge has answered. They outlive links, not
+//! this process: whoever waits for one then learns that its reply channel is gone.
 
 mod acceptor;
 mod admission;
@@ -23,6 +27,7 @@ pub(crate) mod corrections;
 mod delivery;
 mod dispatch;
 mod id;
+mod modules;
 mod pool;
 mod rules;
 mod session;
@@ -56,10 +61,16 @@ use self::{
     acceptor::{Accepted, Acceptor},
     claims::Claims,
     dispatch::Dispatcher,
+    modules::Modules,
     session::{End, Handle, Shared},
     shares::Shares,
 };
 pub use self::{admission::NodeIdentity, sessions::Sessions, shares::NodeLimits};
+pub use self::{
+    admission::NodeIdentity,
+    sessions::{NodeEvent, NodeEvents, Sessions},
+    shares::NodeLimits,
+};
 use crate::{denylist::Denylist, instance::Instance, records::Records};
 
 /// The hub's clocks.
@@ -254,9 +265,16 @@ impl Work {
             shares: Arc::new(Shares::new(&ctx.bus, &upstream::RECEIVERS, hub.settings.in_work)),
             per_node: hub.settings.per_node,
             complaints: Arc::default(),
+            modules: Arc::new(Modules::new(
+                &ctx.bus,
+                &hub.sessions,
+                hub.settings.per_node,
+                hub.settings.in_work,
+            )),
             cluster_ca: hub.settings.cluster_ca.clone(),
         });
         let mut background = JoinSet::new();
+        shared.modules.start(&mut background);
         let records = hub.records.clone();
         background.spawn(async move { records.make_remembered().await });
         let records = hub.records.clone();
@@ -348,6 +366,7 @@ impl Work {
             tracing::info!(%node, peer = ?link.peer.address, serial = admitted.serial(), nodes, unsaid, "node connected");
         }
         self.sessions.enter(&node, handle.clone());
+        self.shared.modules.connected(&node);
         self.tasks.spawn(self.claims.clone().claim(node.clone(), handle.clone()));
         // SyncController compares everything with an edge of ours, its devices too.
         let compares = ours && self.shared.bus.has(&ModuleName::SYNC_CONTROLLER);
@@ -389,13 +408,17 @@ impl Work {
                     }
                 }
                 if last {
+                    self.shared.modules.disconnected(&node);
                     self.tell(&node, Operation::of("disconnected"), Some(ModuleName::DEVICE_CONTROLLER));
                 }
             }
             Err(error) => {
                 tracing::error!(error = %error, "a session failed");
                 // Its handle is found by nobody being behind it any more.
-                self.sessions.take_dead().iter().for_each(|handle| self.remember_unrecorded(handle));
+                for (node, handle) in self.sessions.take_dead() {
+                    self.shared.modules.disconnected(&node);
+                    self.remember_unrecorded(&handle);
+                }
             }
         }
     }

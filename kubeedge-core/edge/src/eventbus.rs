@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `$hw/events/device/…`, `$hw/events/node/…` | DeviceTwin, resource = the topic in base64 |
 //! | everything else subscribed to | the cloud by EdgeHub, operation `upload`, resource = the topic |
+//! | what a module listens to ([`Routes::topic`](kubeedge_core::routes::Routes::topic)) | that module too, operation `publish`, resource = the topic; to nobody else if nobody else subscribed to it |
 //!
 //! Messages of other modules: `publish` publishes its content on the topic its resource names; `subscribe` and
 //! `unsubscribe` change the list of topics, which is kept in the store; `message` publishes the JSON of its member
@@ -31,6 +32,7 @@
 mod broker;
 mod confirm;
 mod link;
+mod listeners;
 mod reader;
 mod subscriptions;
 mod writer;
@@ -52,6 +54,7 @@ use parking_lot::RwLock;
 use tokio::{sync::watch, task::JoinSet};
 
 use self::link::{Address, Link, LinkSettings, MAX_PAYLOAD, MAX_TOPIC};
+use self::listeners::Listeners;
 
 /// Topics other modules asked for.
 const TOPICS: Bucket = Bucket("sub_topics");
@@ -204,6 +207,7 @@ impl EventBus {
         tasks: &mut JoinSet<Result<(), BoxError>>,
     ) -> Result<Vec<Link>, BoxError> {
         let mut links = Vec::new();
+        let listeners = Listeners::start(&ctx.bus, tasks);
         let settings = &self.settings;
         if settings.mode != MqttMode::External {
             let address = self.listen(ctx, tasks).await?;
@@ -215,11 +219,11 @@ impl EventBus {
                 username: String::new(),
                 ..self.external(address)
             };
-            links.push(Link::start(internal, topics, &ctx.bus, tasks));
+            links.push(Link::start(internal, topics, &listeners, &ctx.bus, tasks));
         }
         if settings.mode != MqttMode::Internal {
             let address = Address::parse(&settings.external)?;
-            links.push(Link::start(self.external(address), topics, &ctx.bus, tasks));
+            links.push(Link::start(self.external(address), topics, &listeners, &ctx.bus, tasks));
         }
         Ok(links)
     }

@@ -66,7 +66,7 @@ pub fn target(message: &Message) -> Option<String> {
     let _ = dispatch::link_answer(message);
     match dispatch::target(message) {
         dispatch::Target::Module(module) => Some(module.as_str().to_owned()),
-        dispatch::Target::Nobody(_) => None,
+        dispatch::Target::Nobody(_) | dispatch::Target::Vendors => None,
     }
 }
 

@@ -10,6 +10,7 @@
 //! | group `twin` | DeviceTwin |
 //! | group `user`, source `router_eventbus` or `router_servicebus` | EventBus or ServiceBus |
 //! | group `taskmanager` | TaskManager |
+//! | a vendor's group | the module that takes it ([`routes`](kubeedge_core::routes)); where none does, an error goes back |
 //!
 //! On the wire it is Go's EdgeHub: the same path and headers, a keepalive at once and then every heartbeat past the message
 //! limit, the same events `cloud_connected` and `cloud_disconnected` to the groups twin, meta, bus and taskmanager.
@@ -41,6 +42,9 @@
 //! | an upload whose sender waits | each, in order | by a sign of life | the same; its sender is told when it is stored or with the cloud |
 //! | a twin or state of a device | by DeviceTwin | by its confirmation | DeviceTwin tells the newest of each property on the next link |
 //! | an acknowledgement | no | once written | kept; if it is lost the cloud asks for it again |
+//! | a vendor's, [`BestEffort`](kubeedge_core::routes::Delivery::BestEffort) | no | not at all; a request by its answer | comes back to its sender |
+//! | a vendor's, [`Newest`](kubeedge_core::routes::Delivery::Newest) | the newest of each resource | by its answer | kept; sent again on the next link and after growing pauses |
+//! | a vendor's, [`Reliable`](kubeedge_core::routes::Delivery::Reliable) | each, in order | by its answer | the same, of one resource one at a time |
 //! | anything else | no | by a sign of life | kept and sent on the next link |
 //!
 //! A *sign of life* is an answer to something written later on the same link and in the same lane, or a pong to a later
@@ -276,6 +280,7 @@ impl EdgeHub {
             tasks.spawn(announcer.run(state.subscribe()));
         }
         tasks.spawn(outbox.clone().tell_refusals(bus.clone(), self.node.clone()));
+        tasks.spawn(outbox.clone().tell_undelivered(bus.clone()));
         let (keeper, doubt) = Keeper::new(&self.node, &self.settings, clock, self.credentials.clone());
         tasks.spawn(keeper.run());
         Connector {
@@ -284,7 +289,7 @@ impl EdgeHub {
             transport: self.transport.clone(),
             codec: self.codec.clone(),
             outbox: outbox.clone(),
-            backlogs: Backlogs::start(bus, tasks),
+            backlogs: Backlogs::start(bus, &self.node, outbox, tasks),
             credentials: self.credentials.subscribe(),
             doubt,
             state,

@@ -4,6 +4,7 @@
 //! [`kubeedge_core`]. Each module takes a plain `…Settings` struct, so that any of them can be used alone.
 
 mod assembly;
+mod backlog;
 pub mod config;
 pub mod edged;
 pub mod eventbus;

@@ -12,12 +12,16 @@
 //! good); a side without `value` gets a 400 (Go dies); error replies go to the device's own topic as well as to the one with
 //! the empty id; what changed offline reaches the cloud at the next connect (Go forgets it); unconfirmed messages are
 //! bounded (Go's grow without limit); `twin/cloud_updated` finds devices by namespace and name.
+//!
+//! Modules that subscribe to readings ([`Routes::readings`](kubeedge_core::routes::Routes::readings)) hear
+//! reported values, from mappers and from MQTT alike, once they are stored.
 
 mod apply;
 mod intake;
 mod mappers;
 mod members;
 mod objects;
+mod observers;
 mod publisher;
 mod registry;
 mod rows;
@@ -36,8 +40,9 @@ use kubeedge_core::{
     name::{Group, ModuleName, NodeName},
     store::MetaStore,
 };
+use tokio::task::JoinSet;
 
-use self::{apply::Twin, intake::Intake, rows::StoredDevices};
+use self::{apply::Twin, intake::Intake, observers::Observers, rows::StoredDevices};
 use crate::meta::{DeviceInventory, MetaHandle};
 
 /// The module. A clone takes over where the original ended, with the same store, mappers and link, so that a supervisor can
@@ -96,6 +101,9 @@ impl Module for DeviceTwin {
             ctx.clock.clone(),
         )
         .await?;
+        // Dropped at the end of this function, which ends the tasks.
+        let mut tasks = JoinSet::new();
+        twin.observed_by(Observers::start(&ctx.bus, &mut tasks));
         let done = twin.run(ctx).await;
         twin.close().await;
         done

@@ -4,6 +4,7 @@ use kubeedge_core::{
     bus::{Envelope, Inbox},
     message::{Content, Message, resource},
     name::NodeName,
+    routes,
 };
 
 use super::{
@@ -30,6 +31,7 @@ impl Dispatcher<'_> {
             let nodes = envelope.nodes();
             room = room.saturating_sub(nodes.as_ref().map_or(1, |nodes| nodes.len()));
             match nodes {
+                _ if routes::is_vendors(&envelope.message.route.group) => self.shared.modules.send(envelope),
                 Some(nodes) => self.send_to_each(envelope.message, &nodes).await,
                 None => self.send_and_tell(envelope),
             }
@@ -62,6 +64,7 @@ impl Dispatcher<'_> {
             if let Some(session) = session {
                 session.end("the node was deleted from the cluster");
             }
+            self.shared.modules.node_gone(&node);
             return Ok(());
         }
         match session {

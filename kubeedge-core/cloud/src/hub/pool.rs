@@ -39,6 +39,9 @@ use crate::records::{Known, Record};
 pub(super) const MAX_PLAIN: usize = 4096;
 /// Bytes of content that may wait for one session, plain and kept each.
 pub(super) const MAX_BYTES: usize = 32 << 20;
+/// Messages of vendors' modules that may wait for one session, and their bytes.
+const MAX_OF_MODULES: usize = 512;
+const MAX_BYTES_OF_MODULES: usize = 8 << 20;
 /// Objects of which a session remembers the confirmed version.
 const MAX_REMEMBERED: usize = 20_000;
 
@@ -50,6 +53,10 @@ pub(super) type Key = Id;
 struct Inner {
     plain: ByPriority<Message>,
     plain_bytes: usize,
+    /// What vendors' modules send, and whether it goes before the next of the later lane: they take turns.
+    modules: VecDeque<Message>,
+    modules_bytes: usize,
+    modules_next: bool,
     kept: HashMap<Key, Entry>,
     kept_bytes: usize,
     ready: ByPriority<Key>,
@@ -89,12 +96,32 @@ impl Pool {
         Put::Taken
     }
 
+    /// Whether one more message of a vendor's module may wait.
+    pub(super) fn has_room_for_modules(&self) -> bool {
+        let inner = self.inner.lock();
+        inner.modules.len() < MAX_OF_MODULES && inner.modules_bytes < MAX_BYTES_OF_MODULES
+    }
+
+    /// Takes a message of a vendor's module, as it goes on the wire. It costs no session, however much waits:
+    /// to be asked before is [`Pool::has_room_for_modules`].
+    pub(super) fn put_of_module(&self, message: Message) {
+        let mut inner = self.inner.lock();
+        inner.modules_bytes += message.size();
+        inner.modules.push_back(message);
+        self.wake.notify_one();
+    }
+
     /// What to write next. At most `window` objects may be on their way; those whose records are being made (`preparing`)
     /// count as well.
     pub(super) fn next(&self, preparing: usize, window: usize) -> Option<Next> {
         let mut inner = self.inner.lock();
         let flying = preparing + inner.flights.len();
         for priority in [Priority::Control, Priority::Later] {
+            let is_turn = priority == Priority::Later && std::mem::take(&mut inner.modules_next);
+            if let Some(message) = if is_turn { inner.next_of_module() } else { None } {
+                return Some(Next::Plain(Box::new(message)));
+            }
+            inner.modules_next |= priority == Priority::Later;
             if let Some(message) = inner.next_plain(priority) {
                 return Some(Next::Plain(Box::new(message)));
             }
@@ -106,7 +133,7 @@ impl Pool {
                 return Some(Next::Object(flight));
             }
         }
-        None
+        inner.next_of_module().map(|message| Next::Plain(Box::new(message)))
     }
 
     /// Takes an object if it is news to the edge. `known` looks up the record where the session knows nothing yet.
@@ -287,6 +314,12 @@ impl Inner {
     fn next_plain(&mut self, priority: Priority) -> Option<Message> {
         let message = self.plain.of(priority).pop_front()?;
         self.plain_bytes = self.plain_bytes.saturating_sub(message.size());
+        Some(message)
+    }
+
+    fn next_of_module(&mut self) -> Option<Message> {
+        let message = self.modules.pop_front()?;
+        self.modules_bytes = self.modules_bytes.saturating_sub(message.size());
         Some(message)
     }
 

@@ -24,6 +24,7 @@ use self::{intake::OfAnother, writer::Writer};
 use super::{
     HubTimes,
     delivery::Delivery,
+    modules::Modules,
     pool::{Pool, Put},
     shares::{InWork, NodeLimits, Shares},
     upstream::{self, Upstream},
@@ -65,6 +66,7 @@ pub(super) struct Shared {
     pub(super) per_node: NodeLimits,
     /// Lines about what nodes do wrong.
     pub(super) complaints: Arc<Seldom>,
+    pub(super) modules: Arc<Modules>,
     pub(super) cluster_ca: Arc<str>,
 }
 
@@ -225,7 +227,16 @@ impl Reader<'_> {
                     self.handle.pool.acked(&parent);
                 }
             }
+            Upstream::Vendors(message) => {
+                if let Some(answer) = self.shared.modules.take(node, message)
+                    && self.handle.pool.has_room_for_modules()
+                {
+                    self.handle.pool.put_of_module(answer);
+                }
+            }
             Upstream::EdgeError(message) => {
+                // A Go edge's error has no group.
+                let Some(message) = self.shared.modules.claim(node, message) else { return };
                 if let Some(unsaid) = self.shared.complaints.line(node.as_str()) {
                     let resource = shown(message.route.resource.as_str());
                     tracing::warn!(%node, %resource, why = ?message.content, unsaid, "the edge reports an error");

@@ -4,6 +4,7 @@ use kubeedge_common::digest;
 use kubeedge_core::{
     message::{Message, resource},
     name::{Group, MessageId, ModuleName, NodeName, Operation},
+    routes,
 };
 
 use super::rules;
@@ -31,6 +32,8 @@ pub(super) enum Upstream {
     EdgeError(Message),
     /// To this module, under this resource.
     Module(ModuleName, Message),
+    /// Of a vendor's group: to the module that takes it, or an answer to one.
+    Vendors(Message),
     /// To everyone in the group of node tasks, as it is.
     Tasks(Message),
     /// The cluster's CA certificate is asked for.
@@ -51,6 +54,9 @@ pub(super) fn route(node: &NodeName, message: Message) -> Upstream {
         _ => {}
     }
     let text = message.route.resource.as_str();
+    if routes::is_vendors(&message.route.group) {
+        return Upstream::Vendors(message);
+    }
     if rules::is_volume(text) {
         return Upstream::Ignored("answers to volume requests, of which this cloud makes none", message);
     }
@@ -138,6 +144,14 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn what_is_in_a_vendors_group_is_for_vendors_modules() {
+        for operation in ["update", "response", "error", "upload"] {
+            assert!(matches!(to("acme", "acme", operation, "default/volume/v"), Upstream::Vendors(_)));
+        }
+        assert_eq!(to("acme", "acme", "keepalive", "node"), Upstream::Keepalive);
     }
 
     #[test]

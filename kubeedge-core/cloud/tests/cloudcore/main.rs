@@ -7,6 +7,7 @@ mod denylist;
 mod edge;
 mod instances;
 mod join;
+mod modules;
 mod names;
 mod network;
 mod recorded;

@@ -15,8 +15,8 @@ use rumqttc::{AsyncClient, MqttOptions, QoS};
 use tokio::{task::JoinSet, time::Duration};
 
 use super::{
-    EventBusError, Topics, confirm::Confirmations, reader::Reader, subscriptions::Subscriptions,
-    writer::Writer,
+    EventBusError, Topics, confirm::Confirmations, listeners::Listeners, reader::Reader,
+    subscriptions::Subscriptions, writer::Writer,
 };
 use crate::refusals::{self, Refusals};
 
@@ -107,10 +107,11 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Starts both connections; they are tried for ever.
+    /// Starts both connections, and one for each module that listens; they are tried for ever.
     pub(super) fn start(
         settings: LinkSettings,
         topics: &Topics,
+        listeners: &Listeners,
         bus: &Bus,
         tasks: &mut JoinSet<Result<(), BoxError>>,
     ) -> Self {
@@ -142,6 +143,10 @@ impl Link {
         let backoff = |seed| Backoff::new(FIRST_PAUSE, LONGEST_PAUSE, seed);
         tasks.spawn(read.run(incoming, backoff(*seed)));
         tasks.spawn(Writer::new(broker.clone(), *queue).run(outgoing, backoff(seed.wrapping_add(1))));
+        for (listener, n) in listeners.all().zip(2..) {
+            let (options, backoff) = (options(&settings, "module", ""), backoff(seed.wrapping_add(n)));
+            tasks.spawn(listener.clone().listen(options, broker.clone(), backoff));
+        }
         let qos = match settings.qos {
             0 => QoS::AtMostOnce,
             1 => QoS::AtLeastOnce,

@@ -7,6 +7,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE};
 use kubeedge_core::{
     bus::{Bus, Inbox},
     kernel::Shutdown,
+    routes::{Routes, RoutingTable},
 };
 use kubeedge_store::MemoryStore;
 use tokio::task::JoinHandle;
@@ -16,12 +17,15 @@ use super::*;
 mod breaks;
 mod fake;
 
+const ACME: ModuleName = ModuleName::of("acme");
 const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Bench {
     bus: Bus,
     twin: Inbox,
     hub: Inbox,
+    /// A vendor's module.
+    acme: Inbox,
     shutdown: Shutdown,
     task: JoinHandle<()>,
     #[cfg(feature = "mqtt-broker")]
@@ -30,14 +34,22 @@ struct Bench {
 
 impl Bench {
     fn start(settings: EventBusSettings, store: MemoryStore) -> Self {
+        Self::start_with(settings, store, Routes::new())
+    }
+
+    /// With a vendor's module that takes this.
+    fn start_with(settings: EventBusSettings, store: MemoryStore, routes: Routes) -> Self {
         let (bus, mut inboxes) = Bus::new([
             (ModuleName::TWIN, Group::TWIN, 64),
             (ModuleName::EVENT_BUS, Group::BUS, 64),
             (ModuleName::EDGE_HUB, Group::HUB, 64),
+            (ACME, Group::of("acme"), 64),
         ]);
+        let bus = bus.with_routes(RoutingTable::new([(ACME, routes)]).unwrap());
         let mut inbox = |name| inboxes.remove(&name).unwrap();
         let (twin, own, hub) =
             (inbox(ModuleName::TWIN), inbox(ModuleName::EVENT_BUS), inbox(ModuleName::EDGE_HUB));
+        let acme = inbox(ACME);
         let mut module = EventBus::new("edge-1".into(), settings, Arc::new(store));
         let shutdown = Shutdown::new();
         #[cfg(feature = "mqtt-broker")]
@@ -48,6 +60,7 @@ impl Bench {
             bus,
             twin,
             hub,
+            acme,
             shutdown,
             task,
             #[cfg(feature = "mqtt-broker")]
@@ -359,4 +372,43 @@ async fn an_address_in_use_is_named() {
     let address = taken.local_addr().unwrap();
     let error = broker::listen(address, 100).await.err().unwrap();
     assert!(error.to_string().contains(&address.to_string()), "{error}");
+}
+
+#[cfg(feature = "mqtt-broker")]
+#[tokio::test]
+async fn a_module_hears_its_topics_and_the_cloud_hears_no_more_than_before() {
+    let settings = EventBusSettings {
+        mode: MqttMode::Internal,
+        internal: "tcp://127.0.0.1:0".into(),
+        ..EventBusSettings::default()
+    };
+    let routes = Routes::new().topic("plant/#");
+    let mut bench = Bench::start_with(settings, MemoryStore::new(), routes);
+    tokio::time::timeout(PATIENCE, bench.internal.wait_for(Option::is_some)).await.unwrap().unwrap();
+    // EventBus may still be subscribing.
+    let heard = loop {
+        bench.ask(Operation::PUBLISH, "plant/speed", Content::text("7")).await;
+        if let Ok(heard) = tokio::time::timeout(Duration::from_millis(200), bench.acme.next()).await {
+            break heard.unwrap().message;
+        }
+    };
+    let route = &heard.route;
+    assert_eq!((route.operation.as_str(), route.resource.as_str()), ("publish", "plant/speed"));
+    assert_eq!(heard.content.as_text().unwrap(), "7");
+    // Both take these. The reading connection may still be subscribing, too.
+    loop {
+        bench.ask(Operation::PUBLISH, "plant/user/note", Content::text("8")).await;
+        if tokio::time::timeout(Duration::from_millis(200), bench.hub.next()).await.is_ok() {
+            break;
+        }
+    }
+    bench.ask(Operation::PUBLISH, "plant/user/last", Content::text("9")).await;
+    for inbox in [&mut bench.hub, &mut bench.acme] {
+        let until_last =
+            async { while inbox.next().await.unwrap().message.route.resource != "plant/user/last" {} };
+        tokio::time::timeout(PATIENCE, until_last).await.unwrap();
+    }
+    let again = tokio::time::timeout(Duration::from_millis(300), bench.hub.next()).await;
+    assert!(again.is_err(), "it went to the cloud twice: {again:?}");
+    bench.stop().await;
 }

@@ -3,16 +3,24 @@
 use std::{collections::HashMap, sync::Arc};
 
 use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
-use kubeedge_common::digest;
+use kubeedge_common::{
+    digest,
+    log::{Seldom, shown},
+};
 use kubeedge_core::{
     bus::{Bus, Envelope},
     message::{Content, Message, resource::ObjectPath},
-    name::{Group, ModuleName, Operation},
+    name::{Group, ModuleName, NodeName, Operation},
+    routes::{self, NobodyTakes, RoutingTable},
 };
 use parking_lot::Mutex;
 use tokio::{sync::Notify, task::JoinSet};
 
-use crate::queue::Queue;
+use super::outbox::Outbox;
+use crate::{
+    backlog::{self, Backlog},
+    queue::Queue,
+};
 
 /// The modules messages of the cloud are for.
 const RECEIVERS: [ModuleName; 5] = [
@@ -30,6 +38,8 @@ const LINK_OPERATIONS: [&str; 3] = ["config", "ping", "pong"];
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Target {
     Module(ModuleName),
+    /// For the vendor's module that takes its group.
+    Vendors,
     /// For nobody here, and why.
     Nobody(&'static str),
 }
@@ -56,6 +66,7 @@ pub(crate) fn target(message: &Message) -> Target {
         _ if message.is_answer() => Target::Nobody("nobody waits for this answer any more"),
         ("user", "router_eventbus") => Target::Module(ModuleName::EVENT_BUS),
         ("user", "router_servicebus") => Target::Module(ModuleName::SERVICE_BUS),
+        _ if routes::is_vendors(&route.group) => Target::Vendors,
         ("user", _) => Target::Nobody("user messages come from router_eventbus or router_servicebus only"),
         _ => Target::Nobody("this group is not known at the edge"),
     }
@@ -65,14 +76,14 @@ pub(crate) fn target(message: &Message) -> Target {
 const DEVICES_AT_ONCE: usize = 8;
 
 #[derive(Debug, Default)]
-struct Backlog {
+struct OwnBacklog {
     /// What goes first, and devices.
     queues: Mutex<[Queue; 2]>,
     more: Notify,
     refused: Mutex<u64>,
 }
 
-impl Backlog {
+impl OwnBacklog {
     fn push(&self, message: Message, is_device: bool) -> bool {
         let [first, devices] = &mut *self.queues.lock();
         if is_device { devices.push(message) } else { first.push(message) }
@@ -98,28 +109,44 @@ fn is_device(module: &ModuleName, message: &Message) -> bool {
 }
 
 /// What waits for each module.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Backlogs {
-    of: HashMap<ModuleName, Arc<Backlog>>,
+    node: NodeName,
+    of: HashMap<ModuleName, Arc<OwnBacklog>>,
+    routes: RoutingTable,
+    vendors: HashMap<ModuleName, Arc<Backlog>>,
+    /// Lines about messages for nobody.
+    nobody: Seldom,
 }
 
 impl Backlogs {
-    /// One task for each module there is, which delivers in order.
-    pub(super) fn start(bus: &Bus, tasks: &mut JoinSet<()>) -> Self {
-        let mut of = HashMap::new();
+    /// One task for each module there is, which delivers in order. Answers of vendors' modules go to the outbox.
+    pub(super) fn start(bus: &Bus, node: &NodeName, outbox: &Arc<Outbox>, tasks: &mut JoinSet<()>) -> Self {
+        let (mut of, mut vendors) = (HashMap::new(), HashMap::new());
         for module in RECEIVERS.into_iter().filter(|module| bus.has(module)) {
-            let backlog = Arc::<Backlog>::default();
+            let backlog = Arc::<OwnBacklog>::default();
             tasks.spawn(deliver(bus.clone(), module.clone(), backlog.clone()));
             of.insert(module, backlog);
         }
-        Self { of }
+        for module in bus.routes().takers() {
+            let backlog = Arc::<Backlog>::default();
+            vendors.insert(module.clone(), backlog.clone());
+            let (bus, outbox) = (bus.clone(), outbox.clone());
+            tasks.spawn(async move {
+                let answered = |answer| outbox.put(Envelope::new(answer));
+                backlog.deliver(&bus, &module, answered).await;
+            });
+        }
+        let (node, routes) = (node.clone(), bus.routes().clone());
+        Self { node, of, routes, vendors, nobody: Seldom::default() }
     }
 
-    /// Leaves a message for the module it is for; never waits.
-    pub(super) fn leave(&self, message: Message) {
+    /// Leaves a message for the module it is for; never waits. What the cloud is to be answered at once, if anything.
+    pub(super) fn leave(&self, message: Message) -> Option<Message> {
         let (resource, group) = (message.route.resource.clone(), message.route.group.clone());
         let module = match target(&message) {
             Target::Module(module) => module,
+            Target::Vendors => return self.leave_to_vendor(message),
             Target::Nobody(why) => return ignored(&resource, &group, why),
         };
         let Some(backlog) = self.of.get(&module) else {
@@ -132,11 +159,29 @@ impl Backlogs {
         } else {
             refused(&module, &mut backlog.refused.lock());
         }
+        None
+    }
+
+    /// What finds no room is not answered: a sender that asked for it sends it again.
+    fn leave_to_vendor(&self, message: Message) -> Option<Message> {
+        let route = &message.route;
+        let taker = self.routes.taker(&route.group, route.resource.as_str());
+        if let Some((module, backlog)) = taker.and_then(|module| Some((module, self.vendors.get(module)?))) {
+            backlog.push(module, message);
+            return None;
+        }
+        let nobody = NobodyTakes { place: self.node.as_str(), group: &route.group };
+        if let Some(unsaid) = self.nobody.line(route.group.as_str()) {
+            let (group, resource) = (shown(route.group.as_str()), shown(route.resource.as_str()));
+            tracing::warn!(%group, %resource, unsaid, "no module takes this group of the cloud's");
+        }
+        Some(backlog::of_group(&message, message.error_answer(nobody)))
     }
 }
 
-fn ignored(resource: &kubeedge_core::name::Resource, group: &Group, why: &str) {
+fn ignored(resource: &kubeedge_core::name::Resource, group: &Group, why: &str) -> Option<Message> {
     tracing::debug!(%resource, %group, why, "ignored a message of the cloud");
+    None
 }
 
 fn refused(module: &ModuleName, count: &mut u64) {
@@ -146,7 +191,7 @@ fn refused(module: &ModuleName, count: &mut u64) {
     }
 }
 
-async fn deliver(bus: Bus, module: ModuleName, backlog: Arc<Backlog>) {
+async fn deliver(bus: Bus, module: ModuleName, backlog: Arc<OwnBacklog>) {
     // Completes for each device when the module is done with it and drops the envelope.
     let mut devices = FuturesUnordered::new();
     loop {
@@ -190,13 +235,21 @@ mod tests {
             ("taskmanager", "taskmanager", Some(ModuleName::TASK_MANAGER)),
             ("router", "user", None),
             ("cloudhub", "hub", None),
+            ("cloudhub", "", None),
         ] {
             let found = match target(&of(source, group, "update")) {
                 Target::Module(module) => Some(module),
-                Target::Nobody(_) => None,
+                Target::Nobody(_) | Target::Vendors => None,
             };
             assert_eq!(found, to, "{source} {group}");
         }
+    }
+
+    #[test]
+    fn groups_that_are_not_ours_are_for_vendors_modules_and_their_late_answers_for_nobody() {
+        assert_eq!(target(&of("acme", "acme", "update")), Target::Vendors);
+        let late = of("acme", "acme", "response").answering("q".into());
+        assert!(matches!(target(&late), Target::Nobody(_)));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! in the documentation of [`super`].
 
 mod kind;
+mod modules;
 mod shelf;
 mod state;
 mod waiter;
@@ -9,12 +10,14 @@ mod waiter;
 use std::sync::Arc;
 
 use futures::TryStreamExt;
+use kubeedge_common::log::Seldom;
 use kubeedge_core::{
     backoff::Backoff,
     bus::{Bus, Envelope, Inbox},
     failure::chain,
     message::{Message, json},
     name::{ModuleName, NodeName},
+    routes,
     store::{MetaStore, Scan, StoreError},
     transport::Lane,
 };
@@ -24,31 +27,39 @@ use tokio::{
     time::{Duration, Instant},
 };
 
+pub(super) use self::state::Bounds;
 use self::{
     kind::{Kind, Room, Row},
+    modules::{ModuleMail, RowChange},
     state::{Item, LOST, State},
 };
-pub(super) use self::state::Bounds;
 use crate::refusals;
+
+/// The lane of what vendors' modules send.
+const MODULES: Lane = Lane::Twins;
 
 /// See the module's text.
 #[derive(Debug)]
 pub(super) struct Outbox {
     state: Mutex<State>,
+    /// What vendors' modules send. Never locked while the state is waited for.
+    modules: Mutex<ModuleMail>,
     bounds: Bounds,
     store: Option<Arc<dyn MetaStore>>,
     more: Notify,
     room: Notify,
     wished: Notify,
     turned_away: Notify,
+    undelivered: Notify,
 }
 
 impl Outbox {
     /// Nothing waits yet. Without a store everything is lost with the process.
     pub(super) fn new(bounds: Bounds, store: Option<Arc<dyn MetaStore>>) -> Self {
-        let [more, room, wished, turned_away] = [(); 4].map(|()| Notify::new());
+        let [more, room, wished, turned_away, undelivered] = [(); 5].map(|()| Notify::new());
         let state = Mutex::new(State::new(store.is_some()));
-        Self { state, bounds, store, more, room, wished, turned_away }
+        let modules = Mutex::default();
+        Self { state, modules, bounds, store, more, room, wished, turned_away, undelivered }
     }
 
     /// Takes in what an earlier process left in the store. To be called once, before anything else.
@@ -61,6 +72,7 @@ impl Outbox {
             state.place = state.place.max(shelf::place_of(&row.key.name).unwrap_or(0));
             state.shelf.found(row.key.name.clone());
             match json::decode(&row.value) {
+                Ok(message) if self.modules.lock().restore(&row.key.name, &message) => found += 1,
                 Ok(message) => {
                     state.restore(message, row.key.name);
                     found += 1;
@@ -96,8 +108,13 @@ impl Outbox {
 
     /// Takes a message of a module.
     pub(super) fn put(&self, envelope: Envelope) {
+        let delivery = envelope.delivery();
         let (mut message, reply) = envelope.into_parts();
         message.header.sync = false;
+        if routes::is_vendors(&message.route.group) {
+            self.modules.lock().offer(message, delivery, reply);
+            return self.settle_modules();
+        }
         let kind = Kind::of(&message, reply.is_some());
         let mut state = self.state.lock();
         if let Some(reply) = reply
@@ -117,6 +134,37 @@ impl Outbox {
         } else {
             state.refuse(&item);
             self.turned_away.notify_one();
+        }
+    }
+
+    /// Has the store follow what is kept of modules' messages, and senders told what was not delivered.
+    fn settle_modules(&self) {
+        let (changes, reports) = {
+            let mut modules = self.modules.lock();
+            (modules.take_changes(), modules.has_reports())
+        };
+        if !changes.is_empty() && self.store.is_some() {
+            let mut state = self.state.lock();
+            for change in changes {
+                match change {
+                    RowChange::Keep(row, message) => state.keep_row(row, *message),
+                    RowChange::Forget(row) => state.shelf.forget(&row),
+                }
+            }
+        }
+        if reports {
+            self.undelivered.notify_one();
+        }
+        self.touched();
+    }
+
+    /// Tells modules which of their messages were not delivered; as long as it runs.
+    pub(super) async fn tell_undelivered(self: Arc<Self>, bus: Bus) {
+        let lines = Seldom::default();
+        loop {
+            self.undelivered.notified().await;
+            let reports = self.modules.lock().take_reports();
+            reports.into_iter().for_each(|report| report.report(&bus, "the cloud", &lines));
         }
     }
 
@@ -145,26 +193,46 @@ impl Outbox {
 
     /// The first lane in which something waits, of those that are open.
     pub(super) fn waits(&self, mut open: impl FnMut(Lane) -> bool) -> Option<Lane> {
+        let modules = self.modules.lock().has_next();
         let mut state = self.state.lock();
-        Lane::ALL.into_iter().find(|lane| open(*lane) && !state.lane(*lane).is_empty())
+        Lane::ALL
+            .into_iter()
+            .find(|lane| open(*lane) && (!state.lane(*lane).is_empty() || (*lane == MODULES && modules)))
     }
 
     /// The next message to write in a lane that is open, and its lane. It stays here until [`Outbox::written`].
-    pub(super) fn try_next(&self, open: impl FnMut(Lane) -> bool) -> Option<(Lane, Message)> {
-        let next = self.state.lock().fly(open);
+    pub(super) fn try_next(&self, mut open: impl FnMut(Lane) -> bool) -> Option<(Lane, Message)> {
+        let next = self.next_of_module(&mut open).or_else(|| self.state.lock().fly(open));
         self.room.notify_one();
         next
     }
 
+    /// A message of a module where it is its turn: control goes first, and twins go in turn with it.
+    fn next_of_module(&self, open: &mut impl FnMut(Lane) -> bool) -> Option<(Lane, Message)> {
+        let waits = |lane| !self.state.lock().lane(lane).is_empty();
+        if !open(MODULES) || (open(Lane::Control) && waits(Lane::Control)) {
+            return None;
+        }
+        let others = waits(MODULES);
+        let mut modules = self.modules.lock();
+        let next = if modules.takes_turn(others) { modules.next() } else { None };
+        next.map(|message| (MODULES, message))
+    }
+
     /// The message being written is out.
     pub(super) fn written(&self) {
-        self.state.lock().landed(None);
+        if !self.modules.lock().written() {
+            self.state.lock().landed(None);
+        }
         self.wished.notify_one();
         self.room.notify_one();
     }
 
     /// The message being written can never be written.
     pub(super) fn unwritable(&self, why: &str) {
+        if self.modules.lock().unwritable(why) {
+            return self.settle_modules();
+        }
         self.state.lock().landed(Some(why));
         self.wished.notify_one();
         self.room.notify_one();
@@ -185,6 +253,11 @@ impl Outbox {
 
     /// Hands an answer to whoever waits for it; gives it back when nobody does.
     pub(super) fn claim(&self, answer: Message) -> Option<Message> {
+        let unclaimed = self.modules.lock().claim(answer);
+        let Some(answer) = unclaimed else {
+            self.settle_modules();
+            return None;
+        };
         let Some(parent) = &answer.header.parent else { return Some(answer) };
         let waiter = self.state.lock().answered(parent);
         self.room.notify_one();
@@ -217,9 +290,12 @@ impl Outbox {
         self.state.lock().unheard.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
-    /// Forgets requests whose askers have gone.
-    pub(super) fn sweep(&self) {
+    /// Forgets requests whose askers have gone, and sends again what modules of the cloud have not answered. A cloud that is not
+    /// known to be ours may not confirm.
+    pub(super) fn sweep(&self, is_ours: bool) {
         self.state.lock().waiters.retain(|_, waiter| !waiter.reply.is_closed());
+        self.modules.lock().tick(is_ours);
+        self.settle_modules();
     }
 
     /// How many messages were dropped for want of room since the start.
@@ -231,6 +307,7 @@ impl Outbox {
     pub(super) fn up(&self) {
         let mut state = self.state.lock();
         state.up = true;
+        self.modules.lock().up();
         state.unheard = None;
         state.alive = Some(Instant::now());
     }
@@ -243,8 +320,10 @@ impl Outbox {
         state.drop_requests();
         std::mem::take(&mut state.waiters).into_values().for_each(|waiter| waiter.fail(LOST));
         state.shelf.hurry();
+        drop(state);
+        self.modules.lock().down();
         self.room.notify_one();
-        self.wished.notify_one();
+        self.settle_modules();
     }
 
     /// Stores what is to be stored, as long as it runs.

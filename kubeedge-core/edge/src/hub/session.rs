@@ -95,7 +95,10 @@ impl Session<'_> {
             return self.outbox.put(Envelope::new(answer));
         }
         if let Some(message) = self.outbox.claim(message) {
-            self.backlogs.leave(message);
+            self.backlogs
+                .leave(message)
+                .into_iter()
+                .for_each(|answer| self.outbox.put(Envelope::new(answer)));
         }
     }
 }
@@ -153,7 +156,7 @@ impl<'a> Writer<'a> {
         if self.outbox.unheard() > self.settings.silence {
             return Err(End::Mute(self.settings.silence));
         }
-        self.outbox.sweep();
+        self.outbox.sweep(self.codec.is_ours());
         self.outbox.prove(self.pulse.beat(written));
         self.send(Lane::Control, &keepalive()).await?;
         self.ping(written, true).await
@@ -265,11 +268,9 @@ mod tests {
     use async_trait::async_trait;
     use futures::FutureExt;
     use kubeedge_core::{
-        bus::Bus,
         transport::{Lanes, Pong},
         wire::GoJson,
     };
-    use tokio::task::JoinSet;
 
     use super::*;
     use crate::hub::outbox::Bounds;
@@ -320,7 +321,7 @@ mod tests {
         let settings = EdgeHubSettings::default();
         let outbox = Outbox::new(Bounds { uploads: 1, upload_bytes: 1 }, None);
         let codec: Arc<dyn Codec> = Arc::new(GoJson);
-        let backlogs = Backlogs::start(&Bus::new([]).0, &mut JoinSet::new());
+        let backlogs = Backlogs::default();
         let session = Session { settings: &settings, codec: &codec, outbox: &outbox, backlogs: &backlogs };
         outbox.up();
         let begun = Instant::now();

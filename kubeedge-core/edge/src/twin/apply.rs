@@ -25,6 +25,7 @@ use super::{
     mappers::Mappers,
     members,
     objects::{DeviceObject, ModelObject},
+    observers::Observers,
     publisher::Publisher,
     registry::{DEVICE_TOPIC, Effects, Registry},
     rows::Rows,
@@ -52,6 +53,7 @@ pub(super) struct Twin {
     uplink: Uplink,
     publisher: Publisher,
     intake: Arc<Intake>,
+    observers: Observers,
     /// Whether the cloud is there; known beyond a restart of the module.
     link: Arc<AtomicBool>,
 }
@@ -74,8 +76,8 @@ impl Twin {
         uplink.everything_changed(&rows);
         uplink.link(link.load(Ordering::Relaxed));
         let registry = Registry::new(node, rows, clock);
-        let publisher = Publisher::default();
-        let mut twin = Self { store, registry, mappers, uplink, publisher, intake, link };
+        let (publisher, observers) = (Publisher::default(), Observers::default());
+        let mut twin = Self { store, registry, mappers, uplink, publisher, intake, observers, link };
         twin.load_objects(&meta).await?;
         Ok(twin)
     }
@@ -89,6 +91,12 @@ impl Twin {
             }
         }
         Ok(())
+    }
+
+    /// Tells these modules what is reported.
+    pub(super) fn observed_by(&mut self, observers: Observers) {
+        self.registry.observes = !observers.is_empty();
+        self.observers = observers;
     }
 
     /// Lets go of all devices.
@@ -142,6 +150,11 @@ impl Twin {
         }
         for id in effects.forgotten {
             self.uplink.forget(&id);
+        }
+        for (id, property) in effects.observed {
+            let row = self.registry.rows.get(&id).and_then(|known| known.twins.get(&property));
+            let observed = row.and_then(|row| row.observed(&id, &property));
+            observed.iter().for_each(|observed| self.observers.observe(observed));
         }
         for (id, property) in effects.twins {
             self.uplink.changed(&id, &property);

@@ -10,7 +10,7 @@ use super::{
     rows::{DeviceRow, Rows},
     rules::{self, Origin},
     uplink::fresh_id,
-    wire::{self, Attribute, Body, Patches, StateOf, WireDevice},
+    wire::{self, Attribute, Body, Patches, StateOf, TwinPatch, WireDevice},
 };
 
 pub(super) const DEVICE_TOPIC: &str = "$hw/events/device/";
@@ -25,6 +25,8 @@ pub(super) struct Effects {
     pub(super) unstored: Vec<(String, String)>,
     /// Properties the cloud has to be told of.
     pub(super) twins: Vec<(String, String)>,
+    /// Properties whose reported values modules are told.
+    pub(super) observed: Vec<(String, String)>,
     /// Devices whose state the cloud has to be told.
     pub(super) states: Vec<String>,
     /// Devices that are gone.
@@ -37,12 +39,14 @@ pub(super) struct Registry {
     pub(super) node: NodeName,
     pub(super) rows: Rows,
     pub(super) effects: Effects,
+    /// Whether modules want reported values.
+    pub(super) observes: bool,
     clock: Clock,
 }
 
 impl Registry {
     pub(super) fn new(node: NodeName, rows: Rows, clock: Clock) -> Self {
-        Self { node, rows, effects: Effects::default(), clock }
+        Self { node, rows, effects: Effects::default(), observes: false, clock }
     }
 
     /// The time, in milliseconds.
@@ -105,6 +109,11 @@ impl Registry {
             }
         };
         let changed: Vec<String> = outcome.rows.keys().cloned().collect();
+        if self.observes && matches!(origin, Origin::Local | Origin::Mapper) {
+            let reported = |name: &&String| patches.get(*name).is_some_and(reports);
+            let observed = changed.iter().filter(reported).map(|name| (id.to_owned(), name.clone()));
+            self.effects.observed.extend(observed);
+        }
         self.rows.put_twins(id, outcome.rows);
         self.effects.unstored.push((id.to_owned(), event.to_owned()));
         if origin != Origin::Cloud {
@@ -161,6 +170,11 @@ impl Registry {
         let topic = format!("{DEVICE_TOPIC}{id}/updated");
         self.publish(topic, wire::text(event, self.now(), Body::Attributes { attributes: changed }));
     }
+}
+
+/// Whether a patch of a twin says what is, beside what is wished for.
+fn reports(patch: &Option<TwinPatch>) -> bool {
+    patch.as_ref().is_some_and(|patch| patch.actual.is_some())
 }
 
 fn rfc3339(millis: i64) -> String {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use kubeedge_core::routes::Observed;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -111,6 +112,12 @@ impl TwinRow {
             kind: kind.to_owned(),
             metadata: Map::new(),
         }
+    }
+
+    /// What was reported last, if anything.
+    pub(super) fn observed(&self, device: &str, property: &str) -> Option<Observed> {
+        let value = self.actual.value.as_ref().filter(|_| !self.is_deleted())?;
+        Some(Observed::new(device, property, value, self.actual.timestamp))
     }
 
     /// Whether it was deleted.

@@ -9,6 +9,7 @@ use kubeedge_core::{
     kernel::{Module, ModuleContext, Shutdown},
     message::Message,
     name::{Group, ModuleName, Operation},
+    routes::{Routes, RoutingTable},
     store::MetaStore,
     transport::{Credentials, Endpoint, Link, Listener, Peer, Transport},
     wire::{Codec, GoJson},
@@ -55,7 +56,10 @@ impl CloudEnd {
     }
 }
 
-fn modules() -> [(ModuleName, Group, usize); 6] {
+/// A vendor's module, which takes the group `acme`.
+pub(crate) const ACME: ModuleName = ModuleName::of("acme");
+
+fn modules() -> [(ModuleName, Group, usize); 7] {
     [
         (ModuleName::EDGE_HUB, Group::HUB, 1024),
         (ModuleName::META_MANAGER, Group::META, 4),
@@ -63,6 +67,7 @@ fn modules() -> [(ModuleName, Group, usize); 6] {
         (ModuleName::EVENT_BUS, Group::BUS, 4),
         (ModuleName::SERVICE_BUS, Group::BUS, 4),
         (ModuleName::TASK_MANAGER, Group::TASK_MANAGER, 4),
+        (ACME, Group::USER, 4),
     ]
 }
 
@@ -107,6 +112,8 @@ impl Node {
 
     fn run(hub: EdgeHub, transport: Arc<dyn Transport>, door: Box<dyn Listener>) -> Self {
         let (bus, mut inboxes) = Bus::new(modules());
+        let routes = RoutingTable::new([(ACME, Routes::new().group(Group::of("acme")))]).unwrap();
+        let bus = bus.with_routes(routes);
         let inbox = inboxes.remove(&ModuleName::EDGE_HUB).unwrap();
         let shutdown = Shutdown::new();
         let ctx = ModuleContext::new(bus.clone(), inbox, shutdown.clone());

@@ -11,6 +11,7 @@ mod cloud;
 mod cuts;
 mod delivery;
 mod join;
+mod modules;
 mod quic;
 
 use std::{sync::Arc, time::Duration};

@@ -41,6 +41,31 @@ fn at(version: &str) -> impl FnOnce(&Record) -> Known + use<> {
 }
 
 #[test]
+fn what_modules_send_takes_turns_with_the_later_lane_and_never_goes_before_control() {
+    let pool = Pool::default();
+    let of = |group: &str, name: &str| {
+        Message::new("acme".into(), Operation::UPDATE, name.to_owned()).in_group(group.into())
+    };
+    for n in 0..3 {
+        pool.put_of_module(of("acme", &format!("module-{n}")));
+        pool.put_plain(of("twin", &format!("twin-{n}")));
+    }
+    pool.put_plain(of("resource", "control"));
+    let order: Vec<_> = std::iter::from_fn(|| pool.next(0, 1))
+        .map(|next| match next {
+            Next::Plain(message) => message.route.resource.as_str().to_owned(),
+            Next::Object(flight) => panic!("{flight:?}"),
+        })
+        .collect();
+    assert_eq!(order, ["control", "twin-0", "module-0", "twin-1", "module-1", "twin-2", "module-2"]);
+    let large = of("acme", "large").with(Content::text(&"x".repeat(MAX_BYTES_OF_MODULES)));
+    assert!(pool.has_room_for_modules());
+    pool.put_of_module(large);
+    assert!(!pool.has_room_for_modules());
+    assert_eq!(pool.put_plain(of("resource", "control")), Put::Taken);
+}
+
+#[test]
 fn only_versions_newer_than_the_record_are_taken() {
     let pool = Pool::default();
     assert_eq!(pool.put(update("a", "5"), at("5")), Put::Stale);

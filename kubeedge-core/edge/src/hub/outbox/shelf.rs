@@ -12,7 +12,6 @@ use kubeedge_core::{
 };
 use tokio::time::{Duration, Instant};
 
-
 /// What waits for the cloud: `q/<number>` each in its order, `s/<resource>` the newest of its object. Values are messages
 /// as Go writes them.
 pub(super) const BUCKET: Bucket = Bucket("outbox");

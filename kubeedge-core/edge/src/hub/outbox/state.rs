@@ -271,6 +271,12 @@ impl State {
         self.shelf.keep(row.clone(), item.message.clone(), rest);
     }
 
+    /// Will store a message of a module: at once where there is no link, which may last.
+    pub(super) fn keep_row(&mut self, row: String, message: Message) {
+        let rest = if self.up { shelf::SHORT_REST } else { Duration::ZERO };
+        self.shelf.keep(row, message, rest);
+    }
+
     pub(super) fn row(&mut self, message: &Message, kind: Kind) -> Option<String> {
         match kind.row {
             _ if !self.stores => None,

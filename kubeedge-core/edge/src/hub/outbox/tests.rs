@@ -284,7 +284,7 @@ fn a_request_whose_asker_has_gone_is_not_sent() {
     outbox.put(asked);
     drop(answer);
     assert!(order(&outbox).is_empty());
-    outbox.sweep();
+    outbox.sweep(true);
     assert!(outbox.state.lock().waiters.is_empty());
 }
 
