@@ -101,6 +101,25 @@ fn a_mapper_of_a_few_lines_brings_a_new_protocol_to_kubectl() {
 }
 
 #[test]
+fn a_vendors_module_in_two_halves_talks_across_the_link() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_custom-module"));
+    command.arg(folder.path()).current_dir(folder.path());
+    let mut both = Background::start(&mut command);
+    for said in [
+        "oven: baking recipe=\"rye, 220 degrees\"",
+        "kitchen: the oven has its recipe node=oven-1",
+        "kitchen: the oven is hot node=oven-1 degrees=220",
+        "kitchen: baked node=oven-1 said=\"12 loaves\"",
+        "kitchen: humidity node=oven-1 said=\"44 %\"",
+        "oven: door state=closed",
+    ] {
+        both.until_said(said, PATIENCE);
+    }
+    assert_eq!(both.stop(), Some(0));
+}
+
+#[test]
 fn a_wrong_token_is_told_by_an_edgecore_of_a_vendors() {
     if skipped(&["kubectl"]) {
         return;
