@@ -19,7 +19,7 @@ const OVEN: ModuleName = ModuleName::of("acme-oven");
 const DOOR: &str = "oven/1/door";
 
 /// See the module's text.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Oven {
     recipe: Option<String>,
 }

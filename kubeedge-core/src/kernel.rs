@@ -153,6 +153,10 @@ impl<M: Module + ?Sized> Module for Box<M> {
         (**self).inbox_depth()
     }
 
+    fn routes(&self) -> Routes {
+        (**self).routes()
+    }
+
     async fn run(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
         (**self).run(ctx).await
     }

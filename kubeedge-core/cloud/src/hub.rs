@@ -65,7 +65,6 @@ use self::{
     session::{End, Handle, Shared},
     shares::Shares,
 };
-pub use self::{admission::NodeIdentity, sessions::Sessions, shares::NodeLimits};
 pub use self::{
     admission::NodeIdentity,
     sessions::{NodeEvent, NodeEvents, Sessions},

@@ -21,6 +21,7 @@ const ACME: ModuleName = ModuleName::of("acme");
 const WAIT: Duration = Duration::from_secs(60);
 
 /// A module of a vendor's that hands everything to the test.
+#[derive(Clone)]
 struct Vendor {
     bus: mpsc::UnboundedSender<Bus>,
     heard: mpsc::UnboundedSender<Envelope>,
