@@ -4,7 +4,7 @@
 use std::hint::black_box;
 
 use bytes::Bytes;
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use divan::{Bencher, counter::ItemsCount};
 use kubeedge_core::{
     bus::Bus,
     message::{Message, json, resource},
@@ -13,49 +13,55 @@ use kubeedge_core::{
 
 const DEPTH: usize = 64;
 
-/// Recorded frames, the shortest (a keepalive) and the longest (a pod with its status) apart.
-fn frames() -> Vec<(&'static str, Vec<Bytes>)> {
+const MIXES: [&str; 3] = ["keepalive", "longest", "mixture"];
+
+fn main() {
+    divan::main();
+}
+
+/// Recorded frames: the shortest (a keepalive), the longest (a pod with its status), or all.
+fn frames(mix: &str) -> Vec<Bytes> {
     let text = Bytes::from_static(include_bytes!("../tests/data/frames.jsonl"));
     let mut all: Vec<Bytes> =
         text.split_inclusive(|byte| *byte == b'\n').map(|frame| text.slice_ref(frame)).collect();
     all.sort_by_key(Bytes::len);
-    let (short, long) = (all.first().unwrap().clone(), all.last().unwrap().clone());
-    vec![("keepalive", vec![short]), ("longest", vec![long]), ("mixture", all)]
-}
-
-fn codec(c: &mut Criterion) {
-    for (name, frames) in frames() {
-        let messages: Vec<Message> = frames.iter().map(|frame| json::decode(frame).unwrap()).collect();
-        let mut group = c.benchmark_group(name);
-        group.throughput(Throughput::Elements(frames.len() as u64));
-        group.bench_function("decode", |bench| {
-            bench.iter(|| frames.iter().for_each(|frame| drop(black_box(json::decode(frame)))));
-        });
-        group.bench_function("encode", |bench| {
-            bench.iter(|| messages.iter().for_each(|message| drop(black_box(json::encode(message)))));
-        });
-        group.finish();
+    match mix {
+        "keepalive" => all.drain(..1).collect(),
+        "longest" => all.split_off(all.len() - 1),
+        _ => all,
     }
 }
 
-fn route(c: &mut Criterion) {
-    let (bus, mut inboxes) = Bus::new([(ModuleName::TWIN, Group::TWIN, DEPTH)]);
-    let mut inbox = inboxes.remove(&ModuleName::TWIN).unwrap();
-    let (_, frames) = frames().pop().unwrap();
-    let messages: Vec<Message> = frames.iter().map(|frame| json::decode(frame).unwrap()).collect();
-    let mut group = c.benchmark_group("route");
-    group.throughput(Throughput::Elements(messages.len() as u64));
-    group.bench_function("to a module by way of its mailbox", |bench| {
-        bench.iter(|| {
-            for message in &messages {
-                black_box(resource::target_node(&message.route.resource));
-                bus.try_send(&ModuleName::TWIN, message.clone()).unwrap();
-                black_box(inbox.try_next().unwrap());
-            }
-        });
-    });
-    group.finish();
+fn messages(frames: &[Bytes]) -> Vec<Message> {
+    frames.iter().map(|frame| json::decode(frame).unwrap()).collect()
 }
 
-criterion_group!(benches, codec, route);
-criterion_main!(benches);
+#[divan::bench(args = MIXES)]
+fn decode(bencher: Bencher<'_, '_>, mix: &str) {
+    let frames = frames(mix);
+    bencher
+        .counter(ItemsCount::new(frames.len()))
+        .bench(|| frames.iter().for_each(|frame| drop(black_box(json::decode(frame)))));
+}
+
+#[divan::bench(args = MIXES)]
+fn encode(bencher: Bencher<'_, '_>, mix: &str) {
+    let messages = messages(&frames(mix));
+    bencher
+        .counter(ItemsCount::new(messages.len()))
+        .bench(|| messages.iter().for_each(|message| drop(black_box(json::encode(message)))));
+}
+
+#[divan::bench]
+fn to_a_module_by_way_of_its_mailbox(bencher: Bencher<'_, '_>) {
+    let (bus, mut inboxes) = Bus::new([(ModuleName::TWIN, Group::TWIN, DEPTH)]);
+    let mut inbox = inboxes.remove(&ModuleName::TWIN).unwrap();
+    let messages = messages(&frames("mixture"));
+    bencher.counter(ItemsCount::new(messages.len())).bench_local(|| {
+        for message in &messages {
+            black_box(resource::target_node(&message.route.resource));
+            bus.try_send(&ModuleName::TWIN, message.clone()).unwrap();
+            black_box(inbox.try_next().unwrap());
+        }
+    });
+}

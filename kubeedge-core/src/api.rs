@@ -1,11 +1,11 @@
-//! KubeEdge's own Kubernetes kinds: Rust types, and the CustomResourceDefinitions made from them.
+//! KubeEdge's own Kubernetes kinds: Rust types, and (feature `crds`) the CustomResourceDefinitions made from them.
 //!
 //! The types follow the CRDs of KubeEdge 1.23 field by field; a test compares every name, type, requirement, default
 //! and allowed value. Each kind implements k8s-openapi's `Resource` and `Metadata`, so `kube::Api<Device>` works where
 //! a client is at hand; this module holds none.
 //!
 //! Reading is lenient where writing is strict: an object of an older peer that lacks a field can be read, and an API
-//! server that has [`definitions`] refuses an object with a wrong type, a missing field or a value that is not
+//! server that has the definitions refuses an object with a wrong type, a missing field or a value that is not
 //! allowed, and drops fields that no definition knows. Fields whose value is one of a list are therefore text here.
 //!
 //! The types are for code that acts on an object. What only passes through stays bytes.
@@ -13,23 +13,23 @@
 //! Of the device kinds v1beta1 alone is here: KubeEdge stores no other version and since 1.16 acts on no other.
 
 use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope, Resource};
-use schemars::{
-    JsonSchema,
-    generate::{SchemaGenerator, SchemaSettings},
-};
-use serde_json::{Value, json};
-
 pub mod apps;
+#[cfg(feature = "crds")]
+mod definitions;
 pub mod devices;
 pub mod operations;
 pub mod policy;
 pub mod reliablesyncs;
 pub mod rules;
+#[cfg(feature = "crds")]
 mod structural;
+
+#[cfg(feature = "crds")]
+pub use definitions::definitions;
 
 /// A kind that a CustomResourceDefinition defines, in one version. Group, version, kind and plural are those of
 /// [`Resource`].
-pub trait CustomKind: Resource<Scope: Scope> + JsonSchema {
+pub trait CustomKind: Resource<Scope: Scope> {
     /// The name of one object, in lower case.
     const SINGULAR: &'static str;
     /// Shorter names that kubectl takes.
@@ -70,7 +70,8 @@ macro_rules! kind {
         { $($constants:item)* }
     ) => {
         $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, ::serde::Serialize, ::serde::Deserialize, ::schemars::JsonSchema)]
+        #[derive(Clone, Debug, PartialEq, ::serde::Serialize, ::serde::Deserialize)]
+        #[cfg_attr(feature = "crds", derive(::schemars::JsonSchema))]
         #[serde(default, rename_all = "camelCase")]
         pub struct $name {
             /// Group and version, as `group/version`.
@@ -78,7 +79,7 @@ macro_rules! kind {
             /// The kind's name.
             pub kind: String,
             /// Name, namespace, labels and what else every object has.
-            #[schemars(with = "::std::collections::BTreeMap<String, ::serde_json::Value>")]
+            #[cfg_attr(feature = "crds", schemars(with = "::std::collections::BTreeMap<String, ::serde_json::Value>"))]
             pub metadata: ::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
             $( $(#[$field_doc])* pub $field: $type, )*
         }
@@ -121,70 +122,3 @@ macro_rules! kind {
     };
 }
 use kind;
-
-/// The CustomResourceDefinition objects (`apiextensions.k8s.io/v1`) of all kinds here, by name; an API server takes
-/// them as they are.
-pub fn definitions() -> Vec<Value> {
-    vec![
-        definition::<apps::EdgeApplication>(&[]),
-        definition::<apps::NodeGroup>(&[]),
-        definition::<devices::Device>(&[]),
-        definition::<devices::DeviceModel>(&[]),
-        definition::<devices::DeviceStatus>(&[]),
-        definition::<operations::v1alpha2::ConfigUpdateJob>(&[]),
-        definition::<operations::v1alpha2::ImagePrePullJob>(&[version::<
-            operations::v1alpha1::ImagePrePullJob,
-        >()]),
-        definition::<operations::v1alpha2::NodeUpgradeJob>(&[
-            version::<operations::v1alpha1::NodeUpgradeJob>(),
-        ]),
-        definition::<policy::ServiceAccountAccess>(&[]),
-        definition::<reliablesyncs::ClusterObjectSync>(&[]),
-        definition::<reliablesyncs::ObjectSync>(&[]),
-        definition::<rules::Rule>(&[]),
-        definition::<rules::RuleEndpoint>(&[]),
-    ]
-}
-
-/// The definition of one kind, served in its own version and in these older ones.
-fn definition<K: CustomKind>(older: &[Value]) -> Value {
-    let mut names = json!({
-        "kind": K::KIND, "listKind": format!("{}List", K::KIND),
-        "plural": K::URL_PATH_SEGMENT, "singular": K::SINGULAR,
-    });
-    if let (Some(names), false) = (names.as_object_mut(), K::SHORT_NAMES.is_empty()) {
-        names.insert("shortNames".to_owned(), json!(K::SHORT_NAMES));
-    }
-    let mut versions = older.to_vec();
-    versions.push(version::<K>());
-    json!({
-        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-        "metadata": {"name": format!("{}.{}", K::URL_PATH_SEGMENT, K::GROUP)},
-        "spec": {
-            "group": K::GROUP, "names": names,
-            "scope": <K::Scope as Scope>::NAME,
-            "versions": versions,
-        },
-    })
-}
-
-fn version<K: CustomKind>() -> Value {
-    let mut version = json!({
-        "name": K::VERSION, "served": true, "storage": K::STORED,
-        "schema": {"openAPIV3Schema": schema::<K>()},
-    });
-    if let (Some(fields), true) = (version.as_object_mut(), K::STATUS) {
-        fields.insert("subresources".to_owned(), json!({"status": {}}));
-    }
-    version
-}
-
-fn schema<K: CustomKind>() -> Value {
-    let mut settings = SchemaSettings::draft2020_12();
-    settings.meta_schema = None;
-    settings.inline_subschemas = true;
-    let mut schema = SchemaGenerator::new(settings).into_root_schema_for::<K>().to_value();
-    structural::make(&mut schema);
-    structural::head(&mut schema, K::REQUIRED);
-    schema
-}

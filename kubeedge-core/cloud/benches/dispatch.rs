@@ -14,7 +14,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use divan::{Bencher, counter::ItemsCount};
 use futures::{FutureExt, StreamExt, future::join_all};
 use kubeedge_apiserver::{EmbeddedCluster, EmbeddedSettings, Signer};
 use kubeedge_cloud::{CloudCore, CloudCoreSettings, hub::NodeIdentity};
@@ -177,34 +177,40 @@ async fn start() -> Bench {
     Bench { versions, asks, seen }
 }
 
-fn dispatch(c: &mut Criterion) {
-    let runtime = Runtime::new().unwrap();
-    let bench = runtime.block_on(start());
-    let mut version = 0;
-    let mut down = || {
-        version += 1;
-        runtime.block_on(async {
-            bench.versions.send(version).await.unwrap();
-            bench.seen.all.notified().await;
-        });
-    };
-    // The first time makes the records.
-    down();
-    let mut group = c.benchmark_group("dispatch");
-    group.throughput(Throughput::Elements((EDGES * EACH) as u64)).sample_size(20);
-    group.bench_function("down, 1 kB, confirmed", |b| b.iter(&mut down));
-    group.bench_function("up, 1 kB, answered", |b| {
-        b.iter(|| {
-            runtime.block_on(async {
-                for ask in &bench.asks {
-                    ask.send(()).await.unwrap();
-                }
-                bench.seen.all.notified().await;
-            });
-        });
-    });
-    group.finish();
+fn main() {
+    divan::main();
 }
 
-criterion_group!(benches, dispatch);
-criterion_main!(benches);
+/// One round down: every edge gets its objects at a new version, and confirms them.
+async fn down(bench: &Bench, version: u64) {
+    bench.versions.send(version).await.unwrap();
+    bench.seen.all.notified().await;
+}
+
+/// One round up: every edge asks its questions, and is answered.
+async fn up(bench: &Bench) {
+    for ask in &bench.asks {
+        ask.send(()).await.unwrap();
+    }
+    bench.seen.all.notified().await;
+}
+
+#[divan::bench(sample_count = 20, sample_size = 1)]
+fn down_1_kb_confirmed(bencher: Bencher<'_, '_>) {
+    let runtime = Runtime::new().unwrap();
+    let bench = runtime.block_on(start());
+    // The first time makes the records.
+    let mut version = 1;
+    runtime.block_on(down(&bench, version));
+    bencher.counter(ItemsCount::new(EDGES * EACH)).bench_local(|| {
+        version += 1;
+        runtime.block_on(down(&bench, version));
+    });
+}
+
+#[divan::bench(sample_count = 20, sample_size = 1)]
+fn up_1_kb_answered(bencher: Bencher<'_, '_>) {
+    let runtime = Runtime::new().unwrap();
+    let bench = runtime.block_on(start());
+    bencher.counter(ItemsCount::new(EDGES * EACH)).bench_local(|| runtime.block_on(up(&bench)));
+}

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+#[cfg(feature = "crds")]
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -52,7 +53,8 @@ kind! {
 }
 
 /// Which nodes a group has: those named and those with the labels.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct NodeGroupSpec {
     /// Nodes by name.
@@ -67,7 +69,8 @@ pub struct NodeGroupSpec {
 }
 
 /// Which nodes were found for a group.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct NodeGroupStatus {
     /// Each node.
@@ -76,7 +79,8 @@ pub struct NodeGroupStatus {
 }
 
 /// One node of a group.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct GroupedNode {
     /// The node.
@@ -91,7 +95,8 @@ pub struct GroupedNode {
 }
 
 /// What to deploy where.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct EdgeApplicationSpec {
     /// The objects to make.
@@ -102,7 +107,8 @@ pub struct EdgeApplicationSpec {
 }
 
 /// Objects to make in the cluster.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(default)]
 pub struct ResourceTemplate {
     /// Whole objects of Kubernetes.
@@ -111,7 +117,8 @@ pub struct ResourceTemplate {
 }
 
 /// Where a workload goes.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct WorkloadScope {
     /// Groups of nodes.
@@ -123,7 +130,8 @@ pub struct WorkloadScope {
 }
 
 /// A group of nodes, and what changes there.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 pub struct TargetNodeGroup {
     /// The name of the NodeGroup.
     pub name: String,
@@ -133,11 +141,12 @@ pub struct TargetNodeGroup {
 }
 
 /// Nodes with labels, and what changes there.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct TargetNodeLabel {
     /// The labels.
-    #[schemars(extend("x-kubernetes-map-type" = "atomic"))]
+    #[cfg_attr(feature = "crds", schemars(extend("x-kubernetes-map-type" = "atomic")))]
     #[serde(skip_serializing_if = "absent")]
     pub label_selector: LabelSelector,
     /// What changes.
@@ -146,7 +155,8 @@ pub struct TargetNodeLabel {
 }
 
 /// What became of a workload.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct EdgeApplicationStatus {
     /// Each object.
@@ -155,18 +165,20 @@ pub struct EdgeApplicationStatus {
 }
 
 /// What became of one object.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 pub struct ManifestStatus {
     /// The object.
     pub identifier: ResourceIdentifier,
     /// Whether it is as wanted: `Processing` or `Available`.
-    #[schemars(extend("enum" = ["Processing", "Available"]))]
+    #[cfg_attr(feature = "crds", schemars(extend("enum" = ["Processing", "Available"])))]
     #[serde(rename = "conditions", default, skip_serializing_if = "absent")]
     pub condition: String,
 }
 
 /// An object of a template.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 pub struct ResourceIdentifier {
     /// Its place in the list, from 0.
     pub ordinal: u32,

@@ -4,6 +4,7 @@ mod push;
 
 use std::collections::BTreeMap;
 
+#[cfg(feature = "crds")]
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -57,7 +58,8 @@ kind! {
 }
 
 /// The name of another object in the same namespace.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(default)]
 pub struct LocalObjectReference {
     /// The object's name; empty names none.
@@ -65,11 +67,12 @@ pub struct LocalObjectReference {
 }
 
 /// What is wanted of a device.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct DeviceSpec {
     /// The DeviceModel that says what properties the device has. Required for the device to be used.
-    #[schemars(extend("x-kubernetes-map-type" = "atomic"))]
+    #[cfg_attr(feature = "crds", schemars(extend("x-kubernetes-map-type" = "atomic")))]
     #[serde(skip_serializing_if = "absent")]
     pub device_model_ref: Option<LocalObjectReference>,
     /// The node whose mapper talks to the device.
@@ -90,7 +93,8 @@ pub struct DeviceSpec {
 }
 
 /// A protocol and its configuration, which only the protocol's mapper understands.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct ProtocolConfig {
     /// The protocol, as its mapper names it.
@@ -105,7 +109,8 @@ pub struct ProtocolConfig {
 pub type VisitorConfig = ProtocolConfig;
 
 /// How one property of a device is used.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct DeviceProperty {
     /// The property's name in the model. KubeEdge gives `saveFrame` and `saveVideo` a meaning for streams.
@@ -132,7 +137,8 @@ pub struct DeviceProperty {
 }
 
 /// A value, and what is known of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 pub struct TwinProperty {
     /// The value, as text.
     pub value: String,
@@ -142,7 +148,8 @@ pub struct TwinProperty {
 }
 
 /// A named group of properties.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct DeviceMethod {
     /// Its name, unique in the device.
@@ -157,7 +164,8 @@ pub struct DeviceMethod {
 }
 
 /// Whether and how often the state of a device is reported.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct StateReport {
     /// Whether it is reported to the cloud.
@@ -169,7 +177,8 @@ pub struct StateReport {
 }
 
 /// The status inside of a Device, as of before [`DeviceStatus`].
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct DeviceOldStatus {
     /// Whether it was reported to the cloud.
@@ -184,7 +193,8 @@ pub struct DeviceOldStatus {
 }
 
 /// What all devices of a model have.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct DeviceModelSpec {
     /// Their properties, each named once.
@@ -199,7 +209,8 @@ pub struct DeviceModelSpec {
 }
 
 /// One property of a model.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct ModelProperty {
     /// Its name. KubeEdge gives `saveFrame` and `saveVideo` a meaning for streams.
@@ -209,11 +220,11 @@ pub struct ModelProperty {
     #[serde(skip_serializing_if = "absent")]
     pub description: String,
     /// The type of its values.
-    #[schemars(extend("enum" = ["INT", "FLOAT", "DOUBLE", "STRING", "BOOLEAN", "BYTES", "STREAM"]))]
+    #[cfg_attr(feature = "crds", schemars(extend("enum" = ["INT", "FLOAT", "DOUBLE", "STRING", "BOOLEAN", "BYTES", "STREAM"])))]
     #[serde(rename = "type", skip_serializing_if = "absent")]
     pub kind: String,
     /// Whether it may be written; empty means that it may not.
-    #[schemars(extend("enum" = ["ReadWrite", "ReadOnly"]))]
+    #[cfg_attr(feature = "crds", schemars(extend("enum" = ["ReadWrite", "ReadOnly"])))]
     #[serde(skip_serializing_if = "absent")]
     pub access_mode: String,
     /// The least value, as text.
@@ -231,11 +242,13 @@ pub struct ModelProperty {
 }
 
 /// Nothing: a status belongs to the device with its name.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 pub struct DeviceStatusSpec {}
 
 /// What was reported of a device.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct DeviceStatusStatus {
     /// One twin for each property.
@@ -253,7 +266,8 @@ pub struct DeviceStatusStatus {
 }
 
 /// What is known of one property.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct Twin {
     /// The property's name.

@@ -4,6 +4,7 @@
 //! is stored and acted on; v1alpha1 is what KubeEdge before 1.22 wrote.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+#[cfg(feature = "crds")]
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +14,8 @@ pub mod v1alpha1;
 pub mod v1alpha2;
 
 /// What an ImagePrePullJob does, in both versions.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct ImagePrePullJobSpec {
     /// The images and the nodes.
@@ -22,7 +24,8 @@ pub struct ImagePrePullJobSpec {
 }
 
 /// Which images to pull on which nodes.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct ImagePrePullTemplate {
     /// The images.
@@ -32,7 +35,7 @@ pub struct ImagePrePullTemplate {
     #[serde(skip_serializing_if = "absent")]
     pub node_names: Vec<String>,
     /// Nodes by their labels.
-    #[schemars(extend("x-kubernetes-map-type" = "atomic"))]
+    #[cfg_attr(feature = "crds", schemars(extend("x-kubernetes-map-type" = "atomic")))]
     #[serde(skip_serializing_if = "absent")]
     pub label_selector: Option<LabelSelector>,
     /// What to check on a node before: `cpu`, `mem`, `disk`.
@@ -56,7 +59,8 @@ pub struct ImagePrePullTemplate {
 }
 
 /// An image registry that is asked for a digest.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 pub struct RegistryApi {
     /// Its host.
     pub host: String,
@@ -65,7 +69,8 @@ pub struct RegistryApi {
 }
 
 /// The pulls of one node as v1alpha1 tells them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct ImagePrePullStatus {
     /// The node.
@@ -77,7 +82,8 @@ pub struct ImagePrePullStatus {
 }
 
 /// One image on one node as v1alpha1 tells it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct ImageState {
     /// The image.
@@ -92,7 +98,8 @@ pub struct ImageState {
 }
 
 /// A task on one node as v1alpha1 tells it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct TaskStatus {
     /// The node.

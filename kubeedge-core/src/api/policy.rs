@@ -4,8 +4,10 @@ use k8s_openapi::api::{
     core::v1::ObjectReference,
     rbac::v1::{PolicyRule, RoleRef, Subject},
 };
+#[cfg(feature = "crds")]
 use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
+#[cfg(feature = "crds")]
 use serde_json::json;
 use std::collections::BTreeMap;
 
@@ -30,7 +32,8 @@ kind! {
 }
 
 /// A service account and its roles.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct AccessSpec {
     /// The account.
@@ -48,7 +51,8 @@ pub struct AccessSpec {
 }
 
 /// Where the access is needed.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct AccessStatus {
     /// Nodes with pods of the account.
@@ -57,7 +61,8 @@ pub struct AccessStatus {
 }
 
 /// What is kept of the metadata of an object inside of another.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(default)]
 pub struct InnerMeta {
     /// Its name.
@@ -78,7 +83,8 @@ pub struct InnerMeta {
 }
 
 /// A ServiceAccount inside of another object.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct Account {
     /// `v1`, or empty.
@@ -91,11 +97,11 @@ pub struct Account {
     #[serde(skip_serializing_if = "absent")]
     pub metadata: InnerMeta,
     /// Secrets that pods of the account may use.
-    #[schemars(transform = secrets)]
+    #[cfg_attr(feature = "crds", schemars(transform = secrets))]
     #[serde(skip_serializing_if = "absent")]
     pub secrets: Vec<ObjectReference>,
     /// Secrets with accounts of image registries.
-    #[schemars(transform = atomic_items)]
+    #[cfg_attr(feature = "crds", schemars(transform = atomic_items))]
     #[serde(skip_serializing_if = "absent")]
     pub image_pull_secrets: Vec<LocalObjectReference>,
     /// Whether pods get a token of the account.
@@ -104,7 +110,8 @@ pub struct Account {
 }
 
 /// A RoleBinding, and the rules of the role it binds.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct AccessRoleBinding {
     /// The binding.
@@ -116,7 +123,8 @@ pub struct AccessRoleBinding {
 }
 
 /// A ClusterRoleBinding, and the rules of the role it binds.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct AccessClusterRoleBinding {
     /// The binding.
@@ -128,7 +136,8 @@ pub struct AccessClusterRoleBinding {
 }
 
 /// A RoleBinding or ClusterRoleBinding inside of another object.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Binding {
     /// `rbac.authorization.k8s.io/v1`, or empty.
@@ -141,15 +150,16 @@ pub struct Binding {
     #[serde(default, skip_serializing_if = "absent")]
     pub metadata: InnerMeta,
     /// Who may.
-    #[schemars(transform = atomic_items)]
+    #[cfg_attr(feature = "crds", schemars(transform = atomic_items))]
     #[serde(default, skip_serializing_if = "absent")]
     pub subjects: Vec<Subject>,
     /// What they may.
-    #[schemars(extend("x-kubernetes-map-type" = "atomic"))]
+    #[cfg_attr(feature = "crds", schemars(extend("x-kubernetes-map-type" = "atomic")))]
     pub role_ref: RoleRef,
 }
 
 /// The items of a list change as a whole, not field by field.
+#[cfg(feature = "crds")]
 fn atomic_items(schema: &mut Schema) {
     if let Some(items) = schema.pointer_mut("/items").and_then(|items| items.as_object_mut()) {
         items.insert("x-kubernetes-map-type".to_owned(), json!("atomic"));
@@ -157,6 +167,7 @@ fn atomic_items(schema: &mut Schema) {
 }
 
 /// Secrets are told apart by their names.
+#[cfg(feature = "crds")]
 fn secrets(schema: &mut Schema) {
     atomic_items(schema);
     if let Some(items) = schema.pointer_mut("/items").and_then(|items| items.as_object_mut()) {

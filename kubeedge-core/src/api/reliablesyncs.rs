@@ -3,6 +3,7 @@
 //! A record is named `<node>.<uid of the object>`. Its spec says which object it is about, its status which version
 //! of it the node has stored.
 
+#[cfg(feature = "crds")]
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -41,7 +42,8 @@ kind! {
 }
 
 /// The object a record is about.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct ObjectSyncSpec {
     /// Its `apiVersion`.
@@ -56,7 +58,8 @@ pub struct ObjectSyncSpec {
 }
 
 /// What the node has confirmed.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct ObjectSyncStatus {
     /// The resource version stored on the node; `0` before the first.

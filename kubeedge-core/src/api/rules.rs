@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+#[cfg(feature = "crds")]
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -36,7 +37,8 @@ kind! {
 }
 
 /// From where to where messages go.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct RuleSpec {
     /// The name of the RuleEndpoint messages come from.
@@ -51,7 +53,8 @@ pub struct RuleSpec {
 }
 
 /// How many messages a rule took.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct RuleStatus {
     /// Those that arrived.
@@ -66,11 +69,12 @@ pub struct RuleStatus {
 }
 
 /// What an endpoint is.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct RuleEndpointSpec {
     /// `rest` (HTTP of the cloud), `eventbus` (MQTT of an edge) or `servicebus` (HTTP of an edge).
-    #[schemars(extend("enum" = ["rest", "eventbus", "servicebus"]))]
+    #[cfg_attr(feature = "crds", schemars(extend("enum" = ["rest", "eventbus", "servicebus"])))]
     pub rule_endpoint_type: String,
     /// What the type needs: `service_port` of a servicebus endpoint.
     #[serde(default, skip_serializing_if = "absent")]

@@ -3,14 +3,17 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::{api::core::v1::EnvVar, apimachinery::pkg::util::intstr::IntOrString};
+#[cfg(feature = "crds")]
 use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
+#[cfg(feature = "crds")]
 use serde_json::{Value, json};
 
 use super::absent;
 
 /// The changes of one group of nodes.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct Overriders {
     /// How many replicas a Deployment has there.
@@ -34,16 +37,17 @@ pub struct Overriders {
 }
 
 /// A change of one part of image names.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 pub struct ImageOverrider {
     /// Which images; without, all of the pod's.
     #[serde(default, skip_serializing_if = "absent")]
     pub predicate: Option<ImagePredicate>,
     /// Which part of `[registry/]repository[:tag]`.
-    #[schemars(extend("enum" = ["Registry", "Repository", "Tag"]))]
+    #[cfg_attr(feature = "crds", schemars(extend("enum" = ["Registry", "Repository", "Tag"])))]
     pub component: String,
     /// What is done with it.
-    #[schemars(extend("enum" = ["add", "remove", "replace"]))]
+    #[cfg_attr(feature = "crds", schemars(extend("enum" = ["add", "remove", "replace"])))]
     pub operator: String,
     /// What is added or stands instead.
     #[serde(default, skip_serializing_if = "absent")]
@@ -51,35 +55,38 @@ pub struct ImageOverrider {
 }
 
 /// Where an image name stands in an object.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 pub struct ImagePredicate {
     /// A JSON pointer.
     pub path: String,
 }
 
 /// A change of environment variables of one container.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct EnvOverrider {
     /// The container.
     pub container_name: String,
     /// What is done with them.
-    #[schemars(extend("enum" = ["add", "remove", "replace"]))]
+    #[cfg_attr(feature = "crds", schemars(extend("enum" = ["add", "remove", "replace"])))]
     pub operator: String,
     /// The variables.
-    #[schemars(transform = variables)]
+    #[cfg_attr(feature = "crds", schemars(transform = variables))]
     #[serde(default, skip_serializing_if = "absent")]
     pub value: Vec<EnvVar>,
 }
 
 /// A change of the words of a command or its arguments.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct WordsOverrider {
     /// The container.
     pub container_name: String,
     /// What is done with them: added at the end, or each that is there removed.
-    #[schemars(extend("enum" = ["add", "remove"]))]
+    #[cfg_attr(feature = "crds", schemars(extend("enum" = ["add", "remove"])))]
     pub operator: String,
     /// The words.
     #[serde(default, skip_serializing_if = "absent")]
@@ -87,7 +94,8 @@ pub struct WordsOverrider {
 }
 
 /// Other limits and requests of one container.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ResourcesOverrider {
     /// The container.
@@ -97,25 +105,27 @@ pub struct ResourcesOverrider {
 }
 
 /// Limits and requests as users write them: a quantity may be a number.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(default)]
 pub struct Resources {
     /// The most a container gets.
-    #[schemars(transform = quantities)]
+    #[cfg_attr(feature = "crds", schemars(transform = quantities))]
     #[serde(skip_serializing_if = "absent")]
     pub limits: BTreeMap<String, IntOrString>,
     /// What a container needs.
-    #[schemars(transform = quantities)]
+    #[cfg_attr(feature = "crds", schemars(transform = quantities))]
     #[serde(skip_serializing_if = "absent")]
     pub requests: BTreeMap<String, IntOrString>,
     /// Claims of the pod that the container uses.
-    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    #[cfg_attr(feature = "crds", schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])))]
     #[serde(skip_serializing_if = "absent")]
     pub claims: Vec<ClaimName>,
 }
 
 /// A claim of a pod.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 pub struct ClaimName {
     /// Its name in the pod.
     pub name: String,
@@ -125,8 +135,10 @@ pub struct ClaimName {
 }
 
 /// How Kubernetes writes quantities, such as `1`, `500m` or `64Mi`.
+#[cfg(feature = "crds")]
 const QUANTITY: &str = r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$";
 
+#[cfg(feature = "crds")]
 fn quantity() -> Value {
     json!({
         "anyOf": [{"type": "integer"}, {"type": "string"}],
@@ -136,11 +148,13 @@ fn quantity() -> Value {
 }
 
 /// The values of a map are quantities.
+#[cfg(feature = "crds")]
 fn quantities(schema: &mut Schema) {
     schema.insert("additionalProperties".to_owned(), quantity());
 }
 
 /// Sources of variables change as a whole; the name of a source may be left out, as of old.
+#[cfg(feature = "crds")]
 fn variables(schema: &mut Schema) {
     let sources = schema.pointer_mut("/items/properties/valueFrom/properties").and_then(Value::as_object_mut);
     for source in sources.into_iter().flatten().filter_map(|(_, source)| source.as_object_mut()) {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+#[cfg(feature = "crds")]
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -9,7 +10,8 @@ use serde_json::{Map, Value};
 use super::absent;
 
 /// The ways to push; a mapper uses each that is set and that it has.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct PushMethod {
     /// By HTTP.
@@ -30,7 +32,8 @@ pub struct PushMethod {
 }
 
 /// Where to push by HTTP.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct PushHttp {
     /// The server, with its scheme.
@@ -48,7 +51,8 @@ pub struct PushHttp {
 }
 
 /// Where to push by MQTT.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct PushMqtt {
     /// The broker, such as `mqtt://127.0.0.1:1883`.
@@ -66,7 +70,8 @@ pub struct PushMqtt {
 }
 
 /// Where to push by OpenTelemetry.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(default)]
 pub struct PushOtel {
     /// The collector, such as `https://localhost:4318/v1/metrics`.
@@ -75,7 +80,8 @@ pub struct PushOtel {
 }
 
 /// The databases; a mapper writes to each that is set and that it has.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(default)]
 pub struct DbMethod {
     /// InfluxDB 2.
@@ -93,7 +99,8 @@ pub struct DbMethod {
 }
 
 /// InfluxDB 2 and what is written there.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(default)]
 pub struct InfluxMethod {
     /// The database.
@@ -105,7 +112,8 @@ pub struct InfluxMethod {
 }
 
 /// An InfluxDB 2; its token comes from the mapper's environment.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(default)]
 pub struct InfluxClientConfig {
     /// Its address.
@@ -120,7 +128,8 @@ pub struct InfluxClientConfig {
 }
 
 /// How a value is written to InfluxDB 2.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct InfluxDataConfig {
     /// The measurement.
@@ -135,7 +144,8 @@ pub struct InfluxDataConfig {
 }
 
 /// Redis.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(default)]
 pub struct RedisMethod {
     /// The database.
@@ -144,7 +154,8 @@ pub struct RedisMethod {
 }
 
 /// A Redis; its password comes from the mapper's environment.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct RedisClientConfig {
     /// Its address.
@@ -162,7 +173,8 @@ pub struct RedisClientConfig {
 }
 
 /// TDengine.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(default)]
 pub struct TdEngineMethod {
     /// The database.
@@ -171,7 +183,8 @@ pub struct TdEngineMethod {
 }
 
 /// A TDengine; user and password come from the mapper's environment.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct TdEngineClientConfig {
     /// Its address.
@@ -183,7 +196,8 @@ pub struct TdEngineClientConfig {
 }
 
 /// MySQL.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(default)]
 pub struct MysqlMethod {
     /// The database.
@@ -192,7 +206,8 @@ pub struct MysqlMethod {
 }
 
 /// A MySQL; its password comes from the mapper's environment.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct MysqlClientConfig {
     /// Its address, such as `localhost:3306`.

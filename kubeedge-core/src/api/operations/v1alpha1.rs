@@ -1,6 +1,7 @@
 //! Jobs as KubeEdge before 1.22 wrote them; served, not stored.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+#[cfg(feature = "crds")]
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -43,7 +44,8 @@ kind! {
 }
 
 /// Which version to bring to which nodes.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct NodeUpgradeJobSpec {
     /// The version.
@@ -53,7 +55,7 @@ pub struct NodeUpgradeJobSpec {
     #[serde(skip_serializing_if = "absent")]
     pub node_names: Vec<String>,
     /// Nodes by their labels.
-    #[schemars(extend("x-kubernetes-map-type" = "atomic"))]
+    #[cfg_attr(feature = "crds", schemars(extend("x-kubernetes-map-type" = "atomic")))]
     #[serde(skip_serializing_if = "absent")]
     pub label_selector: Option<LabelSelector>,
     /// How long a node may take, in seconds; 0 is KubeEdge's 300.
@@ -80,7 +82,8 @@ pub struct NodeUpgradeJobSpec {
 }
 
 /// Where the digest of an image comes from.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(default)]
 pub struct ImageDigestGatter {
     /// The digest itself.
@@ -92,7 +95,8 @@ pub struct ImageDigestGatter {
 }
 
 /// How an upgrade goes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct NodeUpgradeJobStatus {
     /// Where it is: empty, `Upgrading`, `BackingUp`, `RollingBack`, `Checking`.
@@ -122,7 +126,8 @@ pub struct NodeUpgradeJobStatus {
 }
 
 /// How the pulls go.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct ImagePrePullJobStatus {
     /// Where it is: empty, `prepulling`, `successful`, `failed`.

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+#[cfg(feature = "crds")]
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -62,7 +63,8 @@ kind! {
 }
 
 /// Which version to bring to which nodes.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct NodeUpgradeJobSpec {
     /// The version.
@@ -72,7 +74,7 @@ pub struct NodeUpgradeJobSpec {
     #[serde(skip_serializing_if = "absent")]
     pub node_names: Vec<String>,
     /// Nodes by their labels.
-    #[schemars(extend("x-kubernetes-map-type" = "atomic"))]
+    #[cfg_attr(feature = "crds", schemars(extend("x-kubernetes-map-type" = "atomic")))]
     #[serde(skip_serializing_if = "absent")]
     pub label_selector: Option<LabelSelector>,
     /// How long a node may take, in seconds; 0 is KubeEdge's 300.
@@ -99,7 +101,8 @@ pub struct NodeUpgradeJobSpec {
 }
 
 /// Where the digests of an image come from.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(default)]
 pub struct ImageDigestGatter {
     /// The digest for x86-64.
@@ -114,7 +117,8 @@ pub struct ImageDigestGatter {
 }
 
 /// How an upgrade goes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct NodeUpgradeJobStatus {
     /// Where the job is: `Init`, `InProgress`, `Completed`, `Failure`.
@@ -146,7 +150,8 @@ pub struct NodeUpgradeJobStatus {
 }
 
 /// The upgrade of one node.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct NodeUpgrade {
     /// The node.
@@ -176,7 +181,8 @@ pub struct NodeUpgrade {
 }
 
 /// One action on one node.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(default)]
 pub struct ActionStatus {
     /// What was done, such as `Check`, `BackUp`, `Upgrade`, `Pull`.
@@ -194,7 +200,8 @@ pub struct ActionStatus {
 }
 
 /// How the pulls go.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ImagePrePullJobStatus {
     /// Where the job is: `Init`, `InProgress`, `Completed`, `Failure`.
@@ -223,7 +230,8 @@ pub struct ImagePrePullJobStatus {
 }
 
 /// The pulls of one node.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct NodePull {
     /// The node.
@@ -244,7 +252,8 @@ pub struct NodePull {
 }
 
 /// One image on one node.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(default)]
 pub struct ImageStatus {
     /// The image.
@@ -259,7 +268,8 @@ pub struct ImageStatus {
 }
 
 /// Which fields to change on which nodes.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ConfigUpdateJobSpec {
     /// Fields of edgecore's configuration by their path, and what they become.
@@ -268,7 +278,7 @@ pub struct ConfigUpdateJobSpec {
     #[serde(default, skip_serializing_if = "absent")]
     pub node_names: Vec<String>,
     /// Nodes by their labels.
-    #[schemars(extend("x-kubernetes-map-type" = "atomic"))]
+    #[cfg_attr(feature = "crds", schemars(extend("x-kubernetes-map-type" = "atomic")))]
     #[serde(default, skip_serializing_if = "absent")]
     pub label_selector: Option<LabelSelector>,
     /// How long a node may take, in seconds; 0 is KubeEdge's 300.
@@ -283,7 +293,8 @@ pub struct ConfigUpdateJobSpec {
 }
 
 /// How the changes go.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ConfigUpdateJobStatus {
     /// Where the job is: `Init`, `InProgress`, `Completed`, `Failure`.
@@ -297,7 +308,8 @@ pub struct ConfigUpdateJobStatus {
 }
 
 /// The changes on one node.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(JsonSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct NodeConfigUpdate {
     /// The node.
