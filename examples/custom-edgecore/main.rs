@@ -1,15 +1,16 @@
 //! A vendor's own edgecore: its own store, its own module, pods as processes.
 //! `custom-edgecore NODE CLOUDHUB JOIN TUNNEL TOKEN FOLDER`
+
 mod journal;
 mod watchdog;
 
-use std::path::Path;
+use std::{path::Path, process::ExitCode};
 
 use kubeedge_edge::{CloudAddress, EdgeCore, EdgeCoreSettings};
 use kubeedge_runtime::process::{ProcessRuntime, ProcessSettings};
 use kubeedge_transport::WebSocket;
 
-fn main() -> std::process::ExitCode {
+fn main() -> ExitCode {
     kubeedge_bin::run(serve())
 }
 
@@ -19,11 +20,18 @@ async fn serve() -> anyhow::Result<()> {
         anyhow::bail!("NODE CLOUDHUB JOIN TUNNEL TOKEN FOLDER")
     };
     let folder = Path::new(folder);
+
+    // Link, tunnel, logs and exec follow from the cloud's addresses and the token.
     let settings = EdgeCoreSettings::for_node(node.as_str()).in_folder(folder).on_free_ports();
     let settings = settings.joining(CloudAddress::new(hub, join, tunnel), token);
+
+    // The parts that every edgecore has.
     let store = journal::Journal::open(&folder.join("journal"))?;
     let pods = ProcessSettings { root: folder.join("containers"), shim: kubeedge_bin::shim()? };
     let runtime = ProcessRuntime::open(pods).await?;
+
+    // And one of our own.
     let edge = EdgeCore::assemble(settings, WebSocket::default(), store, runtime);
-    Ok(edge.module(watchdog::Watchdog).build()?.run(kubeedge_bin::shutdown_signal()).await?)
+    let edge = edge.module(watchdog::Watchdog).build()?;
+    Ok(edge.run(kubeedge_bin::shutdown_signal()).await?)
 }

@@ -131,3 +131,33 @@ fn a_wrong_token_is_told_by_an_edgecore_of_a_vendors() {
     let edge = Background::start(&mut command);
     edge.until_said("token", PATIENCE);
 }
+
+#[test]
+fn a_metered_link_says_what_it_took() {
+    if skipped(&["kubectl"]) {
+        return;
+    }
+    let site = Site::start(&[]);
+    let mut edge = join(&site, env!("CARGO_BIN_EXE_custom-transport"), "metered");
+    assert_eq!(edge.stop(), Some(0));
+    edge.until_said("bytes of messages sent=", PATIENCE);
+}
+
+#[test]
+fn a_vendors_site_is_ready_for_kubectl() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut site =
+        Background::start(Command::new(env!("CARGO_BIN_EXE_custom-site")).arg(folder.path().join("site")));
+    site.until_said("the site is ready", PATIENCE);
+    assert!(folder.path().join("site/kubeconfig").exists());
+    assert_eq!(site.stop(), Some(0));
+}
+
+#[test]
+fn a_vendors_cloudcore_runs_its_module() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut cloud =
+        Background::start(Command::new(env!("CARGO_BIN_EXE_custom-cloudcore")).arg(folder.path()));
+    cloud.until_said("acme census nodes=0", PATIENCE);
+    assert_eq!(cloud.stop(), Some(0));
+}

@@ -70,3 +70,33 @@ fn every_file_that_the_readme_links_to_is_there() {
         links.filter(|link| !link.starts_with("http") && !repository().join(link).exists()).collect();
     assert!(missing.is_empty(), "{missing:?}");
 }
+
+/// The first `toml` block of a section.
+fn manifest<'a>(text: &'a str, section: &str) -> &'a str {
+    let (_, rest) = text.split_once(&format!("\n## {section}\n")).expect("the section");
+    rest.split("```toml\n").nth(1).and_then(|block| block.split("```").next()).expect("a toml block")
+}
+
+#[test]
+fn copied_examples_build_outside_the_tree() {
+    let root = repository();
+    let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let lines = manifest(&readme, "Build your own").replace("../kubeedge", root.to_str().unwrap());
+    std::fs::write(folder.path().join("Cargo.toml"), lines).unwrap();
+    std::fs::copy(root.join("Cargo.lock"), folder.path().join("Cargo.lock")).unwrap();
+    for example in ["custom-edgecore", "custom-mapper"] {
+        let to = folder.path().join("src/bin").join(example);
+        std::fs::create_dir_all(&to).unwrap();
+        for file in std::fs::read_dir(root.join("examples").join(example)).unwrap() {
+            let file = file.unwrap();
+            std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
+        }
+    }
+    let mut cargo = Command::new(env!("CARGO"));
+    // Kept between runs: what it builds are mostly others' crates.
+    let target = binary("edgesite").with_file_name("outside");
+    cargo.args(["check", "--offline", "--quiet"]).env("CARGO_TARGET_DIR", target).current_dir(folder.path());
+    let Output { status, stderr, .. } = run(&mut cargo);
+    assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
+}
