@@ -38,10 +38,15 @@ async fn run() -> anyhow::Result<()> {
         .edge(|edge| edge.module(oven::Oven::default()))
         // The kitchen hears from the hub which nodes come and go.
         .cloud(|cloud| cloud.module_with(|parts| kitchen::Kitchen::new(parts.sessions.clone())));
-    site.start(MemoryRuntime::new(Default::default())).await?;
 
+    // Whoever stops this program before the node is ready gets an end in order, too.
+    let mut told_to_end = std::pin::pin!(kubeedge_bin::shutdown_signal());
     tokio::select! {
-        () = kubeedge_bin::shutdown_signal() => {}
+        started = site.start(MemoryRuntime::new(Default::default())) => drop(started?),
+        () = &mut told_to_end => return Ok(site.stop().await?),
+    }
+    tokio::select! {
+        () = told_to_end => {}
         error = site.failed() => return Err(error.into()),
     }
     Ok(site.stop().await?)
