@@ -13,12 +13,13 @@ use std::{
 
 const FOLDERS: [&str; 7] =
     ["bins", "examples", "kubeedge-core", "kubeedge-device", "kubeedge-store", "kubeedge-transport", "tests"];
-const FILES: [&str; 11] = [
+const FILES: [&str; 12] = [
     "ARCHITECTURE.md",
     "CHANGELOG.md",
     "CONTRIBUTING.md",
     "Cargo.lock",
     "Cargo.toml",
+    "INVARIANTS.md",
     "LICENSE",
     "README.md",
     "SECURITY.md",
@@ -262,7 +263,7 @@ fn no_shell_is_started() {
     assert!(found.is_empty(), "shells: {found:#?}");
 }
 
-/// Names of tests in `ARCHITECTURE.md`: in backticks, of lower case letters and at least three `_`.
+/// Names of tests in `INVARIANTS.md`: in backticks, of lower case letters and at least three `_`.
 fn tests_named(text: &str) -> Vec<&str> {
     let plain = |name: &&str| name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
     text.split('`').skip(1).step_by(2).filter(plain).filter(|name| name.matches('_').count() >= 3).collect()
@@ -270,16 +271,18 @@ fn tests_named(text: &str) -> Vec<&str> {
 
 #[test]
 fn every_invariant_names_a_test_that_is_there() {
-    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
-    let named = tests_named(&text);
-    assert!(named.len() > 30, "only {} tests are named", named.len());
+    let [table, text] =
+        ["INVARIANTS.md", "ARCHITECTURE.md"].map(|name| fs::read_to_string(root().join(name)).unwrap());
+    let mut named = tests_named(&table);
+    assert!(named.len() > 100, "only {} tests are named", named.len());
+    named.extend(tests_named(&text));
     let code: Vec<String> = all_code().iter().map(|path| fs::read_to_string(path).unwrap()).collect();
     let is_there = |name: &&&str| {
         let definition = format!("fn {name}(");
         code.iter().any(|text| text.contains(&definition))
     };
     let gone: Vec<_> = named.iter().filter(|name| !is_there(name)).collect();
-    assert!(gone.is_empty(), "ARCHITECTURE.md names tests that are no longer there: {gone:?}");
+    assert!(gone.is_empty(), "tests are named that are no longer there: {gone:?}");
 }
 
 /// The top-level module of a crate that a line of [`lines_where`] stands in.
