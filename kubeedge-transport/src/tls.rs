@@ -2,8 +2,9 @@
 
 #[cfg(feature = "ws")]
 use std::io;
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
+use kubeedge_common::tls::ClockTime;
 use kubeedge_core::{
     clock::Clock,
     failure::{BoxError, Failure},
@@ -13,9 +14,8 @@ use rustls::{
     AlertDescription, ClientConfig, RootCertStore, ServerConfig, SignatureScheme, SupportedCipherSuite,
     client::Resumption,
     crypto::CryptoProvider,
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName},
     server::{NoServerSessionStorage, WebPkiClientVerifier},
-    time_provider::TimeProvider,
 };
 
 /// Whether a listener wants client certificates.
@@ -55,8 +55,8 @@ impl Tls {
         Self { clock, ..self }
     }
 
-    fn time(&self) -> Arc<Time> {
-        Arc::new(Time(self.clock.clone()))
+    fn time(&self) -> Arc<ClockTime> {
+        Arc::new(ClockTime::new(self.clock.clone()))
     }
 
     /// For a listener.
@@ -108,17 +108,6 @@ fn is_spoken(suite: &SupportedCipherSuite) -> bool {
     match suite {
         SupportedCipherSuite::Tls13(_) => true,
         SupportedCipherSuite::Tls12(suite) => suite.sign.contains(&SignatureScheme::ECDSA_NISTP256_SHA256),
-    }
-}
-
-/// The clock by which certificates are valid.
-#[derive(Debug)]
-struct Time(Clock);
-
-impl TimeProvider for Time {
-    fn current_time(&self) -> Option<UnixTime> {
-        let millis = u64::try_from(self.0.now().0).ok()?;
-        Some(UnixTime::since_unix_epoch(Duration::from_millis(millis)))
     }
 }
 

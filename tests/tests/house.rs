@@ -248,6 +248,15 @@ fn tls_verification_is_never_skipped_but_where_it_is_made_up_for() {
     // One verifier of servers, used once, and one of clients; signatures are verified by both.
     let counts = ["dangerous()", "ServerCertVerified::assertion", "ClientCertVerified::assertion"].map(count);
     assert_eq!((counts, count("SignatureValid::assertion")), ([1, 1, 1], 0), "{made_up_for:#?}");
+    let signatures = lines_where(|line| line.contains("rustls::crypto::verify_tls"));
+    let there = |line: &String| line.contains("kubeedge-core/common/src/tls.rs");
+    assert!(signatures.len() == 2 && signatures.iter().all(there), "{signatures:#?}");
+    for file in known {
+        let text = fs::read_to_string(root().join(file)).unwrap();
+        for delegated in [".tls12(message, certificate, signed)", ".tls13(message, certificate, signed)"] {
+            assert_eq!(text.matches(delegated).count(), 1, "{file} verifies no signatures by {delegated}");
+        }
+    }
     let edge = fs::read_to_string(root().join(known[0])).unwrap();
     assert!(edge.contains("token_names_ca(token, &ca)") && edge.contains("witness.confirm(&ca)"));
 }

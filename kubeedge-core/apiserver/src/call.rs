@@ -1,10 +1,8 @@
 //! A request, taken apart.
 
-use std::collections::HashMap;
-
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, Method, header};
-use http_body_util::BodyExt;
+use kubeedge_common::http::{BodyError, Query, read_body};
 use kubeedge_core::cluster::Body;
 use serde_json::{Value, json};
 
@@ -23,7 +21,7 @@ pub(crate) const MAX_BODY: usize = 3 << 20;
 #[derive(Debug)]
 pub(crate) struct Call {
     pub method: Method,
-    pub query: HashMap<String, String>,
+    pub query: Query,
     pub headers: HeaderMap,
     pub user: User,
     pub body: Bytes,
@@ -31,11 +29,11 @@ pub(crate) struct Call {
 
 impl Call {
     pub(crate) fn flag(&self, name: &str) -> bool {
-        self.query.get(name).is_some_and(|value| matches!(value.as_str(), "true" | "1"))
+        self.query.first(name).is_some_and(|value| matches!(value, "true" | "1"))
     }
 
     pub(crate) fn param(&self, name: &str) -> &str {
-        self.query.get(name).map_or("", String::as_str)
+        self.query.first(name).unwrap_or_default()
     }
 
     pub(crate) fn header(&self, name: header::HeaderName) -> &str {
@@ -115,18 +113,11 @@ pub(crate) fn deletion_by(call: &Call, options: &Value) -> Deletion {
 }
 
 /// The whole body, as long as it is within the limit.
-pub(crate) async fn read(mut body: Body) -> Result<Bytes, Refusal> {
-    let mut whole = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| Refusal::bad_request(format!("cannot read the body: {error}")))?;
-        if let Ok(data) = frame.into_data() {
-            if whole.len() + data.len() > MAX_BODY {
-                return Err(Refusal::too_large(MAX_BODY));
-            }
-            whole.extend_from_slice(&data);
-        }
-    }
-    Ok(whole.freeze())
+pub(crate) async fn read(body: Body) -> Result<Bytes, Refusal> {
+    read_body(body, MAX_BODY).await.map_err(|error| match error {
+        BodyError::TooLarge { limit } => Refusal::too_large(limit),
+        error @ BodyError::Broken(_) => Refusal::bad_request(error.to_string()),
+    })
 }
 
 pub(crate) fn continued(token: &str) -> Result<Option<(String, String)>, Refusal> {
@@ -139,14 +130,4 @@ pub(crate) fn continued(token: &str) -> Result<Option<(String, String)>, Refusal
 
 pub(crate) fn decode(text: &str) -> String {
     percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned()
-}
-
-/// The query as a map; of repeated names the first counts.
-pub(crate) fn parse_query(query: &str) -> HashMap<String, String> {
-    let mut out = HashMap::new();
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        out.entry(decode(&key.replace('+', " "))).or_insert_with(|| decode(&value.replace('+', " ")));
-    }
-    out
 }

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, Request, Response, StatusCode, header};
+use kubeedge_common::http::{Query, with_query};
 use kubeedge_core::{cluster::Body, tunnel::Duplex};
 use serde_json::Value;
 use tokio::io::AsyncReadExt;
@@ -39,31 +40,28 @@ pub(super) async fn proxy(
     if node.is_empty() {
         return Err(Refusal::bad_request(format!("pod {name} does not have a host assigned")));
     }
-    let query = request.uri().query().unwrap_or_default().to_owned();
-    let (of_container, rest): (Vec<_>, Vec<_>) =
-        query.split('&').filter(|pair| !pair.is_empty()).partition(|pair| pair.starts_with("container="));
-    let asked = of_container.first().and_then(|pair| pair.strip_prefix("container="));
-    let container = container(&pod, asked.unwrap_or_default())?;
+    let query = Query::of(request.uri());
+    let container = container(&pod, query.first("container").unwrap_or_default())?;
     let streams = streams.ok_or_else(|| {
         Refusal::unavailable("logs and exec are not available: no stream server is running")
     })?;
+    let rest = query.pairs().filter(|(name, _)| *name != "container");
     if sub == "log" {
         waits(&pod, &container)?;
-        let path = with_query(format!("/containerLogs/{namespace}/{name}/{container}"), &rest.join("&"));
+        let path = with_query(&format!("/containerLogs/{namespace}/{name}/{container}"), rest);
         return logs(&*streams, &node, path).await;
     }
-    let renamed: Vec<_> = rest.into_iter().map(renamed).collect();
-    let path = with_query(format!("/{sub}/{namespace}/{name}/{container}"), &renamed.join("&"));
+    let path = with_query(&format!("/{sub}/{namespace}/{name}/{container}"), rest.map(renamed));
     upgrade(&*streams, &node, path, request, tasks).await
 }
 
 /// A parameter as the kubelet names it.
-fn renamed(pair: &str) -> &str {
+fn renamed<'a>(pair: (&'a str, &'a str)) -> (&'a str, &'a str) {
     match pair {
-        "stdin=true" => "input=1",
-        "stdout=true" => "output=1",
-        "stderr=true" => "error=1",
-        "tty=true" => "tty=1",
+        ("stdin", "true") => ("input", "1"),
+        ("stdout", "true") => ("output", "1"),
+        ("stderr", "true") => ("error", "1"),
+        ("tty", "true") => ("tty", "1"),
         other => other,
     }
 }
@@ -108,10 +106,6 @@ async fn refused(status: StatusCode, from: &mut Box<dyn Duplex>) -> Refusal {
     let _ = tokio::time::timeout(Duration::from_secs(1), limited.read_to_end(&mut text)).await;
     let text = String::from_utf8_lossy(&text).trim().to_owned();
     Refusal { code: status, ..Refusal::bad_request(format!("the node refused: {text}")) }
-}
-
-fn with_query(path: String, query: &str) -> String {
-    if query.is_empty() { path } else { format!("{path}?{query}") }
 }
 
 async fn upgrade(

@@ -1,13 +1,14 @@
 //! The embedded API over TLS: for kubectl and every other client.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use ::http::{HeaderMap, Request, header};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::conn::auto,
+use hyper::{body::Incoming, service::service_fn};
+use kubeedge_common::{
+    http::{HttpListener, Peer, ServeLimits, serve},
+    lobby::LobbyLimits,
+    tls::provider,
 };
 use kubeedge_core::{
     kernel::Shutdown,
@@ -18,7 +19,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer},
     server::WebPkiClientVerifier,
 };
-use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet};
+use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use super::{
@@ -29,12 +30,21 @@ use super::{
     user::User,
 };
 
-/// How many connections there may be at once.
-const CONNECTIONS: usize = 1024;
-/// How long a TLS handshake may take.
-const HANDSHAKE: Duration = Duration::from_secs(10);
-/// How long an HTTP/1.1 connection may stay without a request.
-const IDLE: Duration = Duration::from_secs(90);
+/// Clients often come from one address, such as a proxy's or the loopback's, and watches stay for long.
+const LIMITS: ServeLimits = ServeLimits {
+    connections: LobbyLimits {
+        places: 1024,
+        of_one: 1024,
+        waiting: 1024,
+        undisturbed: Duration::from_secs(5),
+    },
+    spare_busy: true,
+    handshake: Duration::from_secs(10),
+    idle: Duration::from_secs(90),
+    lifetime: None,
+    streams: 256,
+    grace: Duration::from_secs(1),
+};
 
 /// How the API is served.
 #[derive(Clone, Debug)]
@@ -95,7 +105,7 @@ impl std::fmt::Debug for Serving {
 }
 
 fn tls(identity: &Identity) -> Result<ServerConfig, Box<dyn std::error::Error>> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = provider();
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from(identity.ca.to_vec()))?;
     let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
@@ -133,72 +143,29 @@ impl Serving {
 
     /// Serves until shutdown; streams of its clients end with it.
     pub async fn run(self, shutdown: Shutdown) {
-        let slots = Arc::new(Semaphore::new(CONNECTIONS));
-        let mut connections = JoinSet::new();
+        let Self { server, listener, tls, admin_tokens, .. } = self;
         let streams = Tasks::default();
-        loop {
-            let accepted = tokio::select! {
-                () = shutdown.requested() => break,
-                Some(_) = connections.join_next() => continue,
-                accepted = async {
-                    let slot = slots.clone().acquire_owned().await;
-                    (self.listener.accept().await, slot)
-                } => accepted,
-            };
-            let ((stream, peer), slot) = match accepted {
-                (Ok(accepted), Ok(slot)) => (accepted, slot),
-                (Err(error), _) => {
-                    tracing::warn!(error = %error, "cannot accept a connection to the API");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
+        let of_clients = streams.clone();
+        let answers = move |peer: &Peer| {
+            let leaf = peer.certificate.as_ref().and_then(|der| Leaf::read(der).ok());
+            let certified = leaf.map(|leaf| User { name: leaf.common_name, groups: leaf.organizations });
+            let (server, tokens, streams) = (server.clone(), admin_tokens.clone(), of_clients.clone());
+            service_fn(move |request: Request<Incoming>| {
+                let (server, certified) = (server.clone(), certified.clone());
+                let (tokens, streams) = (tokens.clone(), streams.clone());
+                async move {
+                    let (headers, path) = (request.headers(), request.uri().path());
+                    let user = authenticated(&server, certified, &tokens, headers, path);
+                    let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
+                    Ok::<_, Infallible>(match user {
+                        Ok(user) => server.respond(user, request, &streams).await,
+                        Err(refusal) => refused(&refusal),
+                    })
                 }
-                (_, Err(_)) => break,
-            };
-            let (server, tls, tokens) = (self.server.clone(), self.tls.clone(), self.admin_tokens.clone());
-            let streams = streams.clone();
-            connections.spawn(async move {
-                let _slot = slot;
-                let _ = stream.set_nodelay(true);
-                match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
-                    Ok(Ok(stream)) => talk(server, stream, tokens, streams).await,
-                    Ok(Err(error)) => {
-                        tracing::debug!(%peer, error = %error, "TLS handshake with a client failed")
-                    }
-                    Err(_) => tracing::debug!(%peer, "TLS handshake with a client took too long"),
-                }
-            });
-        }
-        connections.shutdown().await;
-        streams.shutdown().await;
-    }
-}
-
-async fn talk(
-    server: ApiServer,
-    stream: tokio_rustls::server::TlsStream<tokio::net::TcpStream>,
-    tokens: Arc<Vec<String>>,
-    streams: Tasks,
-) {
-    let certified =
-        stream.get_ref().1.peer_certificates().and_then(<[_]>::first).and_then(|der| Leaf::read(der).ok());
-    let certified = certified.map(|leaf| User { name: leaf.common_name, groups: leaf.organizations });
-    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-        let (server, certified, tokens, streams) =
-            (server.clone(), certified.clone(), tokens.clone(), streams.clone());
-        async move {
-            let user = authenticated(&server, certified, &tokens, request.headers(), request.uri().path());
-            let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
-            Ok::<_, std::convert::Infallible>(match user {
-                Ok(user) => server.respond(user, request, &streams).await,
-                Err(refusal) => refused(&refusal),
             })
-        }
-    });
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE);
-    builder.http2().max_concurrent_streams(256);
-    if let Err(error) = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await {
-        tracing::debug!(error = %error, "connection of a client ended");
+        };
+        serve(HttpListener::Tls(listener, tls), LIMITS, answers, &shutdown).await;
+        streams.shutdown().await;
     }
 }
 

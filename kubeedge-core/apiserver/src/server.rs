@@ -106,7 +106,7 @@ async fn answer(server: &ApiServer, user: User, mut request: Request<Body>, task
         let accept = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok());
         return discovery::answer(&server.registry, &parts, accept.unwrap_or_default()).await;
     };
-    let query = call::parse_query(request.uri().query().unwrap_or_default());
+    let query = kubeedge_common::http::Query::of(request.uri());
     let body = std::mem::replace(request.body_mut(), full(""));
     let mut call = Call {
         method: request.method().clone(),

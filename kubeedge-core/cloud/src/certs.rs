@@ -329,8 +329,7 @@ impl Module for CertService {
         let (clients, bus) = (self.clients.clone(), ctx.bus.clone());
         let service = Arc::new(Service { signer, clients, bus, refusals: Default::default() });
         tokio::select! {
-            () = ctx.shutdown.requested() => {}
-            () = https::serve(listener, tls, service) => {}
+            () = https::serve(listener, tls, service, &ctx.shutdown) => {}
             () = self.renew() => {}
         }
         self.bound.send_replace(None);

@@ -5,11 +5,11 @@
 
 use std::{fmt, future::poll_fn, sync::Arc, time::Duration};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{Method, Request, header::CONTENT_TYPE};
-use http_body::Body as _;
 use http_body_util::{BodyExt, Full};
 use kube::core::{Status, response::StatusSummary};
+use kubeedge_common::http::{BodyError, read_body};
 use kubeedge_core::{
     clock::Clock,
     cluster::{Actor, Body, ClusterApi, ClusterError, ClusterKind, KubeService},
@@ -140,19 +140,13 @@ impl ApiClient {
     }
 }
 
-async fn read(mut body: Body) -> Result<Bytes, Box<Status>> {
-    let mut all = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let data = frame.map_err(|error| unavailable(&*error))?.into_data().unwrap_or_default();
-        if all.is_empty() && body.is_end_stream() {
-            return Ok(data);
+async fn read(body: Body) -> Result<Bytes, Box<Status>> {
+    read_body(body, MOST).await.map_err(|error| match error {
+        BodyError::TooLarge { limit } => {
+            failure(502, "InternalError", format!("the answer exceeds {limit} bytes"))
         }
-        if all.len() + data.len() > MOST {
-            return Err(failure(502, "InternalError", format!("the answer exceeds {MOST} bytes")));
-        }
-        all.extend_from_slice(&data);
-    }
-    Ok(all.freeze())
+        BodyError::Broken(error) => unavailable(&*error),
+    })
 }
 
 /// How the body of a request is to be read.

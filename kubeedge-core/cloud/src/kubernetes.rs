@@ -2,10 +2,10 @@
 
 use std::{error::Error, io, sync::Arc};
 
-use futures::FutureExt;
 use http::{HeaderName, HeaderValue, Request, Response};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use kube::client::Body as KubeBody;
+use kubeedge_common::http::{BodyError, read_body};
 use kubeedge_core::{
     cluster::{Actor, Body, ClusterApi, ClusterError, ClusterKind, KubeService},
     failure::BoxError,
@@ -69,12 +69,10 @@ async fn answer(client: kube::Client, request: Request<Body>) -> Result<Response
     let (parts, incoming) = request.into_parts();
     let path = parts.uri.path().to_owned();
     let failed = |kind| ClusterError::new(kind, "asking the API server").on(path.as_str());
-    // Boxed: the compiler cannot show otherwise that the whole may be sent to another thread.
-    let body = match Limited::new(incoming, MAX_REQUEST).collect().boxed().await {
-        Ok(body) => body.to_bytes(),
-        Err(error) if error.is::<LengthLimitError>() => return Err(failed(ClusterKind::TooLarge)),
-        Err(error) => return Err(failed(ClusterKind::Invalid).because(error)),
-    };
+    let body = read_body(incoming, MAX_REQUEST).await.map_err(|error| match error {
+        BodyError::TooLarge { .. } => failed(ClusterKind::TooLarge),
+        BodyError::Broken(error) => failed(ClusterKind::Invalid).because(error),
+    })?;
     let response = client.send(Request::from_parts(parts, KubeBody::from(body))).await;
     let response = response.map_err(|error| failed(kind_of(&error)).because(error))?;
     Ok(response.map(|body| body.map_err(|error| Box::new(error) as BoxError).boxed_unsync()))

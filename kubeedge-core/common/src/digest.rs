@@ -31,6 +31,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use crate::fnv::fnv64_from;
+
 /// The kinds of objects that are compared, as they stand in resources. Others are delivered all the same, and compared by
 /// their records alone.
 pub const KINDS: [&str; 5] = ["pod", "configmap", "secret", "device", "devicemodel"];
@@ -189,8 +191,7 @@ fn scatter(mut value: u64) -> u64 {
 /// The same on both sides, whatever they were compiled with. Two versions of one key never share a hash.
 fn hash(salt: u64, key: &str, version: u64) -> u64 {
     let begin = scatter(salt ^ scatter(version));
-    let step = |state: u64, byte: u8| (state ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-    scatter(key.bytes().fold(begin, step))
+    scatter(fnv64_from(begin, key.as_bytes()))
 }
 
 #[derive(Clone, Debug)]

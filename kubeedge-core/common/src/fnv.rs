@@ -2,8 +2,12 @@
 
 /// 64 bits.
 pub fn fnv64(bytes: &[u8]) -> u64 {
-    let add = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, add)
+    fnv64_from(0xcbf2_9ce4_8422_2325, bytes)
+}
+
+/// 64 bits, begun with a salt or with the number of what stands before.
+pub fn fnv64_from(begin: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(begin, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// 32 bits.

@@ -7,9 +7,13 @@ pub mod deliveries;
 pub mod digest;
 pub mod file;
 pub mod fnv;
+#[cfg(feature = "http")]
+pub mod http;
 pub mod lobby;
 pub mod log;
 pub mod owner;
 pub mod quantity;
 pub mod rate;
 pub mod stamp;
+#[cfg(feature = "tls")]
+pub mod tls;

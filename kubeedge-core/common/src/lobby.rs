@@ -81,15 +81,29 @@ impl<G, I: Copy + Eq + Hash> Lobby<G, I> {
         self.begun.retain(|(id, ..)| *id != who);
     }
 
+    /// Whether anybody waits for a place.
+    pub fn is_waited_for(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
     /// Who has to end, and when, if nobody else does before: while somebody waits, the first of the address that has
     /// most. Asked again after each change.
     pub fn overdue(&self) -> Option<(Instant, I)> {
+        let since: HashMap<_, _> = self.begun.iter().map(|(who, _, since)| (*who, *since)).collect();
+        self.overdue_among(|who| since.get(&who).copied())
+    }
+
+    /// As [`Lobby::overdue`], among those for whom `still_since` says since when they do nothing; others are spared.
+    pub fn overdue_among(&self, still_since: impl Fn(I) -> Option<Instant>) -> Option<(Instant, I)> {
         let (_, first) = self.waiting.front()?;
+        let still = self.begun.iter().filter_map(|(who, from, _)| Some((*who, *from, still_since(*who)?)));
+        let still: Vec<_> = still.collect();
         let full = self.begun.len() >= self.limits.places.max(1);
         // With places free, those who wait are of addresses that have as many as they may.
-        let of = if full { heaviest(self.begun.iter().map(|(_, from, _)| *from))? } else { origin(first) };
-        let oldest = self.begun.iter().find(|(_, from, _)| *from == of);
-        oldest.map(|(who, _, since)| (*since + self.limits.undisturbed, *who))
+        let of = if full { heaviest(still.iter().map(|(_, from, _)| *from))? } else { origin(first) };
+        let of_it = still.into_iter().filter(|(_, from, _)| *from == of);
+        let (who, _, since) = of_it.min_by_key(|(_, _, since)| *since)?;
+        Some((since + self.limits.undisturbed, who))
     }
 }
 

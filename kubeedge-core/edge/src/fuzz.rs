@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::{Error, Message as Frame};
 use crate::{
     edged::{
         EdgedSettings, plan,
-        server::{exec::Task, query, remote},
+        server::{exec::Task, parts, remote},
         spec, status,
         view::PodView,
     },
@@ -56,9 +56,9 @@ pub async fn channels(messages: Vec<Vec<u8>>, half_closes: bool) -> (Vec<u8>, Ve
 
 /// What the node's API reads of a path and a query.
 pub fn request_line(path: &str, query: &str) -> (Vec<String>, Vec<String>) {
-    let query = query::Query::read(query);
+    let query = kubeedge_common::http::Query::read(query);
     let _ = query.is_set("follow");
-    (query::parts(path), query.all("command").map(str::to_owned).collect())
+    (parts(path), query.all("command").map(str::to_owned).collect())
 }
 
 /// Where a message of the cloud goes: the module, or nowhere.

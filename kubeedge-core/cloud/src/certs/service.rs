@@ -4,8 +4,11 @@ use std::{net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full, Limited};
-use kubeedge_common::log::{Seldom, shown};
+use http_body_util::Full;
+use kubeedge_common::{
+    http::{BodyError, read_body},
+    log::{Seldom, shown},
+};
 use kubeedge_core::{bus::Bus, failure::BoxError, name::is_node_name, pki::Leaf};
 use rustls::pki_types::CertificateDer;
 
@@ -192,13 +195,10 @@ where
     B: http_body::Body<Data = Bytes> + Send,
     B::Error: Into<BoxError>,
 {
-    match Limited::new(body, limit).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-            Err("http: request body too large".into())
-        }
-        Err(error) => Err(error),
-    }
+    read_body(body, limit).await.map_err(|error| match error {
+        BodyError::TooLarge { .. } => "http: request body too large".into(),
+        BodyError::Broken(error) => error,
+    })
 }
 
 fn bad_body(error: BoxError) -> Refused {

@@ -16,7 +16,6 @@ mod cri_log;
 pub(crate) mod exec;
 mod lists;
 mod logs;
-pub(crate) mod query;
 pub(crate) mod remote;
 mod tail;
 
@@ -26,9 +25,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::{body::Incoming, service::service_fn};
 use k8s_openapi::jiff::Timestamp;
+use kubeedge_common::{
+    http::{HttpListener, Peer, Query, ServeLimits, serve},
+    lobby::LobbyLimits,
+};
 use kubeedge_core::{
     clock::Clock,
     failure::BoxError,
@@ -36,13 +38,9 @@ use kubeedge_core::{
     name::{Group, ModuleName, NodeName},
     runtime::ContainerRuntime,
 };
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
-    task::JoinSet,
-};
+use percent_encoding::percent_decode_str;
+use tokio::{net::TcpListener, sync::watch};
 
-use self::query::{Query, parts};
 use super::book::PodBook;
 
 /// The server cannot start.
@@ -63,7 +61,7 @@ pub struct EdgedServerSettings {
     pub address: SocketAddr,
     /// The folder for logs; Kubernetes: `/var/log/pods`.
     pub logs: PathBuf,
-    /// Connections at once; further ones wait.
+    /// Connections at once; further ones wait, and take the place of one that has no request.
     pub connections: usize,
     /// After how long without a byte in either direction a command's connection is ended. KubeEdge: 4 h.
     pub idle: Duration,
@@ -83,8 +81,10 @@ impl Default for EdgedServerSettings {
 /// The name of the module.
 pub const EDGED_SERVER: ModuleName = ModuleName::of("edgedServer");
 
-/// How long the head of a request may take.
-const HEAD: Duration = Duration::from_secs(30);
+/// How long a connection may be without a request, head included.
+const IDLE: Duration = Duration::from_secs(30);
+/// How long requests under way have when the module ends.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// The module. A clone takes over where the original ended, for a supervisor to start after a failure.
 #[derive(Clone, Debug)]
@@ -146,54 +146,36 @@ impl Module for EdgedServer {
         let local = listener.local_addr().map_err(failed)?;
         tracing::info!(address = %local, "the node's API listens");
         self.bound.send_replace(Some(local));
-        tokio::select! {
-            () = ctx.shutdown.requested() => {}
-            () = serve(listener, Arc::new(self.local(ctx.clock.clone()))) => {}
-        }
+        let (limits, local) = (limits(&self.settings), Arc::new(self.local(ctx.clock.clone())));
+        let service = move |_: &Peer| {
+            let local = local.clone();
+            service_fn(move |request| {
+                let local = local.clone();
+                async move { Ok::<_, Infallible>(answer(&local, request).await) }
+            })
+        };
+        serve(HttpListener::Plain(listener), limits, service, &ctx.shutdown).await;
         self.bound.send_replace(None);
         Ok(())
     }
 }
 
-/// Serves until dropped; connections end then.
-async fn serve(listener: TcpListener, local: Arc<Local>) {
-    let slots = Arc::new(Semaphore::new(local.settings.connections.max(1)));
-    let mut connections = JoinSet::new();
-    loop {
-        while connections.try_join_next().is_some() {}
-        let Ok(slot) = slots.clone().acquire_owned().await else { return };
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let local = local.clone();
-                connections.spawn(async move {
-                    let _slot = slot;
-                    connection(stream, local).await;
-                });
-            }
-            Err(error) => {
-                tracing::warn!(error = %error, "cannot accept a connection to the node's API");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
-}
-
-async fn connection(stream: TcpStream, local: Arc<Local>) {
-    let _ = stream.set_nodelay(true);
-    // Upgraded connections live in here, so that they end with this one.
-    let (upgraded, mut sessions) = tokio::sync::mpsc::channel(1);
-    let service = service_fn(|request| {
-        let (local, upgraded) = (local.clone(), upgraded.clone());
-        async move { Ok::<_, Infallible>(answer(&local, request, upgraded).await) }
-    });
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD);
-    let served = http.serve_connection(TokioIo::new(stream), service).with_upgrades().await;
-    if let Err(error) = served {
-        tracing::debug!(error = %error, "a connection to the node's API ended");
-    }
-    if let Ok(session) = sessions.try_recv() {
-        exec::serve(session, local.settings.idle).await;
+/// All callers are of one address, the loopback.
+fn limits(settings: &EdgedServerSettings) -> ServeLimits {
+    let places = settings.connections.max(1);
+    ServeLimits {
+        connections: LobbyLimits {
+            places,
+            of_one: places,
+            waiting: places,
+            undisturbed: Duration::from_secs(5),
+        },
+        spare_busy: true,
+        handshake: IDLE,
+        idle: IDLE,
+        lifetime: None,
+        streams: 1,
+        grace: GRACE,
     }
 }
 
@@ -237,9 +219,15 @@ impl Local {
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 
-async fn answer(local: &Local, request: Request<Incoming>, upgraded: exec::Sessions) -> Response<Body> {
+/// The parts of a path between its slashes, decoded.
+pub(crate) fn parts(path: &str) -> Vec<String> {
+    let parts = path.split('/').filter(|part| !part.is_empty());
+    parts.map(|part| percent_decode_str(part).decode_utf8_lossy().into_owned()).collect()
+}
+
+async fn answer(local: &Local, request: Request<Incoming>) -> Response<Body> {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    match route(local, request, upgraded).await {
+    match route(local, request).await {
         Ok(response) => response,
         Err(refusal) => {
             tracing::debug!(%method, path, status = %refusal.status, why = %refusal, "refused a request to the node's API");
@@ -248,12 +236,12 @@ async fn answer(local: &Local, request: Request<Incoming>, upgraded: exec::Sessi
     }
 }
 
-async fn route(local: &Local, request: Request<Incoming>, upgraded: exec::Sessions) -> Answer {
+async fn route(local: &Local, request: Request<Incoming>) -> Answer {
     let parts = parts(request.uri().path());
     let parts: Vec<_> = parts.iter().map(String::as_str).collect();
-    let query = Query::read(request.uri().query().unwrap_or_default());
+    let query = Query::of(request.uri());
     if let ["exec" | "attach", ..] = parts[..] {
-        return exec::upgrade(local, request, &parts, &query, upgraded).await;
+        return exec::upgrade(local, request, &parts, &query).await;
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed"));
@@ -268,5 +256,15 @@ async fn route(local: &Local, request: Request<Incoming>, upgraded: exec::Sessio
         ["stats", "summary"] => lists::summary(local).await,
         ["metrics", "resource"] => lists::resource_metrics(local).await,
         _ => Err(Refusal::new(StatusCode::NOT_FOUND, "404 page not found")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_decoded_part_by_part() {
+        assert_eq!(parts("/exec/default/my%2Dweb/c"), ["exec", "default", "my-web", "c"]);
     }
 }

@@ -5,9 +5,13 @@ use std::{error::Error, fmt, io, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::Full;
 use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use kubeedge_common::{
+    http::read_body,
+    tls::{ClockTime, SignatureChecks, provider},
+};
 use kubeedge_core::{
     clock::Clock,
     failure::BoxError,
@@ -20,9 +24,7 @@ use rustls::{
         WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
-    crypto::CryptoProvider,
     pki_types::{CertificateDer, PrivateSec1KeyDer, ServerName, UnixTime},
-    time_provider::TimeProvider,
 };
 
 use super::identity::JoinError;
@@ -83,7 +85,7 @@ impl Https {
         &self,
         host: &str,
     ) -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>, JoinError> {
-        ClientConfig::builder_with_details(provider(), Arc::new(Time(self.clock.clone())))
+        ClientConfig::builder_with_details(provider(), Arc::new(ClockTime::new(self.clock.clone())))
             .with_safe_default_protocol_versions()
             .map_err(|error| untrusted(host, error))
     }
@@ -92,7 +94,8 @@ impl Https {
 #[async_trait]
 impl Registrar for Https {
     async fn ca(&self, host: &str, token: &str) -> Result<Bytes, JoinError> {
-        let witness = Arc::new(Witness { provider: provider(), shown: Mutex::default() });
+        let witness =
+            Arc::new(Witness { signatures: SignatureChecks::new(provider()), shown: Mutex::default() });
         let tls = self
             .tls(host)?
             .dangerous()
@@ -133,21 +136,6 @@ impl Registrar for Https {
     }
 }
 
-/// The clock by which certificates are valid.
-#[derive(Debug)]
-struct Time(Clock);
-
-impl TimeProvider for Time {
-    fn current_time(&self) -> Option<UnixTime> {
-        let millis = u64::try_from(self.0.now().0).ok()?;
-        Some(UnixTime::since_unix_epoch(Duration::from_millis(millis)))
-    }
-}
-
-fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
-}
-
 fn roots(ca: &Bytes) -> Result<RootCertStore, rustls::Error> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from(ca.to_vec()))?;
@@ -170,8 +158,8 @@ async fn exchange(
     let work = async {
         let answer = client.request(request).await.map_err(|error| broken(host, Box::new(error)))?;
         let (parts, body) = answer.into_parts();
-        let body = Limited::new(body, MOST).collect().await.map_err(|error| broken(host, error))?;
-        Ok::<_, JoinError>((parts.status, body.to_bytes()))
+        let body = read_body(body, MOST).await.map_err(|error| broken(host, error.into()))?;
+        Ok::<_, JoinError>((parts.status, body))
     };
     let late = |_| JoinError::Unreachable {
         host: host.to_owned(),
@@ -223,7 +211,7 @@ struct Shown {
 /// once.
 #[derive(Debug)]
 struct Witness {
-    provider: Arc<CryptoProvider>,
+    signatures: SignatureChecks,
     shown: Mutex<Option<Shown>>,
 }
 
@@ -233,7 +221,7 @@ impl Witness {
         let shown = self.shown.lock().take();
         let shown = shown.ok_or(rustls::Error::NoCertificatesPresented)?;
         let verifier =
-            WebPkiServerVerifier::builder_with_provider(Arc::new(roots(ca)?), self.provider.clone())
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots(ca)?), self.signatures.provider())
                 .build()
                 .map_err(|error| rustls::Error::General(error.to_string()))?;
         verifier.verify_server_cert(&shown.leaf, &shown.rest, &shown.name, &[], shown.at).map(|_| ())
@@ -261,8 +249,7 @@ impl ServerCertVerifier for Witness {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signed, algorithms)
+        self.signatures.tls12(message, certificate, signed)
     }
 
     fn verify_tls13_signature(
@@ -271,12 +258,11 @@ impl ServerCertVerifier for Witness {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signed, algorithms)
+        self.signatures.tls13(message, certificate, signed)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.signatures.schemes()
     }
 }
 

@@ -8,7 +8,6 @@ use hyper_util::rt::TokioIo;
 use kubeedge_core::runtime::{
     ContainerId, ContainerRuntime, ExecSpec, RuntimeError, RuntimeKind, RuntimeResult, Streams,
 };
-use tokio::sync::mpsc;
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
@@ -17,20 +16,20 @@ use tokio_tungstenite::{
     },
 };
 
-use super::{Answer, Local, PLAIN, Refusal, logs, query::Query, remote, text};
-use kubeedge_common::channel::{V4, V5};
+use super::{Answer, Local, PLAIN, Refusal, logs, remote, text};
+use kubeedge_common::{
+    channel::{V4, V5},
+    http::{Query, Upgrades},
+};
 
 /// The protocols spoken, best first.
 const PROTOCOLS: [&str; 2] = [V5, V4];
 /// The largest message of a client.
 const MAX_MESSAGE: usize = 1 << 20;
 
-/// Where an accepted session goes; one a connection.
-pub(super) type Sessions = mpsc::Sender<Session>;
-
 /// What is to run once the connection has changed its protocol.
 #[derive(Debug)]
-pub(super) struct Session {
+struct Session {
     upgrade: OnUpgrade,
     runtime: Arc<dyn ContainerRuntime>,
     container: ContainerId,
@@ -117,7 +116,6 @@ pub(super) async fn upgrade(
     mut request: Request<Incoming>,
     parts: &[&str],
     query: &Query,
-    sessions: Sessions,
 ) -> Answer {
     let (verb, namespace, name, uid, container) = match *parts {
         [verb, namespace, name, container] => (verb, namespace, name, None, container),
@@ -132,9 +130,13 @@ pub(super) async fn upgrade(
     let missing = || Refusal::new(StatusCode::NOT_FOUND, "pod does not exist");
     let pod = local.pods.find(namespace, name, uid).ok_or_else(missing)?;
     let container = logs::running(local, &pod, container).await?.id;
+    let upgrades = request.extensions().get::<Upgrades>().cloned();
     let upgrade = hyper::upgrade::on(&mut request);
     let session = Session { upgrade, runtime: local.runtime.clone(), container, task };
-    sessions.try_send(session).map_err(|_| bad("one command a connection"))?;
+    let session = serve(session, local.settings.idle);
+    if !upgrades.is_some_and(|upgrades| upgrades.run(session)) {
+        return Err(bad("one command a connection"));
+    }
     Ok(switching(&key, protocol))
 }
 
@@ -166,7 +168,7 @@ fn switching(key: &str, protocol: &'static str) -> Response<super::Body> {
 }
 
 /// Runs a session to its end.
-pub(super) async fn serve(session: Session, idle: Duration) {
+async fn serve(session: Session, idle: Duration) {
     let Session { upgrade, runtime, container, task } = session;
     let upgraded = match upgrade.await {
         Ok(upgraded) => TokioIo::new(upgraded),

@@ -9,6 +9,7 @@ use k8s_openapi::{
     api::core::v1::{ContainerStatus, Pod},
     jiff::{SignedDuration, Timestamp},
 };
+use kubeedge_common::http::Query;
 use kubeedge_core::{
     failure::{BoxError, chain},
     runtime::{Container, ContainerState},
@@ -17,7 +18,6 @@ use kubeedge_core::{
 use super::{
     Answer, Local, Refusal,
     cri_log::{Printer, Show, Wanted},
-    query::Query,
     tail::{Follow, Log},
 };
 use crate::edged::view::{PodView, init_containers, main_containers};
