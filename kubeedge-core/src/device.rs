@@ -8,8 +8,7 @@
 //! ```
 //! use async_trait::async_trait;
 //! use kubeedge_core::{
-//!     device::{DeviceId, DeviceManager, DeviceState, Reading, Value, ValueType},
-//!     failure::BoxError,
+//!     device::{DeviceId, DeviceManager, DeviceState, Reading, ReportResult, ValueType},
 //!     message::Millis,
 //! };
 //!
@@ -18,28 +17,20 @@
 //!
 //! #[async_trait]
 //! impl DeviceManager for Console {
-//!     async fn report(&self, readings: Vec<Reading>) -> Result<(), BoxError> {
+//!     async fn report(&self, readings: Vec<Reading>) -> ReportResult {
 //!         readings.iter().for_each(|reading| println!("{} {} = {}", reading.device, reading.property, reading.value));
 //!         Ok(())
 //!     }
-//!     async fn report_state(&self, device: &DeviceId, state: DeviceState) -> Result<(), BoxError> {
+//!     async fn report_state(&self, device: &DeviceId, state: DeviceState) -> ReportResult {
 //!         println!("{device} is {state}");
 //!         Ok(())
 //!     }
 //! }
 //!
 //! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() -> Result<(), BoxError> {
-//! let device = DeviceId { namespace: "default".into(), name: "kiln".into() };
-//! let reading = Reading {
-//!     device: device.clone(),
-//!     property: "celsius".into(),
-//!     value: Value::from(20.5),
-//!     kind: ValueType::Double,
-//!     at: Millis::now(),
-//!     to_cloud: true,
-//!     desired: None,
-//! };
+//! # async fn main() -> ReportResult {
+//! let device = DeviceId::new("default", "kiln");
+//! let reading = Reading::new(device.clone(), "celsius", 20.5, ValueType::Double, Millis::now());
 //! Console.report(vec![reading]).await?; // default/kiln celsius = 20.5
 //! Console.report_state(&device, DeviceState::Online).await?; // default/kiln is online
 //! # Ok(()) }
@@ -51,11 +42,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    failure::{BoxError, Failure},
-    kinds,
-    message::Millis,
-};
+use crate::{failure::Failure, kinds, message::Millis};
 
 kinds! {
     /// What can go wrong between a driver and its device.
@@ -75,6 +62,20 @@ kinds! {
 pub type DriverError = Failure<DriverKind>;
 /// The result of a driver call.
 pub type DriverResult<T> = Result<T, DriverError>;
+
+kinds! {
+    /// Why a report of a mapper was not taken.
+    ReportKind {
+        Busy => "device manager is busy", Retry;
+        Closed => "device manager is gone", Reconnect;
+        Unknown => "device manager does not know the device", GiveUp;
+    }
+}
+
+/// A report of a mapper was not taken.
+pub type ReportError = Failure<ReportKind>;
+/// The result of a report.
+pub type ReportResult = Result<(), ReportError>;
 
 /// A value read from or written to a point of a device.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -158,6 +159,13 @@ pub struct DeviceId {
     pub name: String,
 }
 
+impl DeviceId {
+    /// The device of this name.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
 impl fmt::Display for DeviceId {
     /// `namespace/name`, the id in KubeEdge's topics and twins.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -174,8 +182,16 @@ pub struct ModelId {
     pub name: String,
 }
 
+impl ModelId {
+    /// The model of this name.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
 /// A property as its model describes it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct ModelProperty {
     /// Its name.
     pub name: String,
@@ -193,27 +209,38 @@ pub struct ModelProperty {
     pub unit: String,
 }
 
-/// What devices of one kind have in common.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct DeviceModel {
-    /// Which model.
-    pub id: ModelId,
-    /// The protocol it is for; empty for any.
-    pub protocol: String,
-    /// Its properties.
-    pub properties: Vec<ModelProperty>,
+impl ModelProperty {
+    /// A read-only property without range and unit.
+    pub fn new(name: impl Into<String>, kind: ValueType) -> Self {
+        Self { name: name.into(), kind, ..Self::default() }
+    }
+
+    /// Lets it be written.
+    #[must_use]
+    pub fn writable(mut self) -> Self {
+        self.access = Access::ReadWrite;
+        self
+    }
+
+    /// Sets the least and the greatest value, as text; empty for none.
+    #[must_use]
+    pub fn within(mut self, minimum: impl Into<String>, maximum: impl Into<String>) -> Self {
+        (self.minimum, self.maximum) = (minimum.into(), maximum.into());
+        self
+    }
 }
 
 /// A property of one device: how to reach it and how often.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Property {
     /// Name, type, access, range and unit, from the model.
     pub model: ModelProperty,
     /// The protocol's own description of the point: `visitors.configData` of the Device.
     pub visitor: serde_json::Value,
-    /// How often to read it.
+    /// How often to read it; zero leaves it to the mapper.
     pub collect_every: Duration,
-    /// How often to report it, changed or not.
+    /// How often to report it, changed or not; zero for changes only.
     pub report_every: Duration,
     /// Whether the cloud is told.
     pub report_to_cloud: bool,
@@ -221,8 +248,31 @@ pub struct Property {
     pub desired: Option<String>,
 }
 
+impl Property {
+    /// A property at this point of the device, reported to the cloud on change, with no value desired.
+    pub fn new(model: ModelProperty, visitor: serde_json::Value) -> Self {
+        let (collect_every, report_every) = (Duration::ZERO, Duration::ZERO);
+        Self { model, visitor, collect_every, report_every, report_to_cloud: true, desired: None }
+    }
+
+    /// Sets how often to read it and how often to report it.
+    #[must_use]
+    pub fn every(mut self, collect: Duration, report: Duration) -> Self {
+        (self.collect_every, self.report_every) = (collect, report);
+        self
+    }
+
+    /// Sets the value that it shall have, as text.
+    #[must_use]
+    pub fn desired(mut self, value: impl Into<String>) -> Self {
+        self.desired = Some(value.into());
+        self
+    }
+}
+
 /// A device to serve: the Device object and its model, joined.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Device {
     /// Which device.
     pub id: DeviceId,
@@ -236,8 +286,31 @@ pub struct Device {
     pub properties: Vec<Property>,
 }
 
+impl Device {
+    /// A device without configuration and properties.
+    pub fn new(id: DeviceId, model: ModelId, protocol: impl Into<String>) -> Self {
+        let config = serde_json::Value::Null;
+        Self { id, model, protocol: protocol.into(), config, properties: Vec::new() }
+    }
+
+    /// Sets the protocol's own description of the device.
+    #[must_use]
+    pub fn config(mut self, config: serde_json::Value) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Sets its properties.
+    #[must_use]
+    pub fn properties(mut self, properties: Vec<Property>) -> Self {
+        self.properties = properties;
+        self
+    }
+}
+
 /// A value of one property, on its way up.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Reading {
     /// Which device.
     pub device: DeviceId,
@@ -253,6 +326,20 @@ pub struct Reading {
     pub to_cloud: bool,
     /// The desired value the mapper last wrote, as text, where there is one.
     pub desired: Option<String>,
+}
+
+impl Reading {
+    /// A reading for the cloud, of a property of which no value is desired.
+    pub fn new(
+        device: DeviceId,
+        property: impl Into<String>,
+        value: impl Into<Value>,
+        kind: ValueType,
+        at: Millis,
+    ) -> Self {
+        let (property, value) = (property.into(), value.into());
+        Self { device, property, value, kind, at, to_cloud: true, desired: None }
+    }
 }
 
 /// How a device is (KubeEdge's words).
@@ -279,17 +366,6 @@ impl fmt::Display for DeviceState {
             Self::Unknown => "unknown",
         })
     }
-}
-
-/// A mapper introducing itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MapperInfo {
-    /// Its name.
-    pub name: String,
-    /// Its version.
-    pub version: String,
-    /// The protocol it serves.
-    pub protocol: String,
 }
 
 /// What DeviceTwin talks to: everything of one protocol.
@@ -325,11 +401,13 @@ pub trait DeviceMapper: fmt::Debug + Send + Sync + 'static {
 /// What a mapper talks to: DeviceTwin.
 #[async_trait]
 pub trait DeviceManager: fmt::Debug + Send + Sync + 'static {
-    /// Values that were read. Waits while DeviceTwin is busy; of one property only the newest counts.
-    async fn report(&self, readings: Vec<Reading>) -> Result<(), BoxError>;
+    /// Values that were read. Waits while DeviceTwin is busy; of one property only the newest counts. On an error none of
+    /// them was taken: [`ReportKind::Busy`] is worth another try, and after [`ReportKind::Closed`] a mapper keeps what it
+    /// has until somebody attaches anew.
+    async fn report(&self, readings: Vec<Reading>) -> ReportResult;
 
-    /// How a device is.
-    async fn report_state(&self, device: &DeviceId, state: DeviceState) -> Result<(), BoxError>;
+    /// How a device is. Errors are as of [`DeviceManager::report`].
+    async fn report_state(&self, device: &DeviceId, state: DeviceState) -> ReportResult;
 }
 
 #[async_trait]

@@ -50,18 +50,11 @@
 //! let mapper = Mapper::new(Kiln); // edgecore: `.mapper(Mapper::new(Kiln))`
 //!
 //! // What DeviceTwin does with a Device object:
-//! let celsius = Property {
-//!     model: ModelProperty { name: "celsius".into(), kind: ValueType::Double, ..ModelProperty::default() },
-//!     visitor: json!({"offset": 0.5}),
-//!     collect_every: Duration::from_secs(1),
-//!     report_every: Duration::from_secs(10),
-//!     report_to_cloud: true,
-//!     desired: None,
-//! };
-//! let id = DeviceId { namespace: "default".into(), name: "kiln".into() };
-//! let model = ModelId { namespace: "default".into(), name: "kiln".into() };
-//! let (protocol, config) = ("acme-kiln".into(), json!({"ambient": 20.0}));
-//! mapper.register(Device { id: id.clone(), model, protocol, config, properties: vec![celsius] }).await?;
+//! let celsius = Property::new(ModelProperty::new("celsius", ValueType::Double), json!({"offset": 0.5}))
+//!     .every(Duration::from_secs(1), Duration::from_secs(10));
+//! let (id, model) = (DeviceId::new("default", "kiln"), ModelId::new("default", "kiln"));
+//! let kiln = Device::new(id.clone(), model, "acme-kiln").config(json!({"ambient": 20.0}));
+//! mapper.register(kiln.properties(vec![celsius])).await?;
 //! assert_eq!(mapper.read(&id, "celsius").await?, Value::Float(20.5));
 //! # Ok(()) }
 //! ```

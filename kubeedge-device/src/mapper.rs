@@ -20,7 +20,7 @@ use kubeedge_core::{
         Device, DeviceId, DeviceManager, DeviceMapper, DeviceState, DriverError, DriverKind, DriverResult,
         Reading, Value,
     },
-    failure::Failure,
+    failure::{Failure, chain},
     kernel::Shutdown,
 };
 use parking_lot::{Mutex, RwLock};
@@ -128,14 +128,16 @@ impl Up {
     async fn report(&self, readings: Vec<Reading>) -> bool {
         let Some(manager) = self.manager() else { return false };
         let taken = manager.report(readings).await;
-        taken.inspect_err(|error| tracing::warn!(%error, "readings were not taken")).is_ok()
+        taken.inspect_err(|error| tracing::warn!(error = %chain(error), "readings were not taken")).is_ok()
     }
 
     /// Whether the state was taken.
     async fn report_state(&self, device: &DeviceId, state: DeviceState) -> bool {
         let Some(manager) = self.manager() else { return false };
         let taken = manager.report_state(device, state).await;
-        taken.inspect_err(|error| tracing::warn!(%device, %error, "device state was not taken")).is_ok()
+        taken
+            .inspect_err(|error| tracing::warn!(%device, error = %chain(error), "device state was not taken"))
+            .is_ok()
     }
 }
 

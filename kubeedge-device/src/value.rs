@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     fn property(kind: ValueType) -> ModelProperty {
-        ModelProperty { name: "p".into(), kind, access: Access::ReadWrite, ..ModelProperty::default() }
+        ModelProperty::new("p", kind).writable()
     }
 
     #[test]
@@ -189,8 +189,7 @@ mod tests {
 
     #[test]
     fn a_value_beyond_its_range_names_the_bound() {
-        let limited =
-            ModelProperty { minimum: "0".into(), maximum: "80.5".into(), ..property(ValueType::Double) };
+        let limited = property(ValueType::Double).within("0", "80.5");
         assert_eq!(check_write(&limited, Value::from("80.5")).unwrap(), Value::Float(80.5));
         let high = check_write(&limited, Value::Int(81)).unwrap_err();
         assert!(high.to_string().contains("beyond the maximum 80.5"), "{high}");
@@ -200,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_read_only_property_is_not_written() {
-        let fixed = ModelProperty { access: Access::ReadOnly, ..property(ValueType::Int) };
+        let fixed = ModelProperty::new("p", ValueType::Int);
         let error = check_write(&fixed, Value::Int(1)).unwrap_err();
         assert_eq!(error.kind(), DriverKind::Unsupported);
         assert!(error.to_string().contains("property p is read-only"), "{error}");
@@ -208,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_bound_that_is_no_number_is_a_fault_of_the_model() {
-        let odd = ModelProperty { minimum: "low".into(), ..property(ValueType::Int) };
+        let odd = property(ValueType::Int).within("low", "");
         assert_eq!(check_bounds(&odd).unwrap_err().kind(), DriverKind::BadConfig);
         assert!(check_bounds(&property(ValueType::Int)).is_ok());
     }

@@ -18,10 +18,10 @@ use futures::FutureExt;
 use kubeedge_core::{
     conformance::mapper::{self as kit, FIXED, LABEL, MapperHarness, NUMBER},
     device::{
-        Access, Device, DeviceId, DeviceManager, DeviceMapper, DeviceState, ModelId, ModelProperty, Property,
-        Reading, Value, ValueType,
+        Device, DeviceId, DeviceManager, DeviceMapper, DeviceState, ModelId, ModelProperty, Property,
+        Reading, ReportError, ReportKind, ReportResult, Value, ValueType,
     },
-    failure::{BoxError, Failure},
+    failure::Failure,
 };
 use kubeedge_device::{Driver, DriverError, DriverKind, DriverResult, Mapper, MapperSettings, Session};
 use parking_lot::Mutex;
@@ -174,24 +174,14 @@ impl<const CLAIMS: bool> MapperHarness for World<CLAIMS> {
     }
     fn device(&self, name: &str) -> Device {
         let cycle = Duration::from_millis(100);
-        let property = |register: u8, name: &str| Property {
-            model: ModelProperty { name: name.into(), kind: ValueType::Int, ..ModelProperty::default() },
-            visitor: json!({"register": register}),
-            collect_every: cycle,
-            report_every: cycle,
-            report_to_cloud: true,
-            desired: None,
+        let property = |register: u8, model: ModelProperty| {
+            Property::new(model, json!({"register": register})).every(cycle, cycle)
         };
-        let mut number = property(0, NUMBER);
-        number.model.access = Access::ReadWrite;
-        (number.model.minimum, number.model.maximum) = ("0".into(), "1000".into());
-        Device {
-            id: DeviceId { namespace: "default".into(), name: name.into() },
-            model: ModelId { namespace: "default".into(), name: "m".into() },
-            protocol: "teletype".into(),
-            config: json!({"machine": name}),
-            properties: vec![number, property(1, FIXED), property(2, LABEL)],
-        }
+        let model = |name: &str| ModelProperty::new(name, ValueType::Int);
+        let number = model(NUMBER).writable().within("0", "1000");
+        Device::new(DeviceId::new("default", name), ModelId::new("default", "m"), "teletype")
+            .config(json!({"machine": name}))
+            .properties(vec![property(0, number), property(1, model(FIXED)), property(2, model(LABEL))])
     }
     fn spoil_config(&self, device: &mut Device) -> &'static str {
         device.config = json!({"machine": 5});
@@ -233,11 +223,11 @@ struct States(mpsc::UnboundedSender<DeviceState>);
 
 #[async_trait]
 impl DeviceManager for States {
-    async fn report(&self, _: Vec<Reading>) -> Result<(), BoxError> {
+    async fn report(&self, _: Vec<Reading>) -> ReportResult {
         Ok(())
     }
-    async fn report_state(&self, _: &DeviceId, state: DeviceState) -> Result<(), BoxError> {
-        self.0.send(state).map_err(Into::into)
+    async fn report_state(&self, _: &DeviceId, state: DeviceState) -> ReportResult {
+        self.0.send(state).map_err(|_| ReportError::new(ReportKind::Closed, "reporting a state"))
     }
 }
 

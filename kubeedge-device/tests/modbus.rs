@@ -24,9 +24,9 @@ use kubeedge_core::{
     conformance::mapper::{FIXED, LABEL, MapperHarness, NUMBER},
     device::{
         Access, Device, DeviceId, DeviceManager, DeviceMapper, DeviceState, ModelId, ModelProperty, Property,
-        Reading, Value, ValueType,
+        Reading, ReportResult, Value, ValueType,
     },
-    failure::{BoxError, chain},
+    failure::chain,
 };
 use kubeedge_device::{
     Driver, DriverKind, Mapper, MapperSettings, Session,
@@ -43,26 +43,16 @@ use tokio_modbus::{
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn property(name: &str, kind: ValueType, access: Access, visitor: Json) -> Property {
-    let model = ModelProperty { name: name.into(), kind, access, ..ModelProperty::default() };
+    let mut model = ModelProperty::new(name, kind);
+    model.access = access;
     let cycle = Duration::from_millis(100);
-    Property {
-        model,
-        visitor,
-        collect_every: cycle,
-        report_every: cycle,
-        report_to_cloud: true,
-        desired: None,
-    }
+    Property::new(model, visitor).every(cycle, cycle)
 }
 
 fn device(name: &str, port: u16, properties: Vec<Property>) -> Device {
-    Device {
-        id: DeviceId { namespace: "default".into(), name: name.into() },
-        model: ModelId { namespace: "default".into(), name: "m".into() },
-        protocol: "modbus".into(),
-        config: json!({"ip": "127.0.0.1", "port": port, "slaveID": 1, "timeout": 2000}),
-        properties,
-    }
+    Device::new(DeviceId::new("default", name), ModelId::new("default", "m"), "modbus")
+        .config(json!({"ip": "127.0.0.1", "port": port, "slaveID": 1, "timeout": 2000}))
+        .properties(properties)
 }
 
 fn quick() -> MapperSettings {
@@ -78,10 +68,10 @@ struct Nobody(Mutex<Vec<DeviceState>>);
 
 #[async_trait]
 impl DeviceManager for Nobody {
-    async fn report(&self, _: Vec<Reading>) -> Result<(), BoxError> {
+    async fn report(&self, _: Vec<Reading>) -> ReportResult {
         Ok(())
     }
-    async fn report_state(&self, _: &DeviceId, state: DeviceState) -> Result<(), BoxError> {
+    async fn report_state(&self, _: &DeviceId, state: DeviceState) -> ReportResult {
         self.0.lock().push(state);
         Ok(())
     }
@@ -313,10 +303,10 @@ async fn a_device_that_never_answers_is_a_timeout_and_a_writable_input_register_
     let driver = Modbus::new();
     let mut session = driver.connect(&config).await.unwrap();
     let point: Point = serde_json::from_value(json!({"register": "Input", "offset": 0})).unwrap();
-    let number = ModelProperty { name: "n".into(), kind: ValueType::Int, ..ModelProperty::default() };
+    let number = ModelProperty::new("n", ValueType::Int);
     let point = driver.prepare(&number, point).unwrap();
     assert_eq!(session.read(&point).await.unwrap_err().kind(), DriverKind::Timeout);
-    let writable = ModelProperty { access: Access::ReadWrite, ..number };
+    let writable = number.writable();
     let error = driver.prepare(&writable, point).unwrap_err();
     assert_eq!(error.kind(), DriverKind::BadConfig);
     assert!(error.to_string().contains("property n: visitors.configData.register"), "{error}");

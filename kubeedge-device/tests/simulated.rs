@@ -7,9 +7,8 @@ use kubeedge_core::{
     conformance::mapper::{FIXED, LABEL, MapperHarness, NUMBER},
     device::{
         Access, Device, DeviceId, DeviceManager, DeviceMapper, DeviceState, ModelId, ModelProperty, Property,
-        Reading, Value, ValueType,
+        Reading, ReportError, ReportKind, ReportResult, Value, ValueType,
     },
-    failure::BoxError,
 };
 use kubeedge_device::{
     Driver, DriverKind, DriverResult, Mapper, MapperSettings, Session, simulated::Simulated,
@@ -36,25 +35,18 @@ fn world() -> World {
 }
 
 fn id(name: &str) -> DeviceId {
-    DeviceId { namespace: "default".into(), name: name.into() }
+    DeviceId::new("default", name)
 }
 
 fn property(name: &str, kind: ValueType, access: Access, visitor: serde_json::Value) -> Property {
-    let model = ModelProperty { name: name.into(), kind, access, ..ModelProperty::default() };
+    let mut model = ModelProperty::new(name, kind);
+    model.access = access;
     let cycle = Duration::from_millis(100);
-    Property {
-        model,
-        visitor,
-        collect_every: cycle,
-        report_every: cycle,
-        report_to_cloud: true,
-        desired: None,
-    }
+    Property::new(model, visitor).every(cycle, cycle)
 }
 
 fn device(name: &str, config: serde_json::Value, properties: Vec<Property>) -> Device {
-    let model = ModelId { namespace: "default".into(), name: "m".into() };
-    Device { id: id(name), model, protocol: "simulated".into(), config, properties }
+    Device::new(id(name), ModelId::new("default", "m"), "simulated").config(config).properties(properties)
 }
 
 #[async_trait]
@@ -122,12 +114,13 @@ enum Heard {
 
 #[async_trait]
 impl DeviceManager for Wire {
-    async fn report(&self, readings: Vec<Reading>) -> Result<(), BoxError> {
+    async fn report(&self, readings: Vec<Reading>) -> ReportResult {
         readings.into_iter().for_each(|reading| drop(self.0.send(Heard::Read(reading))));
         Ok(())
     }
-    async fn report_state(&self, device: &DeviceId, state: DeviceState) -> Result<(), BoxError> {
-        self.0.send(Heard::State(device.clone(), state)).map_err(Into::into)
+    async fn report_state(&self, device: &DeviceId, state: DeviceState) -> ReportResult {
+        let sent = self.0.send(Heard::State(device.clone(), state));
+        sent.map_err(|_| ReportError::new(ReportKind::Closed, "reporting a state"))
     }
 }
 

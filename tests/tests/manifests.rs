@@ -93,15 +93,9 @@ async fn the_cluster_takes_every_document_and_knows_every_field() {
 
 /// As DeviceTwin describes a property to a mapper.
 fn property(property: &devices::ModelProperty) -> ModelProperty {
-    ModelProperty {
-        name: property.name.clone(),
-        description: property.description.clone(),
-        kind: serde_json::from_value(json!(property.kind)).unwrap(),
-        access: if property.access_mode == "ReadWrite" { Access::ReadWrite } else { Access::ReadOnly },
-        minimum: property.minimum.clone(),
-        maximum: property.maximum.clone(),
-        unit: property.unit.clone(),
-    }
+    let kind = serde_json::from_value(json!(property.kind)).unwrap();
+    let model = ModelProperty::new(&property.name, kind).within(&property.minimum, &property.maximum);
+    if property.access_mode == "ReadWrite" { model.writable() } else { model }
 }
 
 fn read<T: serde::de::DeserializeOwned>(data: Option<&Map<String, Value>>) -> T {

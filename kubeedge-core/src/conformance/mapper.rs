@@ -20,9 +20,10 @@ use tokio::{
 
 use crate::{
     device::{
-        Device, DeviceId, DeviceManager, DeviceMapper, DeviceState, DriverError, DriverKind, Reading, Value,
+        Device, DeviceId, DeviceManager, DeviceMapper, DeviceState, DriverError, DriverKind, Reading,
+        ReportResult, Value,
     },
-    failure::{Advice, BoxError, chain},
+    failure::{Advice, chain},
 };
 
 /// A writable whole number from 0 to 1000.
@@ -78,12 +79,12 @@ struct Heard {
 
 #[async_trait]
 impl DeviceManager for Seen {
-    async fn report(&self, readings: Vec<Reading>) -> Result<(), BoxError> {
+    async fn report(&self, readings: Vec<Reading>) -> ReportResult {
         self.heard.lock().readings.extend(readings);
         self.news.send_modify(|count| *count += 1);
         Ok(())
     }
-    async fn report_state(&self, device: &DeviceId, state: DeviceState) -> Result<(), BoxError> {
+    async fn report_state(&self, device: &DeviceId, state: DeviceState) -> ReportResult {
         self.heard.lock().states.push((device.clone(), state));
         self.news.send_modify(|count| *count += 1);
         Ok(())

@@ -74,15 +74,11 @@ impl Point {
             }
         }
         self.reported = Some((text, now));
-        Some(Reading {
-            device: device.id.clone(),
-            property: property.model.name.clone(),
-            value,
-            kind: property.model.kind,
-            at,
-            to_cloud: property.report_to_cloud,
-            desired: self.written.clone(),
-        })
+        let (name, kind) = (property.model.name.as_str(), property.model.kind);
+        let mut reading = Reading::new(device.id.clone(), name, value, kind, at);
+        reading.to_cloud = property.report_to_cloud;
+        reading.desired = self.written.clone();
+        Some(reading)
     }
 
     /// Has the next value reported whether it changed or not.

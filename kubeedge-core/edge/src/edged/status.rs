@@ -36,7 +36,7 @@ pub(crate) struct Findings<'a> {
     pub facts: &'a PodFacts,
     /// The name of the runtime: the scheme of container ids.
     pub runtime: &'a str,
-    /// Containers that answer their readiness probes, by name; those without a probe are ready when they run.
+    /// Containers whose readiness probes fail, by name. Those without a probe are ready when they run.
     pub unready: &'a [String],
     /// Now.
     pub now: Millis,

@@ -3,10 +3,7 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use kubeedge_core::{
-    device::{DeviceId, DeviceManager, DeviceState, Reading},
-    failure::BoxError,
-};
+use kubeedge_core::device::{DeviceId, DeviceManager, DeviceState, Reading, ReportResult};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -62,7 +59,7 @@ impl Intake {
 
 #[async_trait]
 impl DeviceManager for Intake {
-    async fn report(&self, mut readings: Vec<Reading>) -> Result<(), BoxError> {
+    async fn report(&self, mut readings: Vec<Reading>) -> ReportResult {
         loop {
             let room = self.room.notified();
             readings = self.offer(readings);
@@ -73,7 +70,7 @@ impl DeviceManager for Intake {
         }
     }
 
-    async fn report_state(&self, device: &DeviceId, state: DeviceState) -> Result<(), BoxError> {
+    async fn report_state(&self, device: &DeviceId, state: DeviceState) -> ReportResult {
         self.waiting.lock().states.insert(device.to_string(), state);
         self.more.notify_one();
         Ok(())

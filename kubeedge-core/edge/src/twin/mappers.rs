@@ -186,6 +186,6 @@ async fn tell(mapper: Arc<dyn DeviceMapper>, updates: Arc<Updates>, up: Arc<dyn 
 
 async fn unhealthy(up: &Arc<dyn DeviceManager>, device: &DeviceId) {
     if let Err(error) = up.report_state(device, DeviceState::Unhealthy).await {
-        tracing::warn!(%device, %error, "state was not taken");
+        tracing::warn!(%device, error = %chain(&error), "state was not taken");
     }
 }

@@ -46,7 +46,7 @@ fn invalid(device: &DeviceObject, why: String) -> DriverError {
 impl DeviceObject {
     /// Its id.
     pub(super) fn id(&self) -> DeviceId {
-        DeviceId { namespace: self.metadata.namespace.clone(), name: self.metadata.name.clone() }
+        DeviceId::new(&self.metadata.namespace, &self.metadata.name)
     }
 
     /// The key of its model, `namespace/name`; empty when it names none.
@@ -81,13 +81,10 @@ impl DeviceObject {
             })?;
             self.property(property, modelled)
         });
-        Ok(Device {
-            id: self.id(),
-            model: ModelId { namespace: self.metadata.namespace.clone(), name: model.metadata.name.clone() },
-            protocol: spec.protocol.protocol_name.clone(),
-            config: merge(model.spec.protocol_config_data.as_ref(), spec.protocol.config_data.as_ref()),
-            properties: properties.collect::<DriverResult<_>>()?,
-        })
+        let id = ModelId::new(&self.metadata.namespace, &model.metadata.name);
+        let config = merge(model.spec.protocol_config_data.as_ref(), spec.protocol.config_data.as_ref());
+        let device = Device::new(self.id(), id, &spec.protocol.protocol_name).config(config);
+        Ok(device.properties(properties.collect::<DriverResult<_>>()?))
     }
 
     fn property(&self, property: &DeviceProperty, modelled: &ModelledProperty) -> DriverResult<Property> {
@@ -106,22 +103,16 @@ impl DeviceObject {
         let defaults = modelled.visitors.as_ref().and_then(|visitor| visitor.config_data.as_ref());
         let own = property.visitors.as_ref().and_then(|visitor| visitor.config_data.as_ref());
         let desired = property.desired.as_ref().map(|desired| desired.value.clone());
-        Ok(Property {
-            model: ModelProperty {
-                name: modelled.name.clone(),
-                description: modelled.description.clone(),
-                kind,
-                access,
-                minimum: modelled.minimum.clone(),
-                maximum: modelled.maximum.clone(),
-                unit: modelled.unit.clone(),
-            },
-            visitor: merge(defaults, own),
-            collect_every: self.cycle(&property.name, "collectCycle", property.collect_cycle),
-            report_every: self.cycle(&property.name, "reportCycle", property.report_cycle),
-            report_to_cloud: property.report_to_cloud,
-            desired: desired.filter(|desired| !desired.is_empty()),
-        })
+        let mut model = ModelProperty::new(&modelled.name, kind).within(&modelled.minimum, &modelled.maximum);
+        (model.description, model.unit) = (modelled.description.clone(), modelled.unit.clone());
+        model.access = access;
+        let mut joined = Property::new(model, merge(defaults, own)).every(
+            self.cycle(&property.name, "collectCycle", property.collect_cycle),
+            self.cycle(&property.name, "reportCycle", property.report_cycle),
+        );
+        joined.report_to_cloud = property.report_to_cloud;
+        joined.desired = desired.filter(|desired| !desired.is_empty());
+        Ok(joined)
     }
 
     fn cycle(&self, property: &str, field: &str, ms: i64) -> Duration {

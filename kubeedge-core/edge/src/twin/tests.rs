@@ -237,15 +237,7 @@ async fn refused_updates_are_answered_and_the_device_stays_usable() {
 }
 
 fn reading(property: &str, value: Value) -> Reading {
-    Reading {
-        device: DeviceId { namespace: "default".into(), name: "thermo-1".into() },
-        property: property.into(),
-        value,
-        kind: ValueType::Int,
-        at: Millis::now(),
-        to_cloud: true,
-        desired: None,
-    }
+    Reading::new(DeviceId::new("default", "thermo-1"), property, value, ValueType::Int, Millis::now())
 }
 
 #[tokio::test(start_paused = true)]
