@@ -17,6 +17,12 @@ impl StoreHarness for Place {
     async fn open(&self) -> Self::Store {
         journal::Journal::open(&self.0.path().join("journal")).unwrap()
     }
+
+    async fn open_after_crash(&self) -> Self::Store {
+        let copy = self.0.path().join("copy");
+        std::fs::copy(self.0.path().join("journal"), &copy).unwrap();
+        journal::Journal::open(&copy).unwrap()
+    }
 }
 
 kubeedge_core::meta_store_conformance!(async { Place(TempDir::new().unwrap()) });

@@ -6,6 +6,11 @@
 //! The promise everything stands on: when [`MetaStore::commit`] returns `Ok`, the whole batch is on durable storage;
 //! when it returns an error, nothing of it is visible.
 //!
+//! *What a commit costs*: an fsync, and at least one block of the medium, however small the batch; with the journal of a
+//! file system rather two or three of 4 KiB each. Flash wears out by it: a value committed once a second is 86 400
+//! commits a day. What belongs together belongs in one batch; what changes often and may be lost belongs in memory.
+//! Implementations may make one fsync of commits that wait at the same time, and ours do.
+//!
 //! ```
 //! use kubeedge_core::store::{Bucket, Key, MetaStore, MetaStoreExt, StoreError, update};
 //!
@@ -171,6 +176,10 @@ impl Scan {
 }
 
 /// Durable, ordered, versioned key-value storage.
+///
+/// No method may block the thread that polls it, for edges often have one thread for everything: what waits for a disk
+/// does so on a thread of its own, or on one of `tokio::task::spawn_blocking`. That holds for locks too: a lock that a
+/// commit holds during its fsync must not be one that [`MetaStore::get`] waits for on the caller's thread.
 #[async_trait]
 pub trait MetaStore: fmt::Debug + Send + Sync + 'static {
     /// Reads one value; sees every commit that returned before the call.

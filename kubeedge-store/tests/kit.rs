@@ -11,6 +11,7 @@ use kubeedge_core::{
     store::{Batch, Change, Entry, Expect, Key, MetaStore, Scan, StoreError},
 };
 use kubeedge_store::MemoryStore;
+use parking_lot::Mutex;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Flaw {
@@ -32,11 +33,30 @@ enum Flaw {
     Stale,
     /// Waits for the disk in the caller's thread.
     Blocking,
+    /// Keeps everything in memory until it is closed.
+    AtClose,
 }
 
 struct Flawed {
     inner: MemoryStore,
     flaw: Flaw,
+    /// The place, and what is written to it at a close.
+    late: Option<(MemoryStore, Mutex<Vec<Batch>>)>,
+}
+
+impl Flawed {
+    fn new(place: &MemoryStore, flaw: Flaw) -> Self {
+        Self { inner: place.reopened(), flaw, late: None }
+    }
+
+    /// A copy of the place, on which it works until it is closed.
+    async fn late(place: &MemoryStore) -> Self {
+        let inner = MemoryStore::new();
+        let all: Vec<Entry> = place.scan(Scan::new(kit::BUCKET, "")).try_collect().await.unwrap();
+        let all = all.into_iter().fold(Batch::new(), |batch, entry| batch.put(entry.key, entry.value));
+        inner.commit(all).await.unwrap();
+        Self { inner, flaw: Flaw::AtClose, late: Some((place.reopened(), Mutex::default())) }
+    }
 }
 
 impl std::fmt::Debug for Flawed {
@@ -91,12 +111,23 @@ impl MetaStore for Flawed {
                 std::thread::sleep(std::time::Duration::from_millis(300));
                 self.inner.commit(batch).await
             }
+            Flaw::AtClose => {
+                self.inner.commit(batch.clone()).await?;
+                self.late.iter().for_each(|(_, batches)| batches.lock().push(batch.clone()));
+                Ok(())
+            }
             Flaw::Forgetful if batch.0.iter().any(|change| change.key().name.ends_with('7')) => Ok(()),
             _ => self.inner.commit(batch).await,
         }
     }
 
     async fn close(&self) -> Result<(), StoreError> {
+        if let Some((place, batches)) = &self.late {
+            let batches = std::mem::take(&mut *batches.lock());
+            for batch in batches {
+                place.commit(batch).await?;
+            }
+        }
         if self.flaw == Flaw::NeverClosed { Ok(()) } else { self.inner.close().await }
     }
 }
@@ -107,7 +138,13 @@ struct Harness(MemoryStore, Flaw);
 impl StoreHarness for Harness {
     type Store = Flawed;
     async fn open(&self) -> Flawed {
-        Flawed { inner: self.0.reopened(), flaw: self.1 }
+        match self.1 {
+            Flaw::AtClose => Flawed::late(&self.0).await,
+            flaw => Flawed::new(&self.0, flaw),
+        }
+    }
+    async fn open_after_crash(&self) -> Flawed {
+        self.open().await
     }
 }
 
@@ -135,5 +172,13 @@ caught! {
     a_store_that_never_closes_is_caught: NeverClosed by a_closed_store_says_so;
     a_missing_limit_is_caught: Limitless by a_value_beyond_the_limit_is_refused_and_nothing_stored;
     waiting_in_the_callers_thread_is_caught: Blocking by a_store_does_not_block_the_executor;
+    a_store_that_writes_at_its_close_is_caught: AtClose by a_commit_survives_a_crash_without_a_close;
     a_stale_read_is_caught: Stale by a_committed_value_is_read_back;
+}
+
+/// All that a restart shows is good: only a crash finds this store out.
+#[tokio::test]
+async fn a_store_that_writes_at_its_close_survives_restarts() {
+    kit::what_is_committed_survives_a_restart(flawed(Flaw::AtClose)).await;
+    kit::many_concurrent_commits_are_all_durable(flawed(Flaw::AtClose)).await;
 }

@@ -14,6 +14,9 @@ impl StoreHarness for Direct {
     async fn open(&self) -> MemoryStore {
         self.0.reopened()
     }
+    async fn open_after_crash(&self) -> MemoryStore {
+        self.0.reopened()
+    }
 }
 
 struct Shared(MemoryStore);
@@ -22,6 +25,9 @@ struct Shared(MemoryStore);
 impl StoreHarness for Shared {
     type Store = Arc<dyn MetaStore>;
     async fn open(&self) -> Arc<dyn MetaStore> {
+        Arc::new(self.0.reopened())
+    }
+    async fn open_after_crash(&self) -> Arc<dyn MetaStore> {
         Arc::new(self.0.reopened())
     }
 }

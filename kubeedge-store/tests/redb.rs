@@ -2,6 +2,8 @@
 #![cfg(feature = "redb")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+#[path = "common/crash.rs"]
+mod crash;
 #[path = "common/killed.rs"]
 mod killed;
 #[path = "common/model.rs"]
@@ -35,6 +37,10 @@ impl StoreHarness for Direct {
     async fn open(&self) -> RedbStore {
         RedbStore::open(self.path(), RedbOptions::default()).await.unwrap()
     }
+    async fn open_after_crash(&self) -> RedbStore {
+        let copy = crash::copy(&self.0.path().join("sub"), &self.0.path().join("crashed"));
+        RedbStore::open(copy.join("edge.redb"), RedbOptions::default()).await.unwrap()
+    }
 }
 
 struct Shared(Direct);
@@ -44,6 +50,9 @@ impl StoreHarness for Shared {
     type Store = Arc<dyn MetaStore>;
     async fn open(&self) -> Arc<dyn MetaStore> {
         Arc::new(self.0.open().await)
+    }
+    async fn open_after_crash(&self) -> Arc<dyn MetaStore> {
+        Arc::new(self.0.open_after_crash().await)
     }
 }
 

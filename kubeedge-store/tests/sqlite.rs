@@ -2,6 +2,8 @@
 #![cfg(feature = "sqlite")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+#[path = "common/crash.rs"]
+mod crash;
 #[path = "common/killed.rs"]
 mod killed;
 #[path = "common/model.rs"]
@@ -38,6 +40,10 @@ impl StoreHarness for Direct {
     async fn open(&self) -> SqliteStore {
         SqliteStore::open(self.path(), SqliteOptions::default()).await.unwrap()
     }
+    async fn open_after_crash(&self) -> SqliteStore {
+        let copy = crash::copy(&self.0.path().join("sub"), &self.0.path().join("crashed"));
+        SqliteStore::open(copy.join("edge.db"), SqliteOptions::default()).await.unwrap()
+    }
 }
 
 struct Shared(Direct);
@@ -47,6 +53,9 @@ impl StoreHarness for Shared {
     type Store = Arc<dyn MetaStore>;
     async fn open(&self) -> Arc<dyn MetaStore> {
         Arc::new(FaultyStore::new(self.0.open().await))
+    }
+    async fn open_after_crash(&self) -> Arc<dyn MetaStore> {
+        Arc::new(FaultyStore::new(self.0.open_after_crash().await))
     }
 }
 

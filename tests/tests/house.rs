@@ -261,6 +261,31 @@ fn tls_verification_is_never_skipped_but_where_it_is_made_up_for() {
     assert!(edge.contains("token_names_ca(token, &ca)") && edge.contains("witness.confirm(&ca)"));
 }
 
+/// The kit's own list, from which its macro makes the tests, and the cases that are written down.
+#[test]
+fn every_kit_lists_every_case() {
+    let kits = root().join("kubeedge-core/src/conformance");
+    for kit in ["cluster", "mapper", "runtime", "store", "transport"] {
+        let head = fs::read_to_string(kits.join(format!("{kit}.rs"))).unwrap();
+        let mut texts = vec![head.clone()];
+        if kits.join(kit).is_dir() {
+            texts.extend(entries(&kits.join(kit)).iter().map(|path| fs::read_to_string(path).unwrap()));
+        }
+        let name = |rest: &str| rest.split('(').next().unwrap().to_owned();
+        let cases = texts.iter().flat_map(|text| text.split("\npub async fn ").skip(1));
+        let mut cases: Vec<_> =
+            cases.filter(|rest| rest.split(')').next().unwrap().contains("harness: ")).map(name).collect();
+        let (_, list) = head.split_once("macro_rules!").unwrap();
+        let (_, list) = list.split_once("$make;").unwrap();
+        let mut listed: Vec<_> =
+            list.split(')').next().unwrap().split_whitespace().map(str::to_owned).collect();
+        cases.sort();
+        listed.sort();
+        assert!(cases.len() > 20, "only {} cases of the kit {kit} are found", cases.len());
+        assert_eq!(cases, listed, "the list of the kit {kit} and its cases differ");
+    }
+}
+
 #[test]
 fn no_shell_is_started() {
     let shells = ["\"sh\"", "\"bash\"", "\"/bin/sh\"", "\"/bin/bash\""];

@@ -1,9 +1,20 @@
 //! What every [`ClusterApi`] must do: Kubernetes' rules for objects, as plain HTTP over the seam.
 //!
-//! ```ignore
-//! kubeedge_core::cluster_conformance!(async { MyHarness::new().await });
+//! ```
+//! # use std::sync::Arc;
+//! # use kubeedge_core::{cluster::ClusterApi, conformance::cluster::ClusterHarness};
+//! # struct Acme;
+//! # #[async_trait::async_trait]
+//! # impl ClusterHarness for Acme {
+//! #     fn cluster(&self) -> Arc<dyn ClusterApi> { unimplemented!() }
+//! #     async fn forget(&self) -> bool { false }
+//! # }
+//! // `Acme` is your `ClusterHarness`.
+//! kubeedge_core::cluster_conformance!(async { Acme });
+//! # fn main() {}
 //! ```
 //!
+//! Each case becomes a test; the crate's dev-dependencies need `tokio` with the features `macros` and `rt-multi-thread`.
 //! Each case works in a namespace of its own, which it leaves behind, so that a kit may run on a cluster that is used
 //! for other tests too. No controller needs to run; those that do must not mind pods on nodes that do not exist.
 

@@ -1,9 +1,26 @@
 //! What every [`DeviceMapper`] must do.
 //!
-//! ```ignore
-//! kubeedge_core::mapper_conformance!(async { MyHarness::new().await });
+//! ```
+//! # use std::sync::Arc;
+//! # use kubeedge_core::{conformance::mapper::MapperHarness, device::{Device, DeviceId, DeviceMapper}};
+//! # struct Bench;
+//! # #[async_trait::async_trait]
+//! # impl MapperHarness for Bench {
+//! #     fn mapper(&self) -> Arc<dyn DeviceMapper> { unimplemented!() }
+//! #     fn device(&self, name: &str) -> Device { unimplemented!() }
+//! #     fn spoil_config(&self, device: &mut Device) -> &'static str { "" }
+//! #     fn spoil_visitor(&self, device: &mut Device) -> &'static str { "" }
+//! #     async fn unplug(&self, device: &DeviceId) {}
+//! #     async fn plug(&self, device: &DeviceId) {}
+//! #     async fn stall(&self, device: &DeviceId) {}
+//! #     async fn answer(&self, device: &DeviceId) {}
+//! # }
+//! // `Bench` is your `MapperHarness`.
+//! kubeedge_core::mapper_conformance!(async { Bench });
+//! # fn main() {}
 //! ```
 //!
+//! Each case becomes a test; the crate's dev-dependencies need `tokio` with the features `macros` and `rt-multi-thread`.
 //! The harness brings a mapper and devices to serve. Every device it makes has three properties: [`NUMBER`], a whole
 //! number that may be written, from 0 to 1000; [`FIXED`], a whole number that may not; and [`LABEL`], a text or number that
 //! may not. All are collected and reported at least every 100 ms. The mapper should give up a call of a driver after a

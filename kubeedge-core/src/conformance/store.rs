@@ -1,9 +1,34 @@
 //! What every [`MetaStore`] must do.
 //!
-//! ```ignore
-//! kubeedge_core::meta_store_conformance!(async { MyHarness::new() });
+//! ```
+//! use std::{path::PathBuf, sync::Arc};
+//!
+//! use kubeedge_core::{conformance::store::StoreHarness, store::MetaStore};
+//! # async fn acme_store(_: PathBuf) -> Arc<dyn MetaStore> { unimplemented!() }
+//! # fn empty_folder() -> PathBuf { unimplemented!() }
+//!
+//! struct Place(PathBuf);
+//!
+//! #[async_trait::async_trait]
+//! impl StoreHarness for Place {
+//!     type Store = Arc<dyn MetaStore>;
+//!
+//!     async fn open(&self) -> Self::Store {
+//!         acme_store(self.0.join("store")).await
+//!     }
+//!
+//!     async fn open_after_crash(&self) -> Self::Store {
+//!         let copy = self.0.join("copy");
+//!         std::fs::copy(self.0.join("store"), &copy).unwrap();
+//!         acme_store(copy).await
+//!     }
+//! }
+//!
+//! kubeedge_core::meta_store_conformance!(async { Place(empty_folder()) });
+//! # fn main() {}
 //! ```
 //!
+//! Each case becomes a test; the crate's dev-dependencies need `tokio` with the features `macros` and `rt-multi-thread`.
 //! The harness brings one place to store things in, empty at first, and opens a store on it; opened again after a
 //! close, the place holds what was committed. Cases take tens of milliseconds on a disk with a quick fsync.
 
@@ -19,7 +44,8 @@ use crate::store::{
     Batch, Bucket, Change, Entry, Expect, Key, MAX_VALUE, MetaStore, Scan, StoreError, StoreKind, update,
 };
 
-const BUCKET: Bucket = Bucket("conformance");
+/// The table in which most cases work.
+pub const BUCKET: Bucket = Bucket("conformance");
 const OTHER: Bucket = Bucket("conformance-2");
 
 /// A place to store things in, and the implementation under test.
@@ -31,6 +57,10 @@ pub trait StoreHarness: Send + Sync + 'static {
     /// Opens the place: empty at the first call, and as it was left at later ones. Only called again after the store
     /// of the call before was closed and dropped.
     async fn open(&self) -> Self::Store;
+
+    /// Opens the place as a crash at this moment would leave it. The store of the last [`StoreHarness::open`] is still
+    /// there, neither closed nor dropped: a store in files is opened on a copy of them. Called once.
+    async fn open_after_crash(&self) -> Self::Store;
 }
 
 fn key(name: &str) -> Key {
@@ -389,6 +419,21 @@ pub async fn many_concurrent_commits_are_all_durable(harness: impl StoreHarness)
     assert_eq!(names(&harness.open().await, "w").await.len(), 200);
 }
 
+/// What was committed is there after a crash: nothing waits for a close.
+pub async fn a_commit_survives_a_crash_without_a_close(harness: impl StoreHarness) {
+    let store = harness.open().await;
+    set(&store, "default/pod/web", "1").await;
+    set(&store, "default/pod/web", "2").await;
+    must(store.commit(Batch::new().put(key("a"), "v").put(key("b"), "v")).await, "a batch");
+    must(store.commit(Batch::new().delete(key("b"))).await, "a delete");
+    let crashed = harness.open_after_crash().await;
+    assert_eq!(names(&crashed, "").await, ["a", "default/pod/web"]);
+    assert_eq!(value(&crashed, "default/pod/web").await, Some("2".into()));
+    drop(crashed);
+    // Up to here nothing of the first store has been dropped.
+    must(store.close().await, "closing");
+}
+
 /// Of commits made together, one that conflicts fails alone.
 pub async fn a_conflict_fails_no_other_commit(harness: impl StoreHarness) {
     let store = Arc::new(harness.open().await);
@@ -450,6 +495,7 @@ macro_rules! meta_store_conformance {
             a_batch_with_a_conflict_at_its_end_changes_nothing
             a_conflict_names_its_key
             what_is_committed_survives_a_restart
+            a_commit_survives_a_crash_without_a_close
             names_are_scanned_in_the_order_of_their_bytes
             a_scan_stays_within_its_prefix
             a_prefix_of_any_text_is_taken_literally

@@ -3,11 +3,12 @@
 use serde_json::json;
 
 use super::{Bench, ClusterHarness};
-use crate::cluster::Actor;
+use crate::{cluster::Actor, conformance::skipped};
 
 /// A node looks after itself.
 pub async fn a_node_writes_its_own_status_and_no_others(harness: impl ClusterHarness) {
     if !harness.restricts_nodes() {
+        skipped("this cluster does not restrict nodes");
         return;
     }
     let bench = Bench::of(&harness).await;
@@ -35,6 +36,7 @@ pub async fn a_node_writes_its_own_status_and_no_others(harness: impl ClusterHar
 /// A stolen node certificate must not be the key to the cluster.
 pub async fn a_node_does_not_write_what_people_write(harness: impl ClusterHarness) {
     if !harness.restricts_nodes() {
+        skipped("this cluster does not restrict nodes");
         return;
     }
     let bench = Bench::of(&harness).await;
