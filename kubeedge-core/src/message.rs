@@ -41,6 +41,7 @@ impl Millis {
 
 /// One message. Cheap to clone: names known at compile time and contents are shared, not copied.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Message {
     /// Identity and correlation.
     pub header: Header,
@@ -52,6 +53,7 @@ pub struct Message {
 
 /// Identity and correlation of a message.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Header {
     /// This message's own id; kept when an unacknowledged message is sent again.
     pub id: MessageId,
@@ -69,6 +71,7 @@ pub struct Header {
 
 /// Who says what about which resource.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Route {
     /// The module that made the message.
     pub source: ModuleName,
@@ -86,7 +89,12 @@ impl Message {
     /// A new message with a fresh id, the present time, no group and no content.
     pub fn new(source: ModuleName, operation: Operation, resource: impl Into<Resource>) -> Self {
         let route = Route { source, operation, resource: resource.into(), ..Route::default() };
-        Self { header: Header::fresh(), route, content: Content::Empty }
+        Self { header: Header::fresh(), route, content: Content::empty() }
+    }
+
+    /// A message as it was received: what a codec makes.
+    pub fn from_parts(header: Header, route: Route, content: Content) -> Self {
+        Self { header, route, content }
     }
 
     /// Sets the group.
@@ -173,15 +181,13 @@ impl Message {
 }
 
 impl Header {
+    /// The header of a message with this id, made at this time, that answers none.
+    pub fn new(id: MessageId, timestamp: Millis) -> Self {
+        Self { id, parent: None, timestamp, resource_version: None, sync: false, kind: String::new() }
+    }
+
     fn fresh() -> Self {
-        Self {
-            id: MessageId::random(),
-            parent: None,
-            timestamp: Millis::now(),
-            resource_version: None,
-            sync: false,
-            kind: String::new(),
-        }
+        Self::new(MessageId::random(), Millis::now())
     }
 }
 

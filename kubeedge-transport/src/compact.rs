@@ -189,7 +189,7 @@ fn malformed(why: impl Into<kubeedge_core::failure::BoxError>) -> CodecError {
 }
 
 fn encode(message: &Message, id: &str) -> Result<Frame, CodecError> {
-    let Message { header, route, content } = message;
+    let Message { header, route, content, .. } = message;
     let form = Form {
         id: Id::of(id),
         parent: header.parent.as_ref().map(|parent| Id::of(parent.as_str())),
@@ -223,26 +223,21 @@ fn decode(payload: &Bytes) -> Result<Message, CodecError> {
         return Err(malformed(format!("{} bytes after the message", body.len() - read)));
     }
     let content = match form.content {
-        [] => Content::Empty,
+        [] => Content::empty(),
         text => Content::from_json_bytes(payload.slice_ref(text)).map_err(malformed)?,
     };
-    let header = Header {
-        id: form.id.into_id(),
-        // As in JSON, where an empty text is none.
-        parent: form.parent.map(Id::into_id).filter(|parent| !parent.is_empty()),
-        timestamp: Millis(form.timestamp),
-        resource_version: form.version.into_version().filter(|version| !version.is_empty()),
-        sync: false,
-        kind: form.kind.to_owned(),
-    };
-    let route = Route {
-        source: form.source.resolve(ModuleName::of)?,
-        destination: form.destination.to_owned(),
-        group: form.group.resolve(Group::of)?,
-        operation: form.operation.resolve(Operation::of)?,
-        resource: form.resource.into(),
-    };
-    let message = Message { header, route, content };
+    let mut header = Header::new(form.id.into_id(), Millis(form.timestamp));
+    // As in JSON, where an empty text is none.
+    header.parent = form.parent.map(Id::into_id).filter(|parent| !parent.is_empty());
+    header.resource_version = form.version.into_version().filter(|version| !version.is_empty());
+    form.kind.clone_into(&mut header.kind);
+    let mut route = Route::default();
+    route.source = form.source.resolve(ModuleName::of)?;
+    form.destination.clone_into(&mut route.destination);
+    route.group = form.group.resolve(Group::of)?;
+    route.operation = form.operation.resolve(Operation::of)?;
+    route.resource = form.resource.into();
+    let message = Message::from_parts(header, route, content);
     match message.longest_text() {
         length if length > MAX_TEXT => Err(malformed(format!(
             "a text of header or route is {length} bytes long; at most {MAX_TEXT} are allowed"

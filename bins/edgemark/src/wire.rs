@@ -103,7 +103,7 @@ pub(crate) struct LeaseMeta {
 
 /// Asks for the node's lease.
 pub(crate) fn lease_query(node: &str) -> Message {
-    asked(Operation::QUERY, resource::object(LEASES, "lease", node), Content::Empty)
+    asked(Operation::QUERY, resource::object(LEASES, "lease", node), Content::empty())
 }
 
 /// Renews the node's lease, or makes it.

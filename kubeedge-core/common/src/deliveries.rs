@@ -120,7 +120,7 @@ pub enum Answered {
 }
 
 fn without_content(message: &Message) -> Message {
-    Message { header: message.header.clone(), route: message.route.clone(), content: Content::Empty }
+    Message::from_parts(message.header.clone(), message.route.clone(), Content::empty())
 }
 
 #[derive(Debug)]

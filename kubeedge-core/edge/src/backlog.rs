@@ -59,7 +59,7 @@ impl Backlog {
                 }
                 continue;
             };
-            let (size, question) = (message.size(), Message { content: Content::Empty, ..message.clone() });
+            let (size, question) = (message.size(), message.clone().with(Content::empty()));
             let (envelope, answer) = Envelope::with_reply(message);
             if let Err(error) = bus.forward(module, envelope).await {
                 tracing::debug!(%error, "a message was not delivered");

@@ -7,13 +7,17 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::json;
 
-/// What a message says: nothing (`null`), or one JSON value kept as the bytes it came in.
+/// What a message says: nothing (`null`), or one JSON value kept as the bytes it came in. Only the constructors here and
+/// the reader of frames make one, so it is always valid JSON.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub enum Content {
+pub struct Content(Inner);
+
+#[derive(Clone, Default, PartialEq, Eq)]
+enum Inner {
     /// JSON `null`.
     #[default]
     Empty,
-    /// One JSON value, verbatim. Made by the codec or by the constructors here, so it is always valid JSON.
+    /// One JSON value, verbatim.
     Json(Bytes),
 }
 
@@ -27,21 +31,31 @@ pub struct ContentError {
 }
 
 impl Content {
+    /// Nothing: JSON `null`.
+    pub const fn empty() -> Self {
+        Self(Inner::Empty)
+    }
+
     /// A JSON string.
     pub fn text(text: &str) -> Self {
-        Self::Json(json::to_bytes(text))
+        Self(Inner::Json(json::to_bytes(text)))
+    }
+
+    /// What a JSON reader has found to be one JSON value other than `null`, and UTF-8.
+    pub(super) fn read(bytes: Bytes) -> Self {
+        Self(Inner::Json(bytes))
     }
 
     /// KubeEdge's plain confirmation, the string `OK`.
     pub fn ok() -> Self {
-        Self::Json(Bytes::from_static(br#""OK""#))
+        Self(Inner::Json(Bytes::from_static(br#""OK""#)))
     }
 
     /// Any value, as JSON; a value that JSON cannot hold (a map with keys that are not text) is an error.
     pub fn json<T: Serialize + ?Sized>(value: &T) -> Result<Self, ContentError> {
         let bytes = json::try_to_bytes(value)
             .map_err(|source| ContentError { expected: std::any::type_name::<T>(), source })?;
-        Ok(if bytes.as_ref() == b"null" { Self::Empty } else { Self::Json(bytes) })
+        Ok(if bytes.as_ref() == b"null" { Self::empty() } else { Self(Inner::Json(bytes)) })
     }
 
     /// A JSON document made elsewhere, checked to be one.
@@ -50,14 +64,14 @@ impl Content {
         // Parsed as text, not skipped: strings that are no UTF-8 could not be written again.
         serde_json::from_slice::<&serde_json::value::RawValue>(&bytes)
             .map_err(|source| ContentError { expected: "a JSON document", source })?;
-        Ok(if bytes.trim_ascii() == b"null" { Self::Empty } else { Self::Json(bytes) })
+        Ok(if bytes.trim_ascii() == b"null" { Self::empty() } else { Self(Inner::Json(bytes)) })
     }
 
     /// The JSON text of the value; `null` when empty.
     pub fn as_json(&self) -> &[u8] {
-        match self {
-            Self::Empty => b"null",
-            Self::Json(bytes) => bytes,
+        match &self.0 {
+            Inner::Empty => b"null",
+            Inner::Json(bytes) => bytes,
         }
     }
 
@@ -76,16 +90,16 @@ impl Content {
     pub fn into_data(self) -> Bytes {
         match self.data() {
             Cow::Owned(bytes) => bytes.into(),
-            Cow::Borrowed(slice) => match &self {
-                Self::Json(bytes) => bytes.slice_ref(slice),
-                Self::Empty => Bytes::from_static(b"null"),
+            Cow::Borrowed(slice) => match &self.0 {
+                Inner::Json(bytes) => bytes.slice_ref(slice),
+                Inner::Empty => Bytes::from_static(b"null"),
             },
         }
     }
 
     /// The text of a JSON string; `None` for any other value.
     pub fn as_text(&self) -> Option<Cow<'_, str>> {
-        let Self::Json(bytes) = self else { return None };
+        let Inner::Json(bytes) = &self.0 else { return None };
         let inner = bytes.trim_ascii().strip_prefix(b"\"")?.strip_suffix(b"\"")?;
         if !inner.contains(&b'\\') {
             return std::str::from_utf8(inner).ok().map(Cow::Borrowed);
@@ -100,7 +114,7 @@ impl Content {
 
     /// Whether there is nothing.
     pub fn is_empty(&self) -> bool {
-        matches!(self, Self::Empty)
+        matches!(self.0, Inner::Empty)
     }
 
     /// Parses the content, whether it travelled as JSON or as a string that holds JSON.
@@ -152,7 +166,7 @@ mod tests {
 
     #[test]
     fn a_string_without_escapes_is_shared_not_copied() {
-        let content = Content::Json(Bytes::from_static(b"\"ping\""));
+        let content = Content::from_json_bytes(&b"\"ping\""[..]).unwrap();
         assert!(matches!(content.as_text(), Some(Cow::Borrowed("ping"))));
     }
 }

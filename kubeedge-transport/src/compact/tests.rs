@@ -94,30 +94,21 @@ fn message() -> impl Strategy<Value = Message> {
     ];
     let name = prop_oneof![proptest::sample::select(NAMES.to_vec()).prop_map(str::to_owned), text()];
     let header = (id.clone(), proptest::option::of(id), any::<i64>(), proptest::option::of(text()), text());
-    let content = prop_oneof![Just(Content::Empty), text().prop_map(|text| Content::text(&text))];
+    let content = prop_oneof![Just(Content::empty()), text().prop_map(|text| Content::text(&text))];
     (header, (name.clone(), text(), name.clone(), name, text()), content).prop_map(
         |(header, route, content)| {
             let (id, parent, timestamp, version, kind) = header;
             let (source, destination, group, operation, resource) = route;
-            Message {
-                header: Header {
-                    id: id.into(),
-                    // In a message empty texts are none.
-                    parent: parent.filter(|parent| !parent.is_empty()).map(Into::into),
-                    timestamp: Millis(timestamp),
-                    resource_version: version.filter(|version| !version.is_empty()).map(Into::into),
-                    sync: false,
-                    kind,
-                },
-                route: Route {
-                    source: source.into(),
-                    destination,
-                    group: group.into(),
-                    operation: operation.into(),
-                    resource: resource.into(),
-                },
-                content,
-            }
+            let mut header = Header::new(id.into(), Millis(timestamp));
+            // In a message empty texts are none.
+            header.parent = parent.filter(|parent| !parent.is_empty()).map(Into::into);
+            header.resource_version = version.filter(|version| !version.is_empty()).map(Into::into);
+            header.kind = kind;
+            let mut route = Route::default();
+            (route.source, route.destination) = (source.into(), destination);
+            (route.group, route.operation) = (group.into(), operation.into());
+            route.resource = resource.into();
+            Message::from_parts(header, route, content)
         },
     )
 }

@@ -42,7 +42,7 @@ impl Dispatcher<'_> {
     /// Sends a message to its node. A sender that waits learns what became of it.
     fn send_and_tell(&self, envelope: Envelope) {
         let (message, reply) = envelope.into_parts();
-        let question = reply.is_some().then(|| Message { content: Content::Empty, ..message.clone() });
+        let question = reply.is_some().then(|| message.clone().with(Content::empty()));
         let sent = self.send(message);
         if let (Some(reply), Some(question)) = (reply, question) {
             let answer = match sent {

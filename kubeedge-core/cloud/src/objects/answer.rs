@@ -53,7 +53,8 @@ pub(super) fn object_response(question: &Message, answered: Answered, empty: &'s
     bytes.extend(error);
     bytes.push(b'}');
     // Made of valid documents, so it is one.
-    versioned(response(question, Content::Json(bytes.into())), version)
+    let content = Content::from_json_bytes(bytes).unwrap_or_default();
+    versioned(response(question, content), version)
 }
 
 /// As [`object_response`] without the version, for requests whose answers Go sends without.

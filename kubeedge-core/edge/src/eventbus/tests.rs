@@ -189,7 +189,7 @@ async fn messages_cross_a_mosquitto_that_goes_away_and_comes_back() {
     let broker = mosquitto(port);
     exchange(&mut bench, port).await;
     let topic = "default/orders";
-    assert!(bench.ask(Operation::SUBSCRIBE, topic, Content::Empty).await.content.is_ok_text());
+    assert!(bench.ask(Operation::SUBSCRIBE, topic, Content::empty()).await.content.is_ok_text());
     bench.until_passed_on(port, topic, "one").await;
     drop(broker);
     let _broker = mosquitto(port);
@@ -262,7 +262,7 @@ async fn uploads_arrive_that_were_published_while_edgecore_was_away_or_were_not_
     let mut bench = Bench::start(lasting(port), MemoryStore::new());
     assert_eq!(bench.uploads_until("3").await, ["1", "2", "3"]);
     // What is not asked for any more is not passed on, though the broker kept it.
-    assert!(bench.ask(Operation::SUBSCRIBE, "default/orders", Content::Empty).await.content.is_ok_text());
+    assert!(bench.ask(Operation::SUBSCRIBE, "default/orders", Content::empty()).await.content.is_ok_text());
     bench.until_passed_on(port, "default/orders", "4").await;
     bench.stop().await;
     publish_by_hand(port, "default/orders", "5");
@@ -282,9 +282,9 @@ async fn topics_asked_for_are_subscribed_to_after_a_restart() {
     let _broker = mosquitto(port);
     let bench = Bench::start(external(port), store.reopened());
     for topic in ["default/a", "default/b"] {
-        bench.ask(Operation::SUBSCRIBE, topic, Content::Empty).await;
+        bench.ask(Operation::SUBSCRIBE, topic, Content::empty()).await;
     }
-    bench.ask(Operation::UNSUBSCRIBE, "default/b", Content::Empty).await;
+    bench.ask(Operation::UNSUBSCRIBE, "default/b", Content::empty()).await;
     bench.stop().await;
     let mut bench = Bench::start(external(port), store.reopened());
     let upload = bench.until_passed_on(port, "default/a", "1").await;
@@ -312,14 +312,14 @@ async fn what_cannot_be_done_is_answered_with_the_reason() {
     for (operation, topic, content, why) in [
         (Operation::PUBLISH, "a/#", Content::text("x"), "no MQTT topic"),
         (Operation::PUBLISH, "a", Content::json(&serde_json::json!({"a": 1})).unwrap(), "no text"),
-        (Operation::SUBSCRIBE, "a/#/b", Content::Empty, "no MQTT topic filter"),
+        (Operation::SUBSCRIBE, "a/#/b", Content::empty(), "no MQTT topic filter"),
         (
             Operation::of("message"),
             "m",
             Content::json(&serde_json::json!({"message": {}})).unwrap(),
             "no topic",
         ),
-        (Operation::of("dance"), "d", Content::Empty, "unknown"),
+        (Operation::of("dance"), "d", Content::empty(), "unknown"),
     ] {
         let answer = bench.ask(operation, topic, content).await;
         assert_eq!(answer.route.operation, Operation::ERROR);

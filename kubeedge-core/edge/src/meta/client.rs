@@ -179,7 +179,7 @@ impl Client {
     /// The node's lease; `None` when there is none yet.
     pub async fn lease(&self, name: &str) -> Result<Option<Lease>, ClientError> {
         let resource = resource::object("kube-node-lease", "lease", name);
-        let answer = self.ask(Operation::QUERY, resource.as_str(), Content::Empty).await?;
+        let answer = self.ask(Operation::QUERY, resource.as_str(), Content::empty()).await?;
         match unwrap(resource.as_str(), &answer.content) {
             Err(error) if error.is_not_found() => Ok(None),
             answer => answer.map(Some),
@@ -233,7 +233,7 @@ impl Client {
             return Ok(object.decode()?);
         }
         let resource = resource::object(namespace, kind, name);
-        let answer = self.ask(Operation::QUERY, resource.as_str(), Content::Empty).await?;
+        let answer = self.ask(Operation::QUERY, resource.as_str(), Content::empty()).await?;
         plain(resource.as_str(), &answer.content)
     }
 

@@ -31,7 +31,7 @@ pub fn decode(frame: &Bytes) -> Result<Message, JsonError> {
         read => read?,
     }
     if let Some(raw) = content.filter(|raw| raw.get() != "null") {
-        message.content = Content::Json(frame.slice_ref(raw.get().as_bytes()));
+        message.content = Content::read(frame.slice_ref(raw.get().as_bytes()));
     }
     Ok(message)
 }
@@ -45,7 +45,7 @@ fn empty() -> Message {
         sync: false,
         kind: String::new(),
     };
-    Message { header, route: Route::default(), content: Content::Empty }
+    Message { header, route: Route::default(), content: Content::empty() }
 }
 
 /// Where the parts of a frame are read to. In place: moved from one to the next, they would cost more than reading them.

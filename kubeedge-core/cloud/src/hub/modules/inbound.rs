@@ -81,7 +81,7 @@ impl Inbound {
                 }
                 continue;
             };
-            let (size, question) = (message.size(), Message { content: Content::Empty, ..message.clone() });
+            let (size, question) = (message.size(), message.clone().with(Content::empty()));
             let (envelope, answer) = Envelope::with_reply(message);
             if let Err(error) = bus.forward(&self.module, envelope).await {
                 tracing::debug!(%error, "a message of a node was not delivered");

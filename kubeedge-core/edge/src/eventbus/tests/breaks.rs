@@ -145,13 +145,13 @@ async fn all_topics_are_read_however_many_changed_while_the_broker_was_away() {
     // More than may wait to be told to the broker.
     for n in 0..300 {
         let topic = format!("default/t{n}");
-        assert!(bench.ask(Operation::SUBSCRIBE, &topic, Content::Empty).await.content.is_ok_text());
+        assert!(bench.ask(Operation::SUBSCRIBE, &topic, Content::empty()).await.content.is_ok_text());
         if n >= 10 {
             wanted.insert(topic);
         }
     }
     for n in 0..10 {
-        bench.ask(Operation::UNSUBSCRIBE, &format!("default/t{n}"), Content::Empty).await;
+        bench.ask(Operation::UNSUBSCRIBE, &format!("default/t{n}"), Content::empty()).await;
     }
     let mut client = broker.accept("sub").await;
     let told = tokio::time::timeout(PATIENCE, async {

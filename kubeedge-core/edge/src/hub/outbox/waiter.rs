@@ -17,7 +17,7 @@ pub(super) struct Waiter {
 
 impl Waiter {
     pub(super) fn of(message: &Message, reply: oneshot::Sender<Message>) -> Self {
-        let question = Message { content: Content::Empty, ..message.clone() };
+        let question = message.clone().with(Content::empty());
         Self { question, reply, written: None }
     }
 
