@@ -1,11 +1,23 @@
 //! The time of day, from outside: whatever notes when something happened is given a [`Clock`], so that it runs in a
 //! simulation as it does in the world.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::SystemTime};
 
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::message::Millis;
+/// Milliseconds since the Unix epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Millis(pub i64);
+
+impl Millis {
+    /// The wall clock now; 0 for a clock before 1970.
+    pub fn now() -> Self {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Self(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    }
+}
 
 /// Tells the time of day. Cheap to clone.
 #[derive(Clone)]

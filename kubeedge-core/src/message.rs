@@ -19,25 +19,12 @@ mod content;
 pub mod json;
 pub mod resource;
 
-use std::{fmt, time::SystemTime};
+use std::fmt;
 
 pub use content::{Content, ContentError};
-use serde::{Deserialize, Serialize};
 
+pub use crate::clock::Millis;
 use crate::name::{Group, MessageId, ModuleName, Operation, Resource, ResourceVersion};
-
-/// Milliseconds since the Unix epoch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Millis(pub i64);
-
-impl Millis {
-    /// The wall clock now; 0 for a clock before 1970.
-    pub fn now() -> Self {
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Self(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
-    }
-}
 
 /// One message. Cheap to clone: names known at compile time and contents are shared, not copied.
 #[derive(Clone, Debug, PartialEq)]

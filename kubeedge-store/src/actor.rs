@@ -35,6 +35,29 @@ pub(crate) trait ReadSide: Send + 'static {
     fn scan(&mut self, scan: &Scan) -> Result<Vec<Entry>, StoreError>;
 }
 
+/// Makes a [`MetaStore`](kubeedge_core::store::MetaStore) of a type whose only field is [`Actors`].
+macro_rules! store {
+    ($store:ty) => {
+        #[async_trait::async_trait]
+        impl kubeedge_core::store::MetaStore for $store {
+            async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+                self.0.get(key).await
+            }
+            fn scan(&self, scan: Scan) -> futures::stream::BoxStream<'static, Result<Entry, StoreError>> {
+                self.0.scan(scan)
+            }
+            async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
+                self.0.commit(batch).await
+            }
+            async fn close(&self) -> Result<(), StoreError> {
+                self.0.close().await;
+                Ok(())
+            }
+        }
+    };
+}
+pub(crate) use store;
+
 type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
 
 enum Write {

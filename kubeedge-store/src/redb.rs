@@ -9,18 +9,16 @@ use std::{
     sync::Arc,
 };
 
-use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream::BoxStream;
 use kubeedge_core::{
     failure::Failure,
-    store::{Batch, Bucket, Change, Entry, Expect, Key, MetaStore, Scan, StoreError, StoreKind},
+    store::{Batch, Bucket, Change, Entry, Expect, Key, Scan, StoreError, StoreKind},
 };
 use parking_lot::RwLock;
 use redb::{Database, DatabaseError, Durability, Error, ReadableDatabase, ReadableTable, TableDefinition};
 
 use crate::{
-    actor::{Actors, ReadSide, WriteSide},
+    actor::{self, Actors, ReadSide, WriteSide},
     check,
 };
 
@@ -56,22 +54,7 @@ impl RedbStore {
     }
 }
 
-#[async_trait]
-impl MetaStore for RedbStore {
-    async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
-        self.0.get(key).await
-    }
-    fn scan(&self, scan: Scan) -> BoxStream<'static, Result<Entry, StoreError>> {
-        self.0.scan(scan)
-    }
-    async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
-        self.0.commit(batch).await
-    }
-    async fn close(&self) -> Result<(), StoreError> {
-        self.0.close().await;
-        Ok(())
-    }
-}
+actor::store!(RedbStore);
 
 type Opener = dyn Fn() -> Result<Database, DatabaseError> + Send + Sync;
 
@@ -233,6 +216,7 @@ fn failed(path: &Path, doing: &'static str, error: Error) -> StoreError {
 mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
+    use kubeedge_core::store::MetaStore;
     use parking_lot::Mutex;
     use redb::StorageBackend;
 

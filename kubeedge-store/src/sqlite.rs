@@ -13,17 +13,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream::BoxStream;
 use kubeedge_core::{
     failure::{BoxError, Failure},
-    store::{Batch, Bucket, Change, Entry, Key, MetaStore, Scan, StoreError, StoreKind},
+    store::{Batch, Bucket, Change, Entry, Key, Scan, StoreError, StoreKind},
 };
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, Transaction, params};
 
 use crate::{
-    actor::{Actors, ReadSide, WriteSide},
+    actor::{self, Actors, ReadSide, WriteSide},
     check,
 };
 
@@ -83,22 +81,7 @@ impl SqliteStore {
     }
 }
 
-#[async_trait]
-impl MetaStore for SqliteStore {
-    async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
-        self.0.get(key).await
-    }
-    fn scan(&self, scan: Scan) -> BoxStream<'static, Result<Entry, StoreError>> {
-        self.0.scan(scan)
-    }
-    async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
-        self.0.commit(batch).await
-    }
-    async fn close(&self) -> Result<(), StoreError> {
-        self.0.close().await;
-        Ok(())
-    }
-}
+actor::store!(SqliteStore);
 
 /// The file, and the lock that says it is ours until both connections are closed.
 #[derive(Clone)]

@@ -10,7 +10,7 @@ use kubeedge_core::{
         devices::{self, Device, DeviceModel},
     },
     conformance::cluster::ask,
-    device::{Access, ModelProperty, Value as DeviceValue},
+    device::{ModelProperty, Value as DeviceValue},
 };
 use kubeedge_device::{
     Driver, Session,

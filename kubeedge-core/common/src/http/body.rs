@@ -1,5 +1,7 @@
 //! The one reader of bodies: nothing is kept beyond a limit.
 
+use std::pin::Pin;
+
 use bytes::Bytes;
 use http_body::Body;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -20,7 +22,19 @@ pub enum BodyError {
 }
 
 /// The whole of a body of `limit` bytes at most. A body that announces more is refused before anything is read.
-pub async fn read_body<B>(body: B, limit: usize) -> Result<Bytes, BodyError>
+// Boxed: of a future that is generic over errors that become boxed errors, the compiler does not find that it is Send.
+pub fn read_body<'a, B>(
+    body: B,
+    limit: usize,
+) -> Pin<Box<dyn Future<Output = Result<Bytes, BodyError>> + Send + 'a>>
+where
+    B: Body<Data = Bytes> + Send + 'a,
+    B::Error: Into<BoxError>,
+{
+    Box::pin(read(body, limit))
+}
+
+async fn read<B>(body: B, limit: usize) -> Result<Bytes, BodyError>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<BoxError>,

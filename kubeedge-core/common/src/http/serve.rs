@@ -115,7 +115,24 @@ impl Upgrades {
 
 /// Serves until shutdown, then lets requests under way end, as long as the limits say. `service` makes what answers
 /// the requests of one connection. Dropped, it ends all connections at once.
-pub async fn serve<M, S, B>(listener: HttpListener, limits: ServeLimits, service: M, shutdown: &Shutdown)
+// Boxed for the reason that `read_body` has.
+pub fn serve<M, S, B>(
+    listener: HttpListener,
+    limits: ServeLimits,
+    service: M,
+    shutdown: &Shutdown,
+) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>
+where
+    M: Fn(&Peer) -> S + Send + Sync + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
+    S::Future: Send + 'static,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    Box::pin(serve_until(listener, limits, service, shutdown))
+}
+
+async fn serve_until<M, S, B>(listener: HttpListener, limits: ServeLimits, service: M, shutdown: &Shutdown)
 where
     M: Fn(&Peer) -> S + Send + Sync + 'static,
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
