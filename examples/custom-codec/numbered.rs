@@ -1,6 +1,8 @@
-//! A codec of a vendor's own: messages carry a number, so that a gap in what a gateway forwards is seen in the log.
+//! A codec of a vendor's own: messages carry a number, so that a gap in what a gateway forwards is seen in
+//! the log.
 //!
-//! Two peers use it only after both have offered it, so that a Go peer, or one of ours without it, gets Go's JSON.
+//! Two peers use it only after both have offered it, so that a Go peer, or one of ours without it, gets Go's
+//! JSON.
 
 use std::sync::{
     Arc,

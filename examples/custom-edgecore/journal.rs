@@ -1,10 +1,10 @@
 //! A store of the vendor's: a file that is only ever appended to, for flash that wears out.
 //!
-//! Every commit is one line of JSON, synced before it counts; a line cut short by a power cut did not happen. The
-//! whole state is in memory. `tests/journal.rs` runs the kit of all stores over it.
+//! Every commit is one line of JSON, synced before it counts; a line cut short by a power cut did not happen.
+//! The whole state is in memory. `tests/journal.rs` runs the kit of all stores over it.
 //!
-//! This edgecore has one thread for everything, so nothing here waits for the disk on it: commits are written on a thread
-//! for blocking work, one after the other, and reads never wait for them.
+//! This edgecore has one thread for everything, so nothing here waits for the disk on it: commits are written
+//! on a thread for blocking work, one after the other, and reads never wait for them.
 
 use std::{
     collections::BTreeMap,
@@ -41,7 +41,8 @@ pub(crate) struct Journal(Arc<Inner>);
 struct Inner {
     /// What is committed; `None` when the store is closed. Locked for moments only.
     entries: Mutex<Option<Entries>>,
-    /// The file, until the store is closed; locked from the check of a commit to its end. Locked after nothing else.
+    /// The file, until the store is closed; locked from the check of a commit to its end. Locked after
+    /// nothing else.
     file: Mutex<Option<File>>,
 }
 

@@ -1,6 +1,7 @@
 //! A whole site in one process, for a machine without a cluster: `custom-site FOLDER`
 //!
-//! Kubernetes API, cloudcore and edgecore are those of `edgesite`. The container runtime and the mappers are chosen here.
+//! Kubernetes API, cloudcore and edgecore are those of `edgesite`. The container runtime and the mappers are
+//! chosen here.
 
 use std::{path::PathBuf, process::ExitCode};
 

@@ -1,4 +1,5 @@
-//! An edgecore that says at its end how many bytes its link took: `custom-transport NODE CLOUDHUB JOIN TUNNEL TOKEN FOLDER`
+//! An edgecore that says at its end how many bytes its link took:
+//! `custom-transport NODE CLOUDHUB JOIN TUNNEL TOKEN FOLDER`
 
 mod metered;
 

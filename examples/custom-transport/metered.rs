@@ -1,7 +1,8 @@
 //! A transport around any other that counts what crosses it, for whoever pays by the byte.
 //!
-//! A wrapper must forward every method of the seam: one that is forgotten takes an ability from the link, such as its pings.
-//! The lint `clippy::missing_trait_methods` keeps it, and so does the conformance kit (see `examples/tests/transport.rs`).
+//! A wrapper must forward every method of the seam: one that is forgotten takes an ability from the link,
+//! such as its pings. The lint `clippy::missing_trait_methods` keeps it, and so does the conformance kit (see
+//! `examples/tests/transport.rs`).
 
 use std::sync::{
     Arc,

@@ -1,16 +1,19 @@
-//! KubeEdge's own Kubernetes kinds: Rust types, and (feature `crds`) the CustomResourceDefinitions made from them.
+//! KubeEdge's own Kubernetes kinds: Rust types, and (feature `crds`) the CustomResourceDefinitions made from
+//! them.
 //!
-//! The types follow the CRDs of KubeEdge 1.23 field by field; a test compares every name, type, requirement, default
-//! and allowed value. Each kind implements k8s-openapi's `Resource` and `Metadata`, so `kube::Api<Device>` works where
-//! a client is at hand; this module holds none.
+//! The types follow the CRDs of KubeEdge 1.23 field by field; a test compares every name, type, requirement,
+//! default and allowed value. Each kind implements k8s-openapi's `Resource` and `Metadata`, so
+//! `kube::Api<Device>` works where a client is at hand; this module holds none.
 //!
-//! Reading is lenient where writing is strict: an object of an older peer that lacks a field can be read, and an API
-//! server that has the definitions refuses an object with a wrong type, a missing field or a value that is not
-//! allowed, and drops fields that no definition knows. Fields whose value is one of a list are therefore text here.
+//! Reading is lenient where writing is strict: an object of an older peer that lacks a field can be read, and
+//! an API server that has the definitions refuses an object with a wrong type, a missing field or a value
+//! that is not allowed, and drops fields that no definition knows. Fields whose value is one of a list are
+//! therefore text here.
 //!
 //! The types are for code that acts on an object. What only passes through stays bytes.
 //!
-//! Of the device kinds v1beta1 alone is here: KubeEdge stores no other version and since 1.16 acts on no other.
+//! Of the device kinds v1beta1 alone is here: KubeEdge stores no other version and since 1.16 acts on no
+//! other.
 
 use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope, Resource};
 pub mod apps;
@@ -27,8 +30,8 @@ mod structural;
 #[cfg(feature = "crds")]
 pub use definitions::definitions;
 
-/// A kind that a CustomResourceDefinition defines, in one version. Group, version, kind and plural are those of
-/// [`Resource`].
+/// A kind that a CustomResourceDefinition defines, in one version. Group, version, kind and plural are those
+/// of [`Resource`].
 pub trait CustomKind: Resource<Scope: Scope> {
     /// The name of one object, in lower case.
     const SINGULAR: &'static str;

@@ -23,8 +23,8 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Starts at `first`, doubles up to `cap`; each pause lies between half and the whole of that. The seed makes it
-    /// repeatable.
+    /// Starts at `first`, doubles up to `cap`; each pause lies between half and the whole of that. The seed
+    /// makes it repeatable.
     pub fn new(first: Duration, cap: Duration, seed: u64) -> Self {
         Self { first, cap, next: first, random: SmallRng::seed_from_u64(seed) }
     }

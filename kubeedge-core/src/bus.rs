@@ -1,8 +1,8 @@
 //! The bus: bounded mailboxes of modules, with requests whose reply channel travels in the envelope.
 //!
-//! There is no registry to look up later and no global: the set of modules is settled when the kernel is built,
-//! and every module gets its own handle. A full mailbox makes a sender wait ([`Bus::send`]) or tells it so
-//! ([`Bus::try_send`]); nothing is dropped silently and a reply can never be lost to a full queue.
+//! There is no registry to look up later and no global: the set of modules is settled when the kernel is
+//! built, and every module gets its own handle. A full mailbox makes a sender wait ([`Bus::send`]) or tells
+//! it so ([`Bus::try_send`]); nothing is dropped silently and a reply can never be lost to a full queue.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -35,8 +35,8 @@ impl Envelope {
         Self { message, nodes: None, reply: None, delivery: Delivery::default() }
     }
 
-    /// A message to CloudHub for each of these nodes: instead of one for each, which [`resource::for_node`] would tell
-    /// apart, it is one whose resource names no node.
+    /// A message to CloudHub for each of these nodes: instead of one for each, which [`resource::for_node`]
+    /// would tell apart, it is one whose resource names no node.
     ///
     /// [`resource::for_node`]: crate::message::resource::for_node
     pub fn for_nodes(message: Message, nodes: impl Into<Arc<[NodeName]>>) -> Self {
@@ -54,10 +54,10 @@ impl Envelope {
         (Self { reply: Some(reply), ..Self::new(message) }, answer)
     }
 
-    /// Asks a hub to deliver it across the link like this, where its group is a vendor's. A sender that waits gets the
-    /// answer of the module on the other side, or the reason why there is none; one that does not wait is sent the
-    /// reason as a message (operation `error`, `parent` the id of the message) into the mailbox of the module that the
-    /// message names as its source.
+    /// Asks a hub to deliver it across the link like this, where its group is a vendor's. A sender that waits
+    /// gets the answer of the module on the other side, or the reason why there is none; one that does not
+    /// wait is sent the reason as a message (operation `error`, `parent` the id of the message) into the
+    /// mailbox of the module that the message names as its source.
     #[must_use]
     pub fn deliver(mut self, delivery: Delivery) -> Self {
         self.delivery = delivery;
@@ -162,8 +162,8 @@ pub struct Bus {
 }
 
 impl Bus {
-    /// A bus for exactly these modules: name, group, mailbox depth (at least 1). The kernel makes one; tests of a
-    /// single module make their own.
+    /// A bus for exactly these modules: name, group, mailbox depth (at least 1). The kernel makes one; tests
+    /// of a single module make their own.
     pub fn new(
         modules: impl IntoIterator<Item = (ModuleName, Group, usize)>,
     ) -> (Self, HashMap<ModuleName, Inbox>) {
@@ -203,7 +203,8 @@ impl Bus {
         self.try_forward(to, Envelope::new(message))
     }
 
-    /// Passes an envelope on, reply channel included, or says that the mailbox is full; the envelope is dropped then.
+    /// Passes an envelope on, reply channel included, or says that the mailbox is full; the envelope is
+    /// dropped then.
     pub fn try_forward(&self, to: &ModuleName, envelope: Envelope) -> Result<(), SendError> {
         self.mailbox(to)?.sender.try_send(envelope).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => SendError::Full(to.clone()),
@@ -232,7 +233,8 @@ impl Bus {
         tokio::time::timeout(within, work).await.map_err(|_| RequestError::Late(to.clone(), within))?
     }
 
-    /// Sends a copy to every module of a group at once, waiting for full mailboxes; returns who was not reached.
+    /// Sends a copy to every module of a group at once, waiting for full mailboxes; returns who was not
+    /// reached.
     pub async fn publish(&self, group: &Group, message: Message) -> Vec<SendError> {
         let members = self.mailboxes.iter().filter(|(_, mailbox)| mailbox.group == *group);
         let sends = members.map(|(name, _)| self.send(name, message.clone()));

@@ -1,5 +1,5 @@
-//! The time of day, from outside: whatever notes when something happened is given a [`Clock`], so that it runs in a
-//! simulation as it does in the world.
+//! The time of day, from outside: whatever notes when something happened is given a [`Clock`], so that it
+//! runs in a simulation as it does in the world.
 
 use std::{fmt, sync::Arc, time::SystemTime};
 
@@ -34,8 +34,8 @@ impl Clock {
         Self(Arc::new(now))
     }
 
-    /// A clock that starts at `from` now and goes with tokio's time, which tests pause and advance. To be called
-    /// within a tokio runtime.
+    /// A clock that starts at `from` now and goes with tokio's time, which tests pause and advance. To be
+    /// called within a tokio runtime.
     pub fn simulated(from: Millis) -> Self {
         let start = Instant::now();
         Self(Arc::new(move || {

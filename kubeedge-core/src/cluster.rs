@@ -1,10 +1,10 @@
 //! The seam to the cluster: an HTTP service that speaks Kubernetes, for an actor.
 //!
-//! A real API server, the embedded one and a test's script are all the same here, and `kube::Client` runs on any of
-//! them: `kube::Client::new(cluster.service(&Actor::Ourselves).map_request(…), "default")`.
+//! A real API server, the embedded one and a test's script are all the same here, and `kube::Client` runs on
+//! any of them: `kube::Client::new(cluster.service(&Actor::Ourselves).map_request(…), "default")`.
 //!
-//! What the API server answers, a refusal too, is a response. A [`ClusterError`] says that there was no answer, and by its
-//! [`ClusterKind`] what to do about that.
+//! What the API server answers, a refusal too, is a response. A [`ClusterError`] says that there was no
+//! answer, and by its [`ClusterKind`] what to do about that.
 //!
 //! A cluster of a test's own, which says who asked:
 //!

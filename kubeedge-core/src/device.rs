@@ -1,7 +1,8 @@
 //! The seam to devices: what DeviceTwin tells a mapper, and what a mapper tells DeviceTwin.
 //!
-//! A vendor does not write these traits but `Driver` and `Session` of `kubeedge-device`, whose `Mapper<D>` is a
-//! [`DeviceMapper`]. A mapper may live in edgecore's process or speak DMI over gRPC; both look the same here.
+//! A vendor does not write these traits but `Driver` and `Session` of `kubeedge-device`, whose `Mapper<D>` is
+//! a [`DeviceMapper`]. A mapper may live in edgecore's process or speak DMI over gRPC; both look the same
+//! here.
 //!
 //! Whoever is attached to a mapper hears of its devices:
 //!
@@ -377,8 +378,9 @@ pub trait DeviceMapper: fmt::Debug + Send + Sync + 'static {
     /// Told once, before anything else: whom to report to.
     async fn attach(&self, up: Arc<dyn DeviceManager>);
 
-    /// Serves a device from now on. [`DriverKind::BadConfig`] names the field that is wrong; a device that is merely
-    /// unreachable is no error: it is offline, and tried again. Known already: as [`DeviceMapper::update`].
+    /// Serves a device from now on. [`DriverKind::BadConfig`] names the field that is wrong; a device that is
+    /// merely unreachable is no error: it is offline, and tried again. Known already: as
+    /// [`DeviceMapper::update`].
     async fn register(&self, device: Device) -> DriverResult<()>;
 
     /// Serves a device as it is now described, new desired values included. Unknown: as
@@ -401,9 +403,9 @@ pub trait DeviceMapper: fmt::Debug + Send + Sync + 'static {
 /// What a mapper talks to: DeviceTwin.
 #[async_trait]
 pub trait DeviceManager: fmt::Debug + Send + Sync + 'static {
-    /// Values that were read. Waits while DeviceTwin is busy; of one property only the newest counts. On an error none of
-    /// them was taken: [`ReportKind::Busy`] is worth another try, and after [`ReportKind::Closed`] a mapper keeps what it
-    /// has until somebody attaches anew.
+    /// Values that were read. Waits while DeviceTwin is busy; of one property only the newest counts. On an
+    /// error none of them was taken: [`ReportKind::Busy`] is worth another try, and after
+    /// [`ReportKind::Closed`] a mapper keeps what it has until somebody attaches anew.
     async fn report(&self, readings: Vec<Reading>) -> ReportResult;
 
     /// How a device is. Errors are as of [`DeviceManager::report`].

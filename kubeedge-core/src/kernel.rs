@@ -123,14 +123,15 @@ pub trait Module: Send + 'static {
         1024
     }
 
-    /// What it takes beside what is sent to it by name: groups of its own across the link, MQTT topics, readings. Asked
-    /// once, when the kernel is built.
+    /// What it takes beside what is sent to it by name: groups of its own across the link, MQTT topics,
+    /// readings. Asked once, when the kernel is built.
     fn routes(&self) -> Routes {
         Routes::new()
     }
 
-    /// Works until the shutdown is requested, then returns `Ok`. Returning earlier with `Ok` means the work is
-    /// done; an error or a panic is handled as the module's [`Restart`] policy says, a [`Fatal`] error ends the whole.
+    /// Works until the shutdown is requested, then returns `Ok`. Returning earlier with `Ok` means the work
+    /// is done; an error or a panic is handled as the module's [`Restart`] policy says, a [`Fatal`] error
+    /// ends the whole.
     async fn run(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError>;
 
     /// Called once after `run` has returned or panicked; must be quick and must not fail.
@@ -166,8 +167,8 @@ impl<M: Module + ?Sized> Module for Box<M> {
     }
 }
 
-/// An error of a module that another start would not mend, such as a port that is taken: it ends the whole, whatever the
-/// module's [`Restart`] policy says.
+/// An error of a module that another start would not mend, such as a port that is taken: it ends the whole,
+/// whatever the module's [`Restart`] policy says.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct Fatal(BoxError);
@@ -179,13 +180,13 @@ impl Fatal {
     }
 }
 
-/// How often and how soon a failed module is started anew. A module that has run for longer than the longest pause
-/// starts over: its next failure counts as the first.
+/// How often and how soon a failed module is started anew. A module that has run for longer than the longest
+/// pause starts over: its next failure counts as the first.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Restart {
-    /// The pause before the first restart, 1 s by default. It doubles with each failure. Every pause is shortened at
-    /// random by up to half of it, so that what failed together does not start together.
+    /// The pause before the first restart, 1 s by default. It doubles with each failure. Every pause is
+    /// shortened at random by up to half of it, so that what failed together does not start together.
     pub first: Duration,
     /// The longest pause, 60 s by default.
     pub cap: Duration,
@@ -225,7 +226,8 @@ impl Failures {
         Self { policy, backoff: Backoff::new(policy.first, policy.cap, seed), restarts: 0 }
     }
 
-    /// The pause after a failure that ended a run of this length; `None` when the policy allows no further restart.
+    /// The pause after a failure that ended a run of this length; `None` when the policy allows no further
+    /// restart.
     fn pause_after(&mut self, run: Duration) -> Option<Duration> {
         if run > self.policy.cap {
             self.backoff.reset();
@@ -258,8 +260,8 @@ pub enum KernelError {
         #[source]
         source: BoxError,
     },
-    /// The task of a module ended without a result: it panicked where no panic is contained, such as while the module was
-    /// dropped or made anew.
+    /// The task of a module ended without a result: it panicked where no panic is contained, such as while
+    /// the module was dropped or made anew.
     #[error("module {name} was lost: {source}")]
     Lost {
         /// The module.
@@ -342,7 +344,8 @@ impl KernelBuilder {
         self
     }
 
-    /// Where the random part of the pauses before restarts starts (0 when not said). Each module has numbers of its own.
+    /// Where the random part of the pauses before restarts starts (0 when not said). Each module has numbers
+    /// of its own.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
@@ -402,8 +405,8 @@ impl Kernel {
         self.bus.clone()
     }
 
-    /// Runs all modules until `shutdown` completes, a module fails for good, or all have ended. Then asks the rest
-    /// to end and waits for them as long as the grace allows.
+    /// Runs all modules until `shutdown` completes, a module fails for good, or all have ended. Then asks the
+    /// rest to end and waits for them as long as the grace allows.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), KernelError> {
         let root = Shutdown::new();
         let mut running = Running::default();

@@ -2,9 +2,10 @@
 //!
 //! # What there is
 //!
-//! A [`message::Message`] travels between cloud and edge, and inside each of them from module to module over the
-//! [`bus`]. The [`kernel`] runs modules: it contains their panics, starts them anew, and ends them in time. All that
-//! touches the world stands behind a *seam*: a trait with several implementations, ours and yours.
+//! A [`message::Message`] travels between cloud and edge, and inside each of them from module to module over
+//! the [`bus`]. The [`kernel`] runs modules: it contains their panics, starts them anew, and ends them in
+//! time. All that touches the world stands behind a *seam*: a trait with several implementations, ours and
+//! yours.
 //!
 //! | seam | what it hides | ours | kit (feature `conformance`) |
 //! |---|---|---|---|
@@ -16,13 +17,13 @@
 //! | [`wire::Codec`] | how a message becomes a frame | Go's JSON, a compact form | |
 //! | [`kernel::Module`] | anything that runs and takes messages | EdgeHub, CloudHub and all others | |
 //!
-//! Errors of seams are a [`failure::Failure`] with a kind. The kind's [`failure::Advice`] says whether to give up, to try
-//! again or to connect anew; text is for people.
+//! Errors of seams are a [`failure::Failure`] with a kind. The kind's [`failure::Advice`] says whether to
+//! give up, to try again or to connect anew; text is for people.
 //!
 //! # How a core is put together
 //!
-//! The parts that every core has are arguments, all others are calls on a builder. Nothing is registered anywhere else,
-//! and there are no globals.
+//! The parts that every core has are arguments, all others are calls on a builder. Nothing is registered
+//! anywhere else, and there are no globals.
 //!
 //! ```text
 //! EdgeCore::assemble(settings, transport, store, runtime).mapper(…).module(…).build()?.run(shutdown).await
@@ -40,8 +41,8 @@
 //! | a module of yours in either core, with messages of its own ([`routes`]) | [`kernel::Module`] | `kubeedge-edge`, `kubeedge-cloud` | `examples/custom-module`, `examples/custom-edgecore/watchdog.rs` |
 //! | your own edgecore, cloudcore or site | nothing: `assemble` | `kubeedge-edge`, `kubeedge-cloud`, `kubeedge-site` | `examples/custom-edgecore`, `custom-cloudcore`, `custom-site` |
 //!
-//! Hold what you implement to the seam's kit: add this crate with feature `conformance` to your dev-dependencies, and call
-//! the macro; each case becomes a test.
+//! Hold what you implement to the seam's kit: add this crate with feature `conformance` to your
+//! dev-dependencies, and call the macro; each case becomes a test.
 //!
 //! # What stands where
 //!
@@ -56,9 +57,9 @@
 //!  kubeedge-core  ← you are here
 //! ```
 //!
-//! A crate uses only what stands below it. This one holds no socket, no database and no TLS of its own; with default
-//! features it does not even link one. KubeEdge's own Kubernetes kinds are in `api` (feature `k8s`), their
-//! CustomResourceDefinitions behind feature `crds`, certificates and tokens in `pki` (feature `pki`).
+//! A crate uses only what stands below it. This one holds no socket, no database and no TLS of its own; with
+//! default features it does not even link one. KubeEdge's own Kubernetes kinds are in `api` (feature `k8s`),
+//! their CustomResourceDefinitions behind feature `crds`, certificates and tokens in `pki` (feature `pki`).
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod backoff;

@@ -112,7 +112,8 @@ impl Message {
         self
     }
 
-    /// The response to this message: source, group and resource copied, operation `response`, as Go builds it.
+    /// The response to this message: source, group and resource copied, operation `response`, as Go builds
+    /// it.
     #[must_use]
     pub fn answer(&self, content: Content) -> Self {
         let mut route = self.route.clone();
@@ -140,7 +141,8 @@ impl Message {
         REST + self.texts().iter().map(|text| text.len()).sum::<usize>() + self.content.as_json().len()
     }
 
-    /// The longest text of header and route, in bytes; no frame with more than [`json::MAX_TEXT`] is a message.
+    /// The longest text of header and route, in bytes; no frame with more than [`json::MAX_TEXT`] is a
+    /// message.
     pub fn longest_text(&self) -> usize {
         self.texts().iter().map(|text| text.len()).max().unwrap_or(0)
     }

@@ -25,8 +25,8 @@ pub type StreamError = Failure<StreamKind>;
 /// The way to the kubelet API of nodes.
 #[async_trait]
 pub trait NodeStreams: fmt::Debug + Send + Sync + 'static {
-    /// The body of a GET, such as `/containerLogs/default/web/web?follow=true`; ends when the node ends it. Dropping
-    /// the body ends the stream.
+    /// The body of a GET, such as `/containerLogs/default/web/web?follow=true`; ends when the node ends it.
+    /// Dropping the body ends the stream.
     async fn logs(
         &self,
         node: &NodeName,
@@ -34,8 +34,8 @@ pub trait NodeStreams: fmt::Debug + Send + Sync + 'static {
         headers: HeaderMap,
     ) -> Result<Body, StreamError>;
 
-    /// An upgraded connection, such as for `/exec/default/web/web?command=sh`: the bytes that come back begin with
-    /// the kubelet's own HTTP response.
+    /// An upgraded connection, such as for `/exec/default/web/web?command=sh`: the bytes that come back begin
+    /// with the kubelet's own HTTP response.
     async fn upgrade(
         &self,
         node: &NodeName,

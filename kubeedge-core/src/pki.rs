@@ -1,7 +1,8 @@
 //! KubeEdge's certificates and tokens: authorities, requests, leaves, keys in Go's encoding, join tokens.
 //!
-//! What Go peers check is exactly as Go writes it (certificate fields, SEC1 keys, the four-part token); what a request
-//! asks for beyond a name and a key is overwritten, never copied: no request can make itself an authority.
+//! What Go peers check is exactly as Go writes it (certificate fields, SEC1 keys, the four-part token); what
+//! a request asks for beyond a name and a key is overwritten, never copied: no request can make itself an
+//! authority.
 //!
 //! Nothing here reads a clock by itself: moments are passed in, so that expiry can be tested.
 

@@ -29,14 +29,15 @@
 //! # What is promised on which side
 //!
 //! - Both sides: what is [`Reliable`](Delivery::Reliable) or [`Newest`](Delivery::Newest) is sent again over
-//!   cuts and reconnects until the module on the other side answers the envelope. An error answer ends it too,
-//!   and is told to the sender.
-//! - The edge stores both: they outlive restarts of edgecore, and power cuts but for the last tenth of a second.
+//!   cuts and reconnects until the module on the other side answers the envelope. An error answer ends it
+//!   too, and is told to the sender.
+//! - The edge stores both: they outlive restarts of edgecore, and power cuts but for the last tenth of a
+//!   second.
 //! - The cloud keeps both in memory, for nodes that are away too. They end with cloudcore, and reply channels
 //!   with them: a module of the cloud tells its nodes again what it must not forget, as a controller does.
-//! - A Go core gets a plain message and confirms it by any response to it. One that never does, as one without
-//!   a module for the group, is sent the message five times; then the sender learns that nobody confirmed it.
-//!   A core of ours without the codec `Adaptive` cannot be told from Go's.
+//! - A Go core gets a plain message and confirms it by any response to it. One that never does, as one
+//!   without a module for the group, is sent the message five times; then the sender learns that nobody
+//!   confirmed it. A core of ours without the codec `Adaptive` cannot be told from Go's.
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 

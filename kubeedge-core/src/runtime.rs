@@ -1,12 +1,13 @@
 //! The seam to what runs containers: sandboxes and containers, below the level of pods.
 //!
-//! Restart policy, probes, init containers and volumes are Kubernetes' rules and are written once, in Edged. A
-//! runtime starts and stops what it is told and says truthfully what there is.
+//! Restart policy, probes, init containers and volumes are Kubernetes' rules and are written once, in Edged.
+//! A runtime starts and stops what it is told and says truthfully what there is.
 //!
-//! *For implementers*: write [`ContainerRuntime`] and [`Images`]; offer [`Exec`], [`Attach`], [`PortForward`] and
-//! [`Stats`] if you can; run `kubeedge_core::runtime_conformance!` over it. Stopping and removing are idempotent: asked
-//! for what is already stopped or gone, they succeed. A runtime that wraps another one forwards every method, those
-//! with a default too: `#[deny(clippy::missing_trait_methods)]` on each `impl` finds the one that was forgotten.
+//! *For implementers*: write [`ContainerRuntime`] and [`Images`]; offer [`Exec`], [`Attach`], [`PortForward`]
+//! and [`Stats`] if you can; run `kubeedge_core::runtime_conformance!` over it. Stopping and removing are
+//! idempotent: asked for what is already stopped or gone, they succeed. A runtime that wraps another one
+//! forwards every method, those with a default too: `#[deny(clippy::missing_trait_methods)]` on each `impl`
+//! finds the one that was forgotten.
 //!
 //! ```
 //! use kubeedge_core::runtime::{ContainerRuntime, ContainerSpec, RuntimeKind, RuntimeResult, SandboxSpec};
@@ -37,8 +38,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{failure::Failure, kinds};
 
-/// Methods that take a struct and give it back with one field set: for text, paths and lists of text of whatever can
-/// become them, for the rest as it is.
+/// Methods that take a struct and give it back with one field set: for text, paths and lists of text of
+/// whatever can become them, for the rest as it is.
 macro_rules! setters {
     ($type:ident { $($field:ident: $kind:tt $what:ty,)* }) => {
         impl $type { $( setters!(@one $field: $kind $what); )* }
@@ -145,7 +146,8 @@ pub trait ContainerRuntime: fmt::Debug + Send + Sync + 'static {
     /// What it is and how it is. [`RuntimeKind::Down`] when it does not answer.
     async fn info(&self) -> RuntimeResult<Info>;
 
-    /// Makes and starts a sandbox. The same name, namespace, uid and attempt twice is [`RuntimeKind::Exists`].
+    /// Makes and starts a sandbox. The same name, namespace, uid and attempt twice is
+    /// [`RuntimeKind::Exists`].
     async fn run_sandbox(&self, spec: SandboxSpec) -> RuntimeResult<SandboxId>;
 
     /// Stops a sandbox and kills what still runs in it. Idempotent.
@@ -154,12 +156,12 @@ pub trait ContainerRuntime: fmt::Debug + Send + Sync + 'static {
     /// Removes a sandbox and its containers, stopping them first if need be. Idempotent.
     async fn remove_sandbox(&self, id: &SandboxId) -> RuntimeResult<()>;
 
-    /// Makes a container. Its image must be there ([`RuntimeKind::ImageUnavailable`]). The same name and attempt
-    /// twice in a sandbox is [`RuntimeKind::Exists`].
+    /// Makes a container. Its image must be there ([`RuntimeKind::ImageUnavailable`]). The same name and
+    /// attempt twice in a sandbox is [`RuntimeKind::Exists`].
     async fn create_container(&self, within: &SandboxId, spec: ContainerSpec) -> RuntimeResult<ContainerId>;
 
-    /// Starts a container that was made; a program that cannot be started is [`RuntimeKind::Invalid`] with the
-    /// reason.
+    /// Starts a container that was made; a program that cannot be started is [`RuntimeKind::Invalid`] with
+    /// the reason.
     async fn start_container(&self, id: &ContainerId) -> RuntimeResult<()>;
 
     /// Asks a container to end and kills it after the grace. Returns when it has ended. Idempotent.

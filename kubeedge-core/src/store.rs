@@ -3,13 +3,14 @@
 //! *For users*: [`MetaStoreExt`] has typed reads and writes, [`update`] a read-modify-write.
 //! *For implementers*: write [`MetaStore`]; run `kubeedge_core::meta_store_conformance!` over it.
 //!
-//! The promise everything stands on: when [`MetaStore::commit`] returns `Ok`, the whole batch is on durable storage;
-//! when it returns an error, nothing of it is visible.
+//! The promise everything stands on: when [`MetaStore::commit`] returns `Ok`, the whole batch is on durable
+//! storage; when it returns an error, nothing of it is visible.
 //!
-//! *What a commit costs*: an fsync, and at least one block of the medium, however small the batch; with the journal of a
-//! file system rather two or three of 4 KiB each. Flash wears out by it: a value committed once a second is 86 400
-//! commits a day. What belongs together belongs in one batch; what changes often and may be lost belongs in memory.
-//! Implementations may make one fsync of commits that wait at the same time, and ours do.
+//! *What a commit costs*: an fsync, and at least one block of the medium, however small the batch; with the
+//! journal of a file system rather two or three of 4 KiB each. Flash wears out by it: a value committed once
+//! a second is 86 400 commits a day. What belongs together belongs in one batch; what changes often and may
+//! be lost belongs in memory. Implementations may make one fsync of commits that wait at the same time, and
+//! ours do.
 //!
 //! ```
 //! use kubeedge_core::store::{Bucket, Key, MetaStore, MetaStoreExt, StoreError, update};
@@ -135,8 +136,8 @@ impl Change {
     }
 }
 
-/// Changes that happen together or not at all. Conditions are checked against the state before the batch; of two
-/// changes of one key the later one wins.
+/// Changes that happen together or not at all. Conditions are checked against the state before the batch; of
+/// two changes of one key the later one wins.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch(pub Vec<Change>);
 
@@ -177,21 +178,23 @@ impl Scan {
 
 /// Durable, ordered, versioned key-value storage.
 ///
-/// No method may block the thread that polls it, for edges often have one thread for everything: what waits for a disk
-/// does so on a thread of its own, or on one of `tokio::task::spawn_blocking`. That holds for locks too: a lock that a
-/// commit holds during its fsync must not be one that [`MetaStore::get`] waits for on the caller's thread.
+/// No method may block the thread that polls it, for edges often have one thread for everything: what waits
+/// for a disk does so on a thread of its own, or on one of `tokio::task::spawn_blocking`. That holds for
+/// locks too: a lock that a commit holds during its fsync must not be one that [`MetaStore::get`] waits for
+/// on the caller's thread.
 #[async_trait]
 pub trait MetaStore: fmt::Debug + Send + Sync + 'static {
     /// Reads one value; sees every commit that returned before the call.
     async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError>;
 
-    /// Reads many values in the byte order of their names, as of one moment not before the call: a commit while the
-    /// stream is read is seen whole or not at all. Memory is bounded by the reader's pace or by one table.
+    /// Reads many values in the byte order of their names, as of one moment not before the call: a commit
+    /// while the stream is read is seen whole or not at all. Memory is bounded by the reader's pace or by one
+    /// table.
     fn scan(&self, scan: Scan) -> BoxStream<'static, Result<Entry, StoreError>>;
 
-    /// Applies a batch. `Ok`: all of it is durable. Error: none of it happened ([`StoreKind::Conflict`]: a condition
-    /// did not hold, the subject names the key; [`StoreKind::TooLarge`]: a value exceeds [`MAX_VALUE`]). Dropped
-    /// before it returns: all or nothing happened, unknown which.
+    /// Applies a batch. `Ok`: all of it is durable. Error: none of it happened ([`StoreKind::Conflict`]: a
+    /// condition did not hold, the subject names the key; [`StoreKind::TooLarge`]: a value exceeds
+    /// [`MAX_VALUE`]). Dropped before it returns: all or nothing happened, unknown which.
     async fn commit(&self, batch: Batch) -> Result<(), StoreError>;
 
     /// Releases files and threads; later calls fail with [`StoreKind::Closed`]. May be called twice.
@@ -237,8 +240,8 @@ pub trait MetaStoreExt: MetaStore {
 
 impl<S: MetaStore + ?Sized> MetaStoreExt for S {}
 
-/// Reads, changes and writes one value, again from the start when somebody else was faster. `None` from `change`
-/// removes the value.
+/// Reads, changes and writes one value, again from the start when somebody else was faster. `None` from
+/// `change` removes the value.
 pub async fn update<T: DeserializeOwned + Serialize + Send + Sync>(
     store: &(impl MetaStore + ?Sized),
     key: Key,

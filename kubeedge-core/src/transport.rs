@@ -1,13 +1,15 @@
 //! The seam to the network: links that carry opaque frames in both directions.
 //!
 //! *For users*: take an `Arc<dyn Transport>`, dial or listen, act on [`TransportKind`].
-//! *For implementers*: write [`Transport`], [`Listener`], [`Incoming`] and [`FrameSink`], and [`LinkHealth`] and [`Lanes`] where
-//! the link has them; run `kubeedge_core::transport_conformance!` over it (feature `conformance`).
-//! *For wrappers*: [`each_link`] makes a transport of another one and of what is to become of each of its links; a wrapped
-//! [`FrameSink`] forwards every method, [`FrameSink::health`] and [`FrameSink::lanes`] too.
+//! *For implementers*: write [`Transport`], [`Listener`], [`Incoming`] and [`FrameSink`], and [`LinkHealth`]
+//! and [`Lanes`] where the link has them; run `kubeedge_core::transport_conformance!` over it (feature
+//! `conformance`). *For wrappers*: [`each_link`] makes a transport of another one and of what is to become of
+//! each of its links; a wrapped [`FrameSink`] forwards every method, [`FrameSink::health`] and
+//! [`FrameSink::lanes`] too.
 //!
-//! A transport knows nothing of messages but their [`Lane`]. Back-pressure is awaiting: [`FrameSink::send`] waits while the peer does
-//! not read, and no implementation buffers without bound. Verification of the peer cannot be switched off.
+//! A transport knows nothing of messages but their [`Lane`]. Back-pressure is awaiting: [`FrameSink::send`]
+//! waits while the peer does not read, and no implementation buffers without bound. Verification of the peer
+//! cannot be switched off.
 //!
 //! A peer that takes in whoever says its name and sends back what it hears, over any transport:
 //!
@@ -74,7 +76,8 @@ impl TransportKind {
 /// A link or a dial failed.
 pub type TransportError = Failure<TransportKind>;
 
-/// The frames that come over a link: `None` after an orderly end, one `Err` after a broken one, nothing after either.
+/// The frames that come over a link: `None` after an orderly end, one `Err` after a broken one, nothing after
+/// either.
 pub type FrameStream = BoxStream<'static, Result<Frame, TransportError>>;
 
 /// An established link.
@@ -122,13 +125,13 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
     /// What it can carry.
     fn limits(&self) -> Limits;
 
-    /// Makes a link. [`TransportKind::Unreachable`] when nobody listens, [`TransportKind::Refused`] with the peer's
-    /// reason, [`TransportKind::Untrusted`] when either side's certificate does not hold. Dropping the future leaves
-    /// nothing open.
+    /// Makes a link. [`TransportKind::Unreachable`] when nobody listens, [`TransportKind::Refused`] with the
+    /// peer's reason, [`TransportKind::Untrusted`] when either side's certificate does not hold. Dropping the
+    /// future leaves nothing open.
     async fn dial(&self, to: &Endpoint, who: &Credentials) -> Result<Link, TransportError>;
 
-    /// Starts to listen. Fails with [`TransportKind::Misconfigured`] when the address is in use or the credentials
-    /// are unusable.
+    /// Starts to listen. Fails with [`TransportKind::Misconfigured`] when the address is in use or the
+    /// credentials are unusable.
     async fn listen(&self, on: &Endpoint, who: &Credentials) -> Result<Box<dyn Listener>, TransportError>;
 }
 
@@ -138,8 +141,9 @@ pub trait Listener: Send {
     /// Where it listens, with the real port.
     fn local(&self) -> Endpoint;
 
-    /// The next peer that wants in. A peer that fails its handshake is no error here: it is logged and skipped, and
-    /// a slow handshake does not hold up other peers. An error means that listening is over. Cancel-safe.
+    /// The next peer that wants in. A peer that fails its handshake is no error here: it is logged and
+    /// skipped, and a slow handshake does not hold up other peers. An error means that listening is over.
+    /// Cancel-safe.
     async fn next(&mut self) -> Result<Box<dyn Incoming>, TransportError>;
 }
 

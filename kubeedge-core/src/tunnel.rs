@@ -1,12 +1,13 @@
 //! The stream tunnel's frames: logs, exec, attach and metrics of many streams over one link.
 //!
-//! A frame is `uvarint id | uvarint kind | data`, the integers as in Go's `encoding/binary` (LEB128, no ZigZag). The
-//! edge dials [`CONNECT_PATH`] with the claims [`CLAIM_NODE`] and [`CLAIM_ADDRESS`]; the cloud opens streams with a
-//! [`Connector`] in JSON; both send [`FrameKind::DATA`] and end a stream with [`FrameKind::REMOVE`].
+//! A frame is `uvarint id | uvarint kind | data`, the integers as in Go's `encoding/binary` (LEB128, no
+//! ZigZag). The edge dials [`CONNECT_PATH`] with the claims [`CLAIM_NODE`] and [`CLAIM_ADDRESS`]; the cloud
+//! opens streams with a [`Connector`] in JSON; both send [`FrameKind::DATA`] and end a stream with
+//! [`FrameKind::REMOVE`].
 //!
-//! Go sends every frame as a WebSocket *text* message though the bytes are seldom UTF-8, and a Go cloud closes the
-//! session on anything but text. We send binary frames, which a Go edge takes as well; whether text frames that are
-//! not UTF-8 can be received is up to the transport.
+//! Go sends every frame as a WebSocket *text* message though the bytes are seldom UTF-8, and a Go cloud
+//! closes the session on anything but text. We send binary frames, which a Go edge takes as well; whether
+//! text frames that are not UTF-8 can be received is up to the transport.
 //!
 //! ```
 //! use kubeedge_core::tunnel::{FrameKind, TunnelFrame};

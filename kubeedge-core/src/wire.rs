@@ -25,7 +25,8 @@ pub type CodecError = Failure<CodecKind>;
 pub trait Codec: fmt::Debug + Send + Sync + 'static {
     /// The frame that carries this message.
     fn encode(&self, message: &Message) -> Result<Frame, CodecError>;
-    /// The frame that carries this message under another identity: one message for many peers need not be copied for each.
+    /// The frame that carries this message under another identity: one message for many peers need not be
+    /// copied for each.
     fn encode_as(&self, message: &Message, id: &str) -> Result<Frame, CodecError> {
         let mut copy = message.clone();
         copy.header.id = id.into();
@@ -34,18 +35,20 @@ pub trait Codec: fmt::Debug + Send + Sync + 'static {
     /// The message in this frame; the content stays a slice of it.
     fn decode(&self, frame: Frame) -> Result<Message, CodecError>;
 
-    /// What the dialling side claims of itself, name and value, so that a peer may choose this codec; `None` for what every
-    /// peer speaks.
+    /// What the dialling side claims of itself, name and value, so that a peer may choose this codec; `None`
+    /// for what every peer speaks.
     fn offer(&self) -> Option<(&'static str, &'static str)> {
         None
     }
 
-    /// Whether the peer of this link has shown that it is one of ours, so that it may be sent what no Go peer knows.
+    /// Whether the peer of this link has shown that it is one of ours, so that it may be sent what no Go peer
+    /// knows.
     fn is_ours(&self) -> bool {
         false
     }
 
-    /// The codec for one link to this peer, for codecs that adapt themselves; `None` when one instance serves all links.
+    /// The codec for one link to this peer, for codecs that adapt themselves; `None` when one instance serves
+    /// all links.
     fn for_link(&self, _peer: &Peer) -> Option<Arc<dyn Codec>> {
         None
     }

@@ -1,9 +1,9 @@
 //! What Go KubeEdge 1.23 wrote on the wire, through our codecs and back.
 //!
-//! `data/frames.jsonl` holds recorded messages of both directions, one a line with its newline, exactly as they were:
-//! one for each combination of direction, source, operation and shape of content (what repeats, such as the node's
-//! status every ten seconds, is there once). `data/tunnel.txt` holds every distinct frame of the stream tunnel as
-//! direction and hex digits.
+//! `data/frames.jsonl` holds recorded messages of both directions, one a line with its newline, exactly as
+//! they were: one for each combination of direction, source, operation and shape of content (what repeats,
+//! such as the node's status every ten seconds, is there once). `data/tunnel.txt` holds every distinct frame
+//! of the stream tunnel as direction and hex digits.
 //!
 //! `KUBEEDGE_FRAMES=FILE` has a recording of your own checked as well.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "helpers of a test")]

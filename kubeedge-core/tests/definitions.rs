@@ -1,7 +1,8 @@
 //! The definitions made from our types, against the CustomResourceDefinitions of KubeEdge 1.23.
 //!
-//! `data/crds.txt` was derived from them: one line for each field with its type, `!` after the path of a required
-//! one, allowed values, default and the other marks that decide what an API server takes. Prose is left out.
+//! `data/crds.txt` was derived from them: one line for each field with its type, `!` after the path of a
+//! required one, allowed values, default and the other marks that decide what an API server takes. Prose is
+//! left out.
 #![cfg(feature = "k8s")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "helpers of a test")]
 

@@ -9,8 +9,8 @@ use kubeedge_core::{
 };
 use serde::de::DeserializeOwned;
 
-/// Values that arrive by themselves. An error ends the stream; the point is then polled, or the device connected
-/// anew where the error says so.
+/// Values that arrive by themselves. An error ends the stream; the point is then polled, or the device
+/// connected anew where the error says so.
 pub type Values = BoxStream<'static, DriverResult<Value>>;
 
 /// A protocol: how to reach devices that speak it.
@@ -41,19 +41,19 @@ pub trait Driver: fmt::Debug + Send + Sync + 'static {
 
 /// A connection to one device, used by one task: no locks needed.
 ///
-/// A call that fails with an error whose advice is [`Reconnect`](kubeedge_core::failure::Advice::Reconnect) ends the
-/// session. Any call may be dropped half-way, when the device is removed or the call takes longer than
-/// [`MapperSettings::call_limit`](crate::MapperSettings::call_limit). Nothing but [`Session::close`] is called then,
-/// unless the session says that it is [`CANCEL_SAFE`](Session::CANCEL_SAFE). A session that gives up waiting by itself
-/// is used on after [`DriverKind::Timeout`]: where a late answer could be taken for the next one, it returns
-/// [`DriverKind::Disconnected`].
+/// A call that fails with an error whose advice is [`Reconnect`](kubeedge_core::failure::Advice::Reconnect)
+/// ends the session. Any call may be dropped half-way, when the device is removed or the call takes longer
+/// than [`MapperSettings::call_limit`](crate::MapperSettings::call_limit). Nothing but [`Session::close`] is
+/// called then, unless the session says that it is [`CANCEL_SAFE`](Session::CANCEL_SAFE). A session that
+/// gives up waiting by itself is used on after [`DriverKind::Timeout`]: where a late answer could be taken
+/// for the next one, it returns [`DriverKind::Disconnected`].
 pub trait Session: Send + 'static {
     /// Whether the session may be used on after a call was dropped half-way.
     ///
-    /// It may when the protocol is framed so that an answer names its request, or when the session itself gives up
-    /// what an unfinished request was sent on. It may not when the next answer that arrives is taken for the answer to
-    /// the last request: an answer that comes late would be the value of another point. The mapper closes such a session
-    /// and connects anew. The device stays in its state meanwhile: as ever,
+    /// It may when the protocol is framed so that an answer names its request, or when the session itself
+    /// gives up what an unfinished request was sent on. It may not when the next answer that arrives is taken
+    /// for the answer to the last request: an answer that comes late would be the value of another point. The
+    /// mapper closes such a session and connects anew. The device stays in its state meanwhile: as ever,
     /// [`MapperSettings::strikes`](crate::MapperSettings::strikes) timeouts in a row make it offline.
     const CANCEL_SAFE: bool = false;
 
@@ -63,8 +63,8 @@ pub trait Session: Send + 'static {
     /// Reads one point.
     fn read(&mut self, at: &Self::Visitor) -> impl Future<Output = DriverResult<Value>> + Send;
 
-    /// Writes one point and returns once the device has taken the value, which is of the type of the property's model
-    /// and within its range. Points cannot be written unless this is implemented.
+    /// Writes one point and returns once the device has taken the value, which is of the type of the
+    /// property's model and within its range. Points cannot be written unless this is implemented.
     fn write(&mut self, at: &Self::Visitor, value: Value) -> impl Future<Output = DriverResult<()>> + Send {
         let _ = (at, value);
         async { Err(Failure::new(DriverKind::Unsupported, "writing to a device")) }

@@ -59,11 +59,11 @@
 //! # Ok(()) }
 //! ```
 //!
-//! The mapper does what every protocol needs: it reads `protocol.configData` and `visitors.configData` into the
-//! driver's own types when a device is registered and names the field that is wrong; reads each property every
-//! `collectCycle`; reports it on change and every `reportCycle`; converts values to the model's type; checks access and
-//! range; writes desired values and reads them back; reconnects with growing, jittered pauses; and reports whether
-//! the device is online, offline or unhealthy.
+//! The mapper does what every protocol needs: it reads `protocol.configData` and `visitors.configData` into
+//! the driver's own types when a device is registered and names the field that is wrong; reads each property
+//! every `collectCycle`; reports it on change and every `reportCycle`; converts values to the model's type;
+//! checks access and range; writes desired values and reads them back; reconnects with growing, jittered
+//! pauses; and reports whether the device is online, offline or unhealthy.
 //!
 //! Drivers that come with the crate: [`simulated`] (always) and `modbus` (feature `modbus`).
 #![cfg_attr(docsrs, feature(doc_cfg))]

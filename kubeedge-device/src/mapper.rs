@@ -38,8 +38,9 @@ use crate::driver::Driver;
 /// Limits and pauses of a [`Mapper`].
 #[derive(Clone, Debug)]
 pub struct MapperSettings {
-    /// How long one call of a driver may take: connecting, a write, a batch of at most 64 reads. A call that takes
-    /// longer is dropped, and with it the session, unless its [`Session`](crate::Session) is cancel-safe.
+    /// How long one call of a driver may take: connecting, a write, a batch of at most 64 reads. A call that
+    /// takes longer is dropped, and with it the session, unless its [`Session`](crate::Session) is
+    /// cancel-safe.
     pub call_limit: Duration,
     /// How long [`DeviceMapper::read`] and [`DeviceMapper::write`] wait in all, queue included.
     pub answer_limit: Duration,
@@ -77,12 +78,12 @@ impl Default for MapperSettings {
 
 /// Makes a [`DeviceMapper`] of any [`Driver`].
 ///
-/// Every device has a task, a session and a queue of its own, so a slow device stalls only itself. The task reads each
-/// property every `collect_every`, reports it when its text changed and every `report_every` (never by time when that
-/// is zero), and writes desired values: after registration, after an update that changes them, and after every
-/// reconnect, since the device may have forgotten them. Go's mapper framework restarts the device on every update and
-/// writes even empty desired values; here a session survives an update that leaves addresses alone, and an empty desired
-/// value is none.
+/// Every device has a task, a session and a queue of its own, so a slow device stalls only itself. The task
+/// reads each property every `collect_every`, reports it when its text changed and every `report_every`
+/// (never by time when that is zero), and writes desired values: after registration, after an update that
+/// changes them, and after every reconnect, since the device may have forgotten them. Go's mapper framework
+/// restarts the device on every update and writes even empty desired values; here a session survives an
+/// update that leaves addresses alone, and an empty desired value is none.
 pub struct Mapper<D: Driver> {
     driver: Arc<D>,
     settings: Arc<MapperSettings>,

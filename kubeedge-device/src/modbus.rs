@@ -27,12 +27,12 @@
 //! | `isSwap` | the two bytes of each register are swapped |
 //! | `isRegisterSwap` | the registers are in reverse order |
 //!
-//! Names are found in any case, and numbers and truth values may be text, as Go's mapper takes them. Serial lines (RTU) are not
-//! supported; a configuration with `serialPort` is refused saying so.
+//! Names are found in any case, and numbers and truth values may be text, as Go's mapper takes them. Serial
+//! lines (RTU) are not supported; a configuration with `serialPort` is refused saying so.
 //!
-//! Devices behind one address share one connection, on which requests queue; a device that does not answer holds it
-//! up for its own timeout at most. After a timeout the connection is made anew, since a late answer may still be on
-//! the old one. Neighbouring registers are read with one request.
+//! Devices behind one address share one connection, on which requests queue; a device that does not answer
+//! holds it up for its own timeout at most. After a timeout the connection is made anew, since a late answer
+//! may still be on the old one. Neighbouring registers are read with one request.
 
 mod codec;
 mod config;

@@ -17,8 +17,9 @@
 //! | `randomWalk` | a step of at most `step` per read, within `minimum` and `maximum`, repeatable by `seed` |
 //! | `memory` | what was written last to `cell`, `value` before that; the only signal that can be written |
 //!
-//! Faults: `configData.failEvery: n` has every n-th read fail as a lost connection, `configData.hangEvery: n` never
-//! answer; [`Simulated::unplug`] takes a device away, [`Simulated::stall`] has it answer nothing. Devices of the same `configData.device` share memory and plug.
+//! Faults: `configData.failEvery: n` has every n-th read fail as a lost connection, `configData.hangEvery: n`
+//! never answer; [`Simulated::unplug`] takes a device away, [`Simulated::stall`] has it answer nothing.
+//! Devices of the same `configData.device` share memory and plug.
 
 use std::{collections::HashMap, f64::consts::TAU, sync::Arc, time::Duration};
 

@@ -13,7 +13,8 @@ fn unfit(doing: &'static str, property: &ModelProperty, why: String) -> DriverEr
     Failure::new(DriverKind::BadValue, doing).on(format!("property {}: {why}", property.name))
 }
 
-/// A value as the model types it; a value that has no such form ([`DriverKind::BadValue`]) names the property.
+/// A value as the model types it; a value that has no such form ([`DriverKind::BadValue`]) names the
+/// property.
 ///
 /// Whole numbers become fractions and back where nothing is lost, 0 and 1 are truth values, anything is text.
 pub fn conform(property: &ModelProperty, value: Value) -> DriverResult<Value> {

@@ -1,7 +1,8 @@
 //! A protocol whose answers do not say what they answer: a line of text for a line of text, in order.
 //!
-//! A session of such a protocol cannot be used on after a call that was dropped half-way. The tests run the conformance
-//! kit over it, show that the kit finds out a driver that claims otherwise, and look at what a dropped call costs.
+//! A session of such a protocol cannot be used on after a call that was dropped half-way. The tests run the
+//! conformance kit over it, show that the kit finds out a driver that claims otherwise, and look at what a
+//! dropped call costs.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests")]
 
 use std::{

@@ -1,7 +1,8 @@
-//! The threads between async callers and a blocking database: one that writes, with group commit, and one that reads.
+//! The threads between async callers and a blocking database: one that writes, with group commit, and one
+//! that reads.
 //!
-//! The writer takes what waits in its queue, makes one transaction of it, and answers all callers after the one fsync.
-//! When the transaction fails, each batch is tried alone, so that nobody fails for another's sake.
+//! The writer takes what waits in its queue, makes one transaction of it, and answers all callers after the
+//! one fsync. When the transaction fails, each batch is tried alone, so that nobody fails for another's sake.
 
 use std::{fmt, thread};
 
@@ -24,8 +25,8 @@ const GROUP_BYTES: usize = 8 << 20;
 
 /// The side of a database that writes. Owned by one thread.
 pub(crate) trait WriteSide: Send + 'static {
-    /// Applies batches in one durable transaction: the outcome of each (only [`StoreKind::Conflict`] fails a batch
-    /// alone), or the error that undid them all.
+    /// Applies batches in one durable transaction: the outcome of each (only [`StoreKind::Conflict`] fails a
+    /// batch alone), or the error that undid them all.
     fn write(&mut self, group: &[&Batch]) -> Result<Vec<Result<(), StoreError>>, StoreError>;
 }
 

@@ -33,8 +33,8 @@ struct Plan {
     writes: u64,
 }
 
-/// Passes everything to another store, except what is to fail: a failed call never reaches it, so that a failed commit
-/// changes nothing, as the contract says.
+/// Passes everything to another store, except what is to fail: a failed call never reaches it, so that a
+/// failed commit changes nothing, as the contract says.
 #[derive(Debug, Default)]
 pub struct FaultyStore<S> {
     inner: S,

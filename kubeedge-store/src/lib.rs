@@ -8,10 +8,10 @@
 //! | [`MemoryStore`] | | tests, simulations |
 //! | [`FaultyStore`] | | tests of what must happen when storage fails |
 //!
-//! The stores on disk share their threads' design: commits that wait at the same time become one transaction with one
-//! fsync, and each is answered after it. So a thousand callers at once commit ten times (SQLite) to fifty times (redb)
-//! faster than one after the other, and the slower the disk's fsync the more; `cargo bench -p kubeedge-store
-//! --all-features` has the numbers of a machine.
+//! The stores on disk share their threads' design: commits that wait at the same time become one transaction
+//! with one fsync, and each is answered after it. So a thousand callers at once commit ten times (SQLite) to
+//! fifty times (redb) faster than one after the other, and the slower the disk's fsync the more;
+//! `cargo bench -p kubeedge-store --all-features` has the numbers of a machine.
 //!
 //! ```
 //! use kubeedge_core::store::{Batch, Bucket, Key, MetaStore, MetaStoreExt, Scan};

@@ -1,7 +1,7 @@
 //! A store in memory: ordinary in all but that nothing outlives the process.
 //!
-//! For tests, simulations and nodes whose state need not survive. Committed means visible to every handle of the
-//! same store: [`MemoryStore::reopened`] is what a restarted process would open.
+//! For tests, simulations and nodes whose state need not survive. Committed means visible to every handle of
+//! the same store: [`MemoryStore::reopened`] is what a restarted process would open.
 
 use std::{
     collections::BTreeMap,

@@ -1,7 +1,8 @@
-//! A store in a redb file: pure Rust, copy-on-write B-trees, `Durability::Immediate`, one writing and one reading thread.
+//! A store in a redb file: pure Rust, copy-on-write B-trees, `Durability::Immediate`, one writing and one
+//! reading thread.
 //!
-//! redb locks the file itself: one process at a time. Its file keeps some free room, so it is larger than SQLite's for
-//! the same content, and it writes whole pages; prefer SQLite on small flash.
+//! redb locks the file itself: one process at a time. Its file keeps some free room, so it is larger than
+//! SQLite's for the same content, and it writes whole pages; prefer SQLite on small flash.
 
 use std::{
     fs, io,
@@ -46,8 +47,8 @@ pub struct RedbStore(Actors);
 impl RedbStore {
     /// Opens a file, creating it and its directory when they are not there.
     ///
-    /// [`StoreKind::Corrupt`]: the file is damaged, is no redb database or has a format this version does not read; it
-    /// is left as it is. [`StoreKind::Io`]: the file cannot be opened, or another process has it.
+    /// [`StoreKind::Corrupt`]: the file is damaged, is no redb database or has a format this version does not
+    /// read; it is left as it is. [`StoreKind::Io`]: the file cannot be opened, or another process has it.
     pub async fn open(path: impl Into<PathBuf>, options: RedbOptions) -> Result<Self, StoreError> {
         let path = path.into();
         Actors::start(move || open(&path, options)).await.map(Self)
@@ -60,8 +61,8 @@ type Opener = dyn Fn() -> Result<Database, DatabaseError> + Send + Sync;
 
 /// The database, closed when both sides have dropped it.
 ///
-/// After a failed write redb refuses all further work. So that a disk that was full for a while needs no restart, the
-/// file is opened anew before the next call; redb's repair takes it back to the last commit.
+/// After a failed write redb refuses all further work. So that a disk that was full for a while needs no
+/// restart, the file is opened anew before the next call; redb's repair takes it back to the last commit.
 #[derive(Clone)]
 struct Side {
     database: Arc<RwLock<Option<Database>>>,

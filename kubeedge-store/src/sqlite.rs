@@ -1,9 +1,10 @@
 //! A store in an SQLite file: WAL, `synchronous=FULL`, one writing and one reading thread.
 //!
-//! One file belongs to one process at a time: a lock on `<file>.lock` keeps a second one out, whatever it would do.
-//! Go's edgecore keeps its tables in the same kind of file with a rollback journal and `synchronous=FULL`; ours is one
-//! table `entry(bucket, name, version, value)` and can be looked into with `sqlite3` while edgecore runs. A file Go's edgecore
-//! left behind can be taken over ([`SqliteOptions::adopt`]); its tables stay in the file as they were.
+//! One file belongs to one process at a time: a lock on `<file>.lock` keeps a second one out, whatever it
+//! would do. Go's edgecore keeps its tables in the same kind of file with a rollback journal and
+//! `synchronous=FULL`; ours is one table `entry(bucket, name, version, value)` and can be looked into with
+//! `sqlite3` while edgecore runs. A file Go's edgecore left behind can be taken over
+//! ([`SqliteOptions::adopt`]); its tables stay in the file as they were.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -27,7 +28,8 @@ use crate::{
 
 /// The layout of the file this code reads and writes, kept in `user_version`.
 const LAYOUT: i64 = 1;
-/// The page cache of each connection, in SQLite's notation: 512 KiB. Edges are small and the system caches the file too.
+/// The page cache of each connection, in SQLite's notation: 512 KiB. Edges are small and the system caches
+/// the file too.
 const CACHE: i64 = -512;
 const OPENING: &str = "opening an SQLite store";
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS entry(
@@ -51,12 +53,13 @@ pub struct SqliteOptions {
     pub max_bytes: Option<u64>,
     /// How long to wait for another process to let go of the file. Default: 5 s.
     pub lock_wait: Duration,
-    /// Into which bucket to copy the rows of Go's table `meta` (key to value: pods, ConfigMaps, devices, …) when the
-    /// file is opened by this code for the first time, so that an upgraded node knows its pods before it reaches the
-    /// cloud. Service account tokens are left out: they are asked for anew. Default: none.
+    /// Into which bucket to copy the rows of Go's table `meta` (key to value: pods, ConfigMaps, devices, …)
+    /// when the file is opened by this code for the first time, so that an upgraded node knows its pods
+    /// before it reaches the cloud. Service account tokens are left out: they are asked for anew. Default:
+    /// none.
     pub adopt: Option<Bucket>,
-    /// Whether to read the whole file once when opening, so that damage is found before it is acted on. Takes about a
-    /// millisecond per MiB. Default: yes.
+    /// Whether to read the whole file once when opening, so that damage is found before it is acted on. Takes
+    /// about a millisecond per MiB. Default: yes.
     pub check: bool,
 }
 
@@ -73,8 +76,8 @@ pub struct SqliteStore(Actors);
 impl SqliteStore {
     /// Opens a file, creating it and its directory when they are not there.
     ///
-    /// [`StoreKind::Corrupt`]: the file is damaged, is no SQLite database or was written by a later version; it is left
-    /// untouched. [`StoreKind::Io`]: the file cannot be opened, or another process has it.
+    /// [`StoreKind::Corrupt`]: the file is damaged, is no SQLite database or was written by a later version;
+    /// it is left untouched. [`StoreKind::Io`]: the file cannot be opened, or another process has it.
     pub async fn open(path: impl Into<PathBuf>, options: SqliteOptions) -> Result<Self, StoreError> {
         let path = path.into();
         Actors::start(move || open(&path, options)).await.map(Self)

@@ -1,12 +1,13 @@
 //! The compact form of messages between our own peers, and the codec that finds out whether a peer speaks it.
 //!
-//! The edge offers the form in a header when it dials (`Kubeedge-Codec: compact/1`); a cloud that knows it writes it from then on, and the
-//! first frame in it tells the edge that it may, too. Go's peers ignore the header and never see such a frame: with them
-//! everything stays Go's JSON. A frame says by its first byte which of the two it is, so both can be mixed.
+//! The edge offers the form in a header when it dials (`Kubeedge-Codec: compact/1`); a cloud that knows it
+//! writes it from then on, and the first frame in it tells the edge that it may, too. Go's peers ignore the
+//! header and never see such a frame: with them everything stays Go's JSON. A frame says by its first byte
+//! which of the two it is, so both can be mixed.
 //!
-//! A compact frame is binary: 0xC1, a version byte, and the message in bincode 2's standard form. Ids that are UUIDs
-//! take 16 bytes, names that KubeEdge knows two, versions that are numbers as many as they need; the content is the
-//! same JSON text as ever, neither parsed nor copied.
+//! A compact frame is binary: 0xC1, a version byte, and the message in bincode 2's standard form. Ids that
+//! are UUIDs take 16 bytes, names that KubeEdge knows two, versions that are numbers as many as they need;
+//! the content is the same JSON text as ever, neither parsed nor copied.
 
 use std::sync::{
     Arc,
@@ -246,8 +247,8 @@ fn decode(payload: &Bytes) -> Result<Message, CodecError> {
     }
 }
 
-/// Speaks Go's JSON, and the compact form with peers that do; see the module's text. One of it makes a codec of its own
-/// for each link.
+/// Speaks Go's JSON, and the compact form with peers that do; see the module's text. One of it makes a codec
+/// of its own for each link.
 #[derive(Debug, Default)]
 pub struct Adaptive {
     /// Whether the peer is known to read the compact form.

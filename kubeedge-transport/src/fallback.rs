@@ -40,12 +40,12 @@ impl Default for FallbackSettings {
     }
 }
 
-/// Dials one transport first, and a second one when that comes to nothing, as QUIC does where UDP is blocked. A refusal of
-/// the first is told, as the same cloud stands behind both.
+/// Dials one transport first, and a second one when that comes to nothing, as QUIC does where UDP is blocked.
+/// A refusal of the first is told, as the same cloud stands behind both.
 ///
-/// While a link over the second lasts, the first is tried again, after growing rests. Once it makes a link, the link over the
-/// second ends in order, as if the peer had closed it, and the next dial gets the new one at once. When neither
-/// way leads anywhere, the peer is away, and the first is not to blame.
+/// While a link over the second lasts, the first is tried again, after growing rests. Once it makes a link,
+/// the link over the second ends in order, as if the peer had closed it, and the next dial gets the new one
+/// at once. When neither way leads anywhere, the peer is away, and the first is not to blame.
 ///
 /// Listens as the second does; who wants to listen as both opens two doors.
 #[derive(Clone, Debug)]
@@ -55,7 +55,8 @@ pub struct Fallback {
 }
 
 impl Fallback {
-    /// Dials `first` at `authority` (`host:port`) with the path that is asked for, and `second` where it is told to.
+    /// Dials `first` at `authority` (`host:port`) with the path that is asked for, and `second` where it is
+    /// told to.
     pub fn new(
         first: impl Transport,
         authority: impl Into<String>,

@@ -32,8 +32,8 @@ pub(crate) trait Arrivals: Send + 'static {
     type Guest: Send + 'static;
     /// Somebody who has passed the handshake.
     type Knock: Incoming + 'static;
-    /// Whether those of a single address, when there are too many of them, are better left where they are. Otherwise all are
-    /// looked at, and the newest of them are forgotten.
+    /// Whether those of a single address, when there are too many of them, are better left where they are.
+    /// Otherwise all are looked at, and the newest of them are forgotten.
     const WAIT_OUTSIDE: bool;
 
     /// Who comes next; `None` when nobody comes any more. Cancel-safe.

@@ -1,6 +1,7 @@
-//! Transports: WebSocket over TLS (feature `ws`), QUIC (feature `quic`), memory; wrappers: one that falls back from one
-//! transport to another, and one that injects faults; [`Adaptive`], the codec that speaks a compact form with our own
-//! peers (feature `compact`); and for tests [`Wire`], WebSocket over a byte stream that breaks after any byte.
+//! Transports: WebSocket over TLS (feature `ws`), QUIC (feature `quic`), memory; wrappers: one that falls
+//! back from one transport to another, and one that injects faults; [`Adaptive`], the codec that speaks a
+//! compact form with our own peers (feature `compact`); and for tests [`Wire`], WebSocket over a byte stream
+//! that breaks after any byte.
 //!
 //! All of them pass `kubeedge_core::transport_conformance!`.
 //!

@@ -1,37 +1,43 @@
 //! QUIC as in RFC 9000, with a stream for each lane. **Not what Go KubeEdge calls QUIC.**
 //!
-//! Go's edgecore and cloudcore speak Google's QUIC of 2018 (version Q044, its own handshake, no client certificates), which no
-//! stack of RFC 9000 understands. A Go edge cannot use our port, nor our edge a Go cloudcore's: such a dial fails with
-//! [`TransportKind::Protocol`] or [`TransportKind::Unreachable`]. Between us and Go peers there is WebSocket.
+//! Go's edgecore and cloudcore speak Google's QUIC of 2018 (version Q044, its own handshake, no client
+//! certificates), which no stack of RFC 9000 understands. A Go edge cannot use our port, nor our edge a Go
+//! cloudcore's: such a dial fails with [`TransportKind::Protocol`] or [`TransportKind::Unreachable`]. Between
+//! us and Go peers there is WebSocket.
 //!
-//! TLS 1.3, by ring unless told otherwise, always verified on both sides and never resumed; no 0-RTT. Both sides insist on [`ALPN`], which
-//! names the version of what follows:
+//! TLS 1.3, by ring unless told otherwise, always verified on both sides and never resumed; no 0-RTT. Both
+//! sides insist on [`ALPN`], which names the version of what follows:
 //!
-//! - A frame on a stream is one byte of kind (0 binary, 1 text, 2 hello, 3 welcome, 4 refusal, 5 ping, 6 pong, 7 heard),
-//!   four bytes of length, big-endian, and the payload. All numbers are big-endian.
-//! - The dialler opens one bidirectional stream and says hello: the path it asks for on the first line, then a claim a line,
-//!   `name: value`, at most 8 KiB together. The listener answers with welcome or with a refusal, which
-//!   is the reason in UTF-8. From then on this stream is [`Lane::Control`], both ways.
-//! - The claim `transport-can` belongs to the transport: words, with spaces between them, for what the dialler can beyond
-//!   this. The welcome repeats those that the listener can too. It is empty for a dialler without the claim, and an older
-//!   listener's always is. The one word so far is `ping`: both sides answer pings.
-//! - Whoever first sends in another lane opens a unidirectional stream for it, which begins with one byte: 1 for
-//!   [`Lane::Twins`], 2 for [`Lane::Bulk`]. A peer that allows no more streams gets these frames in the control lane.
-//! - A ping (5) travels in the control stream and holds three numbers of eight bytes: its own, larger than that of any ping
-//!   before it, and how many frames its sender has put into its streams of twins and of bulk. When as many of either
-//!   stream were taken by the program that reads them, and all that came before the ping in the control stream, the number
-//!   goes back as a pong (6), which answers earlier pings as well. Where it has to wait for that, the number goes back as
-//!   *heard* (7) first: a peer that is slow is not gone.
-//! - To end, a side ends its other streams, then the control stream, and closes the connection when all has arrived.
+//! - A frame on a stream is one byte of kind (0 binary, 1 text, 2 hello, 3 welcome, 4 refusal, 5 ping, 6
+//!   pong, 7 heard), four bytes of length, big-endian, and the payload. All numbers are big-endian.
+//! - The dialler opens one bidirectional stream and says hello: the path it asks for on the first line, then
+//!   a claim a line, `name: value`, at most 8 KiB together. The listener answers with welcome or with a
+//!   refusal, which is the reason in UTF-8. From then on this stream is [`Lane::Control`], both ways.
+//! - The claim `transport-can` belongs to the transport: words, with spaces between them, for what the
+//!   dialler can beyond this. The welcome repeats those that the listener can too. It is empty for a dialler
+//!   without the claim, and an older listener's always is. The one word so far is `ping`: both sides answer
+//!   pings.
+//! - Whoever first sends in another lane opens a unidirectional stream for it, which begins with one byte: 1
+//!   for [`Lane::Twins`], 2 for [`Lane::Bulk`]. A peer that allows no more streams gets these frames in the
+//!   control lane.
+//! - A ping (5) travels in the control stream and holds three numbers of eight bytes: its own, larger than
+//!   that of any ping before it, and how many frames its sender has put into its streams of twins and of
+//!   bulk. When as many of either stream were taken by the program that reads them, and all that came before
+//!   the ping in the control stream, the number goes back as a pong (6), which answers earlier pings as well.
+//!   Where it has to wait for that, the number goes back as *heard* (7) first: a peer that is slow is not
+//!   gone.
+//! - To end, a side ends its other streams, then the control stream, and closes the connection when all has
+//!   arrived.
 //!
-//! Each lane has a window of its own, and the connection has room for all of them: what is full or waits for a lost packet
-//! holds up nothing else, and when all have something to send, control goes first. An idle link holds no buffers of ours;
-//! the stack holds 31 kB for it, nearly half of that in two pieces (its state, and the first block of its queue of packets), and
-//! 3.5 kB more once it has sent a few packets at once.
+//! Each lane has a window of its own, and the connection has room for all of them: what is full or waits for
+//! a lost packet holds up nothing else, and when all have something to send, control goes first. An idle link
+//! holds no buffers of ours; the stack holds 31 kB for it, nearly half of that in two pieces (its state, and
+//! the first block of its queue of packets), and 3.5 kB more once it has sent a few packets at once.
 //!
-//! A link outlives a change of the dialler's address, such as another network or a rebooted NAT: the certificate makes
-//! the peer, not the address. [`Peer::address`](kubeedge_core::transport::Peer) stays the first one. The dialler keeps
-//! the path open with a packet every [`QuicSettings::keep_alive`]; who is silent for [`QuicSettings::idle`] has gone.
+//! A link outlives a change of the dialler's address, such as another network or a rebooted NAT: the
+//! certificate makes the peer, not the address. [`Peer::address`](kubeedge_core::transport::Peer) stays the
+//! first one. The dialler keeps the path open with a packet every [`QuicSettings::keep_alive`]; who is silent
+//! for [`QuicSettings::idle`] has gone.
 
 mod accept;
 mod answers;
@@ -71,14 +77,15 @@ const CUT: VarInt = VarInt::from_u32(3);
 
 const SENDING: &str = "sending a frame";
 
-/// What a listening socket may hold while we are busy, in bytes: it is one for all peers. The system may allow less.
+/// What a listening socket may hold while we are busy, in bytes: it is one for all peers. The system may
+/// allow less.
 const SOCKET_BUFFER: usize = 4 << 20;
 
 /// How much of a peer is kept before its handshake begins, in bytes.
 const FIRST_FLIGHT: u64 = 16 << 10;
 
-/// Half of what lies between the datagrams that every path must take and the largest ever sent, in bytes, and one more: the
-/// first that is tried is the largest.
+/// Half of what lies between the datagrams that every path must take and the largest ever sent, in bytes, and
+/// one more: the first that is tried is the largest.
 const MTU_STEP: u16 = (1452 - 1200) / 2 + 1;
 
 /// How the transport works.
@@ -86,15 +93,16 @@ const MTU_STEP: u16 = (1452 - 1200) / 2 + 1;
 pub struct QuicSettings {
     /// The largest frame in bytes, both ways.
     pub max_frame: usize,
-    /// How long a dial waits for the first word of the peer. UDP that is blocked or that nobody listens to is mostly silent.
+    /// How long a dial waits for the first word of the peer. UDP that is blocked or that nobody listens to is
+    /// mostly silent.
     pub answer: Duration,
     /// How long the TLS handshake and the hello may take together.
     pub handshake: Duration,
-    /// How many handshakes a listener carries out at once; as many peers wait. When more than half of them are under way,
-    /// peers must first show that their address is theirs.
+    /// How many handshakes a listener carries out at once; as many peers wait. When more than half of them
+    /// are under way, peers must first show that their address is theirs.
     pub handshakes: usize,
-    /// How many of them with one address, so that another always finds a place; an IPv6 network of 64 bits counts as
-    /// one. Further peers of the address wait.
+    /// How many of them with one address, so that another always finds a place; an IPv6 network of 64 bits
+    /// counts as one. Further peers of the address wait.
     pub handshakes_of_one: usize,
     /// Whether listeners want client certificates.
     pub client_certificates: ClientCertificates,
@@ -102,13 +110,13 @@ pub struct QuicSettings {
     pub idle: Duration,
     /// After how long without a packet a dialler sends one, for NATs on the way; less than `idle`.
     pub keep_alive: Duration,
-    /// How many bytes of one lane may be under way, or arrive before they are read. The same on both sides, or a full
-    /// lane may hold up others.
+    /// How many bytes of one lane may be under way, or arrive before they are read. The same on both sides,
+    /// or a full lane may hold up others.
     pub window: u32,
     /// How many streams a peer may open, the control stream included; lanes that get none share it.
     pub streams: u32,
-    /// Whether all links this transport dials share one socket, for programs with thousands of them; all in one tokio
-    /// runtime. Otherwise each has its own, and with it another port, which a broken path may need.
+    /// Whether all links this transport dials share one socket, for programs with thousands of them; all in
+    /// one tokio runtime. Otherwise each has its own, and with it another port, which a broken path may need.
     pub shared_socket: bool,
 }
 
@@ -145,7 +153,8 @@ impl Quic {
         Self { settings, ..Self::default() }
     }
 
-    /// Does its cryptography with another provider than ring; it must have the suite TLS13_AES_128_GCM_SHA256.
+    /// Does its cryptography with another provider than ring; it must have the suite
+    /// TLS13_AES_128_GCM_SHA256.
     #[must_use]
     pub fn with_provider(mut self, provider: CryptoProvider) -> Self {
         self.tls = self.tls.with_provider(provider);
@@ -265,8 +274,9 @@ fn transport_config(settings: &QuicSettings) -> Result<TransportConfig, Transpor
     Ok(config)
 }
 
-/// How it is found out how large a datagram may be: by a try of the largest, and where that is lost by one halfway. Quinn
-/// would halve from below, with five tries or six at each connect that a metered link pays for.
+/// How it is found out how large a datagram may be: by a try of the largest, and where that is lost by one
+/// halfway. Quinn would halve from below, with five tries or six at each connect that a metered link pays
+/// for.
 fn datagrams() -> MtuDiscoveryConfig {
     let mut search = MtuDiscoveryConfig::default();
     search.minimum_change(MTU_STEP);

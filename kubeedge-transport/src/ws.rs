@@ -1,9 +1,10 @@
 //! WebSocket over TLS, as Go KubeEdge speaks it.
 //!
 //! TLS 1.3, or 1.2 with the ECDSA suites that Go's cloudcore takes, by ring unless told otherwise
-//! ([`WebSocket::with_provider`]), always verified on both sides and never resumed, so that a certificate is verified
-//! anew with each connection; no ALPN is offered, because a Go server that picks `h2` breaks the upgrade. The listener requires client certificates unless told that they are optional. Idle links are
-//! kept small: a read buffer of 1 KiB. Identity travels in headers (`node_id`, `project_id`, `ConnectionUse`),
+//! ([`WebSocket::with_provider`]), always verified on both sides and never resumed, so that a certificate is
+//! verified anew with each connection; no ALPN is offered, because a Go server that picks `h2` breaks the
+//! upgrade. The listener requires client certificates unless told that they are optional. Idle links are kept
+//! small: a read buffer of 1 KiB. Identity travels in headers (`node_id`, `project_id`, `ConnectionUse`),
 //! which become claims; any path is accepted and shown.
 //!
 //! Peers that vanish without a close handshake are normal: Go never performs one.
@@ -51,8 +52,8 @@ pub struct WebSocketSettings {
     pub handshake: Duration,
     /// How many handshakes a listener carries out at once; further peers wait.
     pub handshakes: usize,
-    /// How many of them with one address, so that another always finds a place; an IPv6 network of 64 bits counts as
-    /// one. Further peers of the address wait.
+    /// How many of them with one address, so that another always finds a place; an IPv6 network of 64 bits
+    /// counts as one. Further peers of the address wait.
     pub handshakes_of_one: usize,
     /// Whether listeners want client certificates.
     pub client_certificates: ClientCertificates,
@@ -83,9 +84,9 @@ impl WebSocket {
         Self { settings, tls: tls::Tls::default() }
     }
 
-    /// Does its cryptography with another provider than ring, such as one whose key exchange withstands quantum computers
-    /// (X25519MLKEM768 of `rustls`'s `aws_lc_rs`, when that feature is on). Suites of TLS 1.2 that are not for ECDSA are
-    /// left out.
+    /// Does its cryptography with another provider than ring, such as one whose key exchange withstands
+    /// quantum computers (X25519MLKEM768 of `rustls`'s `aws_lc_rs`, when that feature is on). Suites of TLS
+    /// 1.2 that are not for ECDSA are left out.
     #[must_use]
     pub fn with_provider(mut self, provider: CryptoProvider) -> Self {
         self.tls = self.tls.with_provider(provider);
@@ -101,8 +102,8 @@ impl WebSocket {
 
     pub(crate) fn config(&self) -> WebSocketConfig {
         let mut config = WebSocketConfig::default();
-        // The first is held by every idle link, the second filled only when much goes out at once; a larger frame gets the
-        // room it needs.
+        // The first is held by every idle link, the second filled only when much goes out at once; a larger
+        // frame gets the room it needs.
         config.read_buffer_size = 1 << 10;
         config.write_buffer_size = 64 << 10;
         config.max_write_buffer_size = self.settings.max_frame + (64 << 10);

@@ -1,7 +1,8 @@
-//! What reads bytes of peers, one function for each reader: for the fuzzers of `tests/fuzz`, and with a bounded number
-//! of mutated recordings for every run of the tests.
+//! What reads bytes of peers, one function for each reader: for the fuzzers of `tests/fuzz`, and with a
+//! bounded number of mutated recordings for every run of the tests.
 //!
-//! A target must neither panic nor hang nor take memory out of proportion to its input, and keeps what it says beside it.
+//! A target must neither panic nor hang nor take memory out of proportion to its input, and keeps what it
+//! says beside it.
 
 mod api;
 mod edit;
@@ -77,8 +78,8 @@ fn compact() -> Arc<dyn Codec> {
     Adaptive::default().for_link(&peer).expect("the codec has one for each link")
 }
 
-/// A message in either form: what was read is written in both and read again as the same; every rule of both sides
-/// decides without a panic.
+/// A message in either form: what was read is written in both and read again as the same; every rule of both
+/// sides decides without a panic.
 pub fn message(bytes: &[u8]) {
     let (node, codec) = (NodeName::from("edge-1"), compact());
     let Ok(message) = codec.decode(Frame::binary(bytes.to_vec())) else { return };
@@ -126,8 +127,8 @@ pub fn protobuf(bytes: &[u8]) {
     }
 }
 
-/// What a command's client sends: a first byte for the protocol, then messages after their lengths in two bytes. The
-/// command hears at most what was sent.
+/// What a command's client sends: a first byte for the protocol, then messages after their lengths in two
+/// bytes. The command hears at most what was sent.
 pub fn exec(bytes: &[u8]) {
     let Some((first, mut rest)) = bytes.split_first() else { return };
     let mut messages = Vec::new();
@@ -140,8 +141,8 @@ pub fn exec(bytes: &[u8]) {
     assert!(input.len() <= messages.iter().map(Vec::len).sum() && sizes.len() <= messages.len());
 }
 
-/// A frame of the tunnel: what was read is written and read again as the same; a connector becomes one request, with
-/// nothing smuggled into it.
+/// A frame of the tunnel: what was read is written and read again as the same; a connector becomes one
+/// request, with nothing smuggled into it.
 pub fn tunnel(bytes: &[u8]) {
     let Ok(frame) = TunnelFrame::decode(&Bytes::copy_from_slice(bytes)) else { return };
     assert_eq!(TunnelFrame::decode(&frame.encode()).as_ref(), Ok(&frame));

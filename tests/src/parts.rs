@@ -142,8 +142,8 @@ pub struct Edge {
 }
 
 impl Edge {
-    /// Joins a cloud as a node of this name with the join token of the site's cluster; `modules` are further lines of
-    /// its configuration, indented by two.
+    /// Joins a cloud as a node of this name with the join token of the site's cluster; `modules` are further
+    /// lines of its configuration, indented by two.
     pub fn join(site: &Kubectl, cloud: &Cloud, node: &str, modules: &str) -> Self {
         Self::join_all(site, &[cloud], node, "", modules)
     }

@@ -19,8 +19,8 @@ pub fn old_kubectl() -> Option<PathBuf> {
     found
 }
 
-/// A port, of TCP and UDP, that nobody listens on and nobody is given by chance: below those that systems give to whoever
-/// asks for any, and another one for each caller.
+/// A port, of TCP and UDP, that nobody listens on and nobody is given by chance: below those that systems
+/// give to whoever asks for any, and another one for each caller.
 pub fn free_port() -> u16 {
     const LEAST: u32 = 10_240;
     const COUNT: u32 = 32_768 - LEAST;

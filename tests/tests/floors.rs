@@ -5,8 +5,8 @@ use std::{path::Path, process::Command};
 
 use serde_json::Value;
 
-/// Crates by floor, the lowest first; every crate not named stands on top: binaries, examples and tests. What the
-/// binaries share stands below them.
+/// Crates by floor, the lowest first; every crate not named stands on top: binaries, examples and tests. What
+/// the binaries share stands below them.
 const FLOORS: [&[&str]; 8] = [
     &["kubeedge-core"],
     &["kubeedge-common"],

@@ -1,4 +1,5 @@
-//! A cloud that says senseless things of every kind: edgecore passes over them, and does what else it is told.
+//! A cloud that says senseless things of every kind: edgecore passes over them, and does what else it is
+//! told.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -188,8 +189,8 @@ impl Edge {
         message
     }
 
-    /// Answers what the edge asks: registration well, everything else with a hostile value. Whether it is the answer to
-    /// `of`.
+    /// Answers what the edge asks: registration well, everything else with a hostile value. Whether it is the
+    /// answer to `of`.
     async fn hear(&mut self, frame: Frame, of: &Message) -> bool {
         let message = GoJson.decode(frame).unwrap();
         if message.header.parent.as_ref() == Some(&of.header.id) {

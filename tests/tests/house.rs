@@ -1,5 +1,5 @@
-//! The rules of the house that a compiler does not keep: what stands at the top, how long a file may be, lints for every
-//! crate, no globals, no shells.
+//! The rules of the house that a compiler does not keep: what stands at the top, how long a file may be,
+//! lints for every crate, no globals, no shells.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of a test")]
 
 #[path = "house/wrappers.rs"]
@@ -91,6 +91,42 @@ fn no_file_of_code_is_too_long() {
         let lines = fs::read_to_string(&path).unwrap().lines().count();
         assert!(lines <= LONGEST, "{} has {lines} lines; {LONGEST} is the end", path.display());
     }
+}
+
+/// The width of a line, for comments as well, which the formatter leaves alone.
+const WIDTH: usize = 110;
+
+/// Lines of comments that are too long, without those of code and of tables in them.
+fn long_comments(text: &str) -> Vec<usize> {
+    let mut in_code = false;
+    let mut found = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        let Some(comment) = line.trim_start().strip_prefix("//") else {
+            in_code = false;
+            continue;
+        };
+        let said = comment.trim_start_matches(['/', '!']).trim();
+        if said.starts_with("```") {
+            in_code = !in_code;
+        } else if !in_code && !said.starts_with('|') && line.chars().count() > WIDTH {
+            found.push(number + 1);
+        }
+    }
+    found
+}
+
+#[test]
+fn comments_keep_to_the_width_of_a_line() {
+    let long = "/// ".to_owned() + &"word ".repeat(30);
+    assert_eq!(long_comments(&format!("fn a() {{}}\n{long}\n/// ```\n{long}\n/// ```\n/// | {long}\n")), [2]);
+    let wrong: Vec<_> = all_code()
+        .into_iter()
+        .flat_map(|path| {
+            let lines = long_comments(&fs::read_to_string(&path).unwrap());
+            lines.into_iter().map(move |line| format!("{}:{line}", path.display()))
+        })
+        .collect();
+    assert!(wrong.is_empty(), "comments of more than {WIDTH} columns: {wrong:#?}");
 }
 
 #[test]
@@ -206,8 +242,8 @@ const RENAMES: [(&str, &str); 3] = [
     ("/kubeedge-core/runtime/src/process/log.rs", "a log begins anew"),
 ];
 
-/// What replaces a file goes through `kubeedge_common::file`. What is serialised into a writer with a buffer loses the
-/// error of its last write: the buffer is flushed when it is dropped.
+/// What replaces a file goes through `kubeedge_common::file`. What is serialised into a writer with a buffer
+/// loses the error of its last write: the buffer is flushed when it is dropped.
 #[test]
 fn files_are_replaced_by_the_one_helper() {
     let serialised = lines_where(|line| line.contains("to_writer(") || line.contains("to_writer_pretty("));
@@ -225,8 +261,9 @@ fn only_binaries_choose_a_crypto_provider() {
     assert!(!found.is_empty() && wrong.is_empty(), "{found:#?}");
 }
 
-/// The two places where TLS does not verify by itself, and what verifies instead: the edge, which does not know the CA yet,
-/// verifies what it was shown once the CA is known by its hash; the cloud answers a foreign certificate with 401.
+/// The two places where TLS does not verify by itself, and what verifies instead: the edge, which does not
+/// know the CA yet, verifies what it was shown once the CA is known by its hash; the cloud answers a foreign
+/// certificate with 401.
 #[test]
 fn tls_verification_is_never_skipped_but_where_it_is_made_up_for() {
     let words = [

@@ -1,4 +1,5 @@
-//! Several cloudcores on one cluster, as processes: any of them serves any node, and one that is killed loses nothing.
+//! Several cloudcores on one cluster, as processes: any of them serves any node, and one that is killed loses
+//! nothing.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,5 +1,5 @@
-//! Cloudcore, an embedded cluster and edgecore in one process, over a link that breaks at every k-th frame or loses some:
-//! in the end both sides agree, nothing is lost and nothing was run twice. Time is simulated.
+//! Cloudcore, an embedded cluster and edgecore in one process, over a link that breaks at every k-th frame or
+//! loses some: in the end both sides agree, nothing is lost and nothing was run twice. Time is simulated.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::{

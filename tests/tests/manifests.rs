@@ -1,4 +1,5 @@
-//! The manifests of `examples/quickstart`: taken by the cluster without a doubt, and usable by those they are for.
+//! The manifests of `examples/quickstart`: taken by the cluster without a doubt, and usable by those they are
+//! for.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "helpers of a test")]
 
 use std::{collections::BTreeMap, fs, path::Path, sync::Arc};

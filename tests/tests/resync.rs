@@ -1,5 +1,6 @@
-//! What cloud and edge find out about each other at each connect, over a real link whose bytes are counted: an edge that lost
-//! its store, a cloud that lost its records, a few changes among ten thousand objects, and a peer that speaks Go's JSON.
+//! What cloud and edge find out about each other at each connect, over a real link whose bytes are counted:
+//! an edge that lost its store, a cloud that lost its records, a few changes among ten thousand objects, and
+//! a peer that speaks Go's JSON.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -205,7 +206,8 @@ impl World {
         objects.map(|(resource, value)| (resource, serde_json::from_slice(&value).unwrap())).collect()
     }
 
-    /// Lets the edge connect and compare. What both wrote of the comparison and of devices, and all the link has carried by then.
+    /// Lets the edge connect and compare. What both wrote of the comparison and of devices, and all the link
+    /// has carried by then.
     async fn compare(&mut self) -> (Vec<Said>, u64) {
         for side in [&self.cloud, &self.edge] {
             side.1.lock().clear();

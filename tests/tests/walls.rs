@@ -1,7 +1,8 @@
-//! Walls inside a crate: its top-level modules form no circle, and an inherent impl stands in the file of its type.
+//! Walls inside a crate: its top-level modules form no circle, and an inherent impl stands in the file of its
+//! type.
 //!
-//! What stands in the lists below was there before the rule. The lists may only shrink: an entry that is no longer
-//! needed fails the test as well. Tests and what only they compile is left out.
+//! What stands in the lists below was there before the rule. The lists may only shrink: an entry that is no
+//! longer needed fails the test as well. Tests and what only they compile is left out.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of a test")]
 
 use std::{
@@ -117,7 +118,8 @@ fn for_tests(attributes: &[Attribute]) -> bool {
     attributes.iter().map(condition).any(|text| text == "test" || text.starts_with("all (test ,"))
 }
 
-/// The first names after the root of the crate that the tokens of a module mention, as `hub` in `crate::hub::Sessions`.
+/// The first names after the root of the crate that the tokens of a module mention, as `hub` in
+/// `crate::hub::Sessions`.
 fn mentioned(tokens: TokenStream, depth: usize, out: &mut BTreeSet<String>) {
     let tokens: Vec<_> = tokens.into_iter().collect();
     let mut rest = tokens.as_slice();
@@ -295,8 +297,8 @@ fn implemented(item: &Item) -> Option<String> {
     }
 }
 
-/// Inherent impls that do not stand in the file of their type, as `file: Type`. A type that a macro defines has its
-/// impls in one file.
+/// Inherent impls that do not stand in the file of their type, as `file: Type`. A type that a macro defines
+/// has its impls in one file.
 fn scattered(modules: &[Module]) -> BTreeSet<String> {
     let mut definitions: BTreeMap<String, BTreeSet<&Path>> = BTreeMap::new();
     let mut impls: BTreeMap<String, BTreeSet<&Path>> = BTreeMap::new();

@@ -30,7 +30,8 @@ Examples:
   cloudcore --embedded ./cloud --config cloudcore.yaml   run without a Kubernetes of your own
   cloudcore --defaultconfig                   every key with its default";
 
-/// The cloud side of KubeEdge: serves edges on a Kubernetes cluster, with the configuration files of Go's cloudcore
+/// The cloud side of KubeEdge: serves edges on a Kubernetes cluster, with the configuration files of Go's
+/// cloudcore
 #[derive(Debug, Parser)]
 #[command(name = "cloudcore", version = VERSION, after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 struct CloudCoreProgram {

@@ -1,8 +1,8 @@
-//! What programs around an edgecore or cloudcore need, ours and vendors': logs, the crypto provider, signals, exit codes,
-//! shell completion, tables.
+//! What programs around an edgecore or cloudcore need, ours and vendors': logs, the crypto provider, signals,
+//! exit codes, shell completion, tables.
 //!
-//! A program of a vendor's calls [`run`] with its work; a component with a configuration file calls [`main`] with what it
-//! is, and gets its flags too.
+//! A program of a vendor's calls [`run`] with its work; a component with a configuration file calls [`main`]
+//! with what it is, and gets its flags too.
 
 mod descriptors;
 mod program;
@@ -52,11 +52,12 @@ enum LogFormat {
     Json,
 }
 
-/// How many threads work where nothing is said: an edge has few processors, and what blocks has threads of its own.
+/// How many threads work where nothing is said: an edge has few processors, and what blocks has threads of
+/// its own.
 const THREADS: usize = 2;
 
-/// Runs a program from its start to its exit code ([`exit`]). Logs go to stderr; `KUBEEDGE_LOG` says what is logged. With
-/// the feature `process` this binary is its own shim of the process runtime ([`shim`]).
+/// Runs a program from its start to its exit code ([`exit`]). Logs go to stderr; `KUBEEDGE_LOG` says what is
+/// logged. With the feature `process` this binary is its own shim of the process runtime ([`shim`]).
 ///
 /// ```no_run
 /// fn main() -> std::process::ExitCode {
@@ -80,7 +81,8 @@ pub fn run(work: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
     }))
 }
 
-/// Begins the work of a program without options for its logs, as [`start`] does: `KUBEEDGE_LOG` says what is logged.
+/// Begins the work of a program without options for its logs, as [`start`] does: `KUBEEDGE_LOG` says what is
+/// logged.
 pub fn start_logs() -> anyhow::Result<()> {
     let filter = std::env::var("KUBEEDGE_LOG").unwrap_or_else(|_| LEVEL.to_owned());
     start(&LogOptions { log_format: LogFormat::Text, log_level: filter })
@@ -103,8 +105,8 @@ pub fn start(logs: &LogOptions) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Completes at the first SIGINT, SIGTERM or SIGHUP (which ends Go's components as well). A second SIGINT or SIGTERM
-/// ends the process at once.
+/// Completes at the first SIGINT, SIGTERM or SIGHUP (which ends Go's components as well). A second SIGINT or
+/// SIGTERM ends the process at once.
 pub async fn shutdown_signal() {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)) =
@@ -126,7 +128,8 @@ pub async fn shutdown_signal() {
     });
 }
 
-/// A configuration that cannot be used: starting again changes nothing. Ends with 78, `EX_CONFIG` of sysexits.
+/// A configuration that cannot be used: starting again changes nothing. Ends with 78, `EX_CONFIG` of
+/// sysexits.
 #[derive(Debug)]
 pub struct Unusable(Box<dyn std::error::Error + Send + Sync>);
 
@@ -145,7 +148,8 @@ impl std::fmt::Display for Unusable {
 
 impl std::error::Error for Unusable {}
 
-/// The exit code of a binary's work: 0, or the error and its causes on stderr with 78 for [`Unusable`] and 1 for all else.
+/// The exit code of a binary's work: 0, or the error and its causes on stderr with 78 for [`Unusable`] and 1
+/// for all else.
 pub fn exit(done: anyhow::Result<()>) -> ExitCode {
     let Err(error) = done else { return ExitCode::SUCCESS };
     // Where stderr is gone there is nobody to tell.

@@ -8,7 +8,8 @@ use kubeedge_runtime::process::{Shim, shim_main};
 /// The word that makes a binary the shim.
 const SHIM: &str = "process-shim";
 
-/// Does a shim's work if that is what this process was started for, see [`shim`]. To be called before anything else.
+/// Does a shim's work if that is what this process was started for, see [`shim`]. To be called before
+/// anything else.
 pub fn process_shim() -> Option<ExitCode> {
     let mut args = std::env::args_os().skip(1);
     let is_shim = args.next().is_some_and(|word| word == SHIM);

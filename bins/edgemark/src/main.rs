@@ -1,8 +1,8 @@
 //! Edgemark: many hollow edges in one process, to load a cloudcore and measure it.
 //!
-//! Each edge has a certificate of its own and speaks the wire of Go KubeEdge, so that either cloudcore can be loaded:
-//! it registers its Node, keeps its lease, sends keepalives, confirms what it is sent, runs pods that are only said to
-//! run, and reports twins of devices that are not there.
+//! Each edge has a certificate of its own and speaks the wire of Go KubeEdge, so that either cloudcore can be
+//! loaded: it registers its Node, keeps its lease, sends keepalives, confirms what it is sent, runs pods that
+//! are only said to run, and reports twins of devices that are not there.
 
 mod certificates;
 mod cluster;

@@ -135,8 +135,8 @@ struct Flood {
     /// Which way messages flow
     #[arg(long, value_enum, default_value_t = Direction::Up)]
     direction: Direction,
-    /// The cluster behind the cloud, for --direction down: pods and ConfigMaps are made in its namespace default, and
-    /// removed at the end
+    /// The cluster behind the cloud, for --direction down: pods and ConfigMaps are made in its namespace
+    /// default, and removed at the end
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
     /// Bytes of content of a message

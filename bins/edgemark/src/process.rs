@@ -29,7 +29,8 @@ pub(crate) fn usage(pid: u32) -> Option<Usage> {
     })
 }
 
-/// The CPU time in `/proc/…/stat`: fields 14 and 15, in ticks. The second field is in brackets and may hold anything.
+/// The CPU time in `/proc/…/stat`: fields 14 and 15, in ticks. The second field is in brackets and may hold
+/// anything.
 fn cpu(stat: &str) -> Option<Duration> {
     let (_, rest) = stat.rsplit_once(") ")?;
     let mut fields = rest.split(' ').skip(11);

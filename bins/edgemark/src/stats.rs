@@ -128,7 +128,8 @@ pub(crate) struct Stats {
     reasons: Mutex<BTreeMap<String, u64>>,
 }
 
-/// Messages, and their bytes: payload, WebSocket header and TLS record; no TCP, no handshakes. Over QUIC it is nearly as much.
+/// Messages, and their bytes: payload, WebSocket header and TLS record; no TCP, no handshakes. Over QUIC it
+/// is nearly as much.
 #[derive(Debug, Default)]
 pub(crate) struct Traffic {
     pub(crate) messages_up: Count,

@@ -1,5 +1,5 @@
-//! What a create, an update or a deletion makes of an object: metadata, generation, status, grace and finalizers. Nothing
-//! here reads or writes a store.
+//! What a create, an update or a deletion makes of an object: metadata, generation, status, grace and
+//! finalizers. Nothing here reads or writes a store.
 
 use serde_json::{Value, json};
 use time::OffsetDateTime;

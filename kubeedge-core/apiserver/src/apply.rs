@@ -1,8 +1,9 @@
 //! Field managers and server-side apply.
 //!
-//! Who set a field is kept in `metadata.managedFields` as Kubernetes keeps it (FieldsV1: `f:` fields, `k:` items by
-//! key, `v:` items of sets). Applying an object sets its fields, refuses to take fields that others set to other
-//! values unless forced, and removes fields that the same manager applied before and nobody else wants.
+//! Who set a field is kept in `metadata.managedFields` as Kubernetes keeps it (FieldsV1: `f:` fields, `k:`
+//! items by key, `v:` items of sets). Applying an object sets its fields, refuses to take fields that others
+//! set to other values unless forced, and removes fields that the same manager applied before and nobody else
+//! wants.
 
 mod fields;
 

@@ -24,8 +24,8 @@
 //! # });
 //! ```
 //!
-//! The using crate needs tokio with `macros` and `rt-multi-thread` as a dev-dependency. Each case works on kinds and names
-//! of its own, so that a storage may hold other objects too.
+//! The using crate needs tokio with `macros` and `rt-multi-thread` as a dev-dependency. Each case works on
+//! kinds and names of its own, so that a storage may hold other objects too.
 
 // A kit's cases fail by panicking, as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
@@ -320,7 +320,8 @@ pub async fn a_watch_waits_and_may_be_dropped(harness: impl StorageHarness) {
     later.await.unwrap();
 }
 
-/// What happens to other kinds moves the version that a bookmark says, so that a watch after it is not too old.
+/// What happens to other kinds moves the version that a bookmark says, so that a watch after it is not too
+/// old.
 pub async fn a_resting_watch_knows_newer_versions(harness: impl StorageHarness) {
     let storage = harness.open().await;
     let start = put(&*storage, &key("resting", "a"), 1).await;
@@ -336,7 +337,8 @@ pub async fn a_resting_watch_knows_newer_versions(harness: impl StorageHarness) 
     assert!(seen[0].version > version(&busy));
 }
 
-/// After a restart everything is there, and a watch from before begins where it ended or is told that it cannot.
+/// After a restart everything is there, and a watch from before begins where it ended or is told that it
+/// cannot.
 pub async fn objects_and_versions_survive_a_restart(harness: impl StorageHarness) {
     let storage = harness.open().await;
     let key = key("restarted", "a");

@@ -1,10 +1,11 @@
 //! The controllers of a small cluster: Deployments and ReplicaSets, the scheduler, node lifecycle, garbage
 //! collection, namespaces and service accounts.
 //!
-//! One task runs them all. It reads the history of changes, marks the objects a change may concern, and lets each
-//! controller compare what is with what should be; nothing depends on having seen a particular change. A look every
-//! few seconds catches what time alone brings about: leases that run out, tolerations that end, rollouts that are late.
-//! It costs what is unfinished, not what is there; only the full look every few minutes reads everything.
+//! One task runs them all. It reads the history of changes, marks the objects a change may concern, and lets
+//! each controller compare what is with what should be; nothing depends on having seen a particular change. A
+//! look every few seconds catches what time alone brings about: leases that run out, tolerations that end,
+//! rollouts that are late. It costs what is unfinished, not what is there; only the full look every few
+//! minutes reads everything.
 
 mod deployment;
 mod expiry;
@@ -87,7 +88,8 @@ pub async fn run(cluster: EmbeddedCluster, shutdown: Shutdown) {
     }
 }
 
-/// When the next looks are due that no change asks for. They come at their time however many changes there are.
+/// When the next looks are due that no change asks for. They come at their time however many changes there
+/// are.
 #[derive(Debug)]
 struct Due {
     look: Instant,
@@ -215,7 +217,8 @@ impl Context {
         }
     }
 
-    /// Adds what time alone may change: nodes that are not heard of or drive pods out, and what is not yet as it is wished.
+    /// Adds what time alone may change: nodes that are not heard of or drive pods out, and what is not yet as
+    /// it is wished.
     fn unfinished(&self, dirty: &mut Dirty) {
         dirty.pods = true;
         dirty.nodes.extend(self.nodes.lock().unfinished());

@@ -1,4 +1,5 @@
-//! The kinds that CustomResourceDefinitions define, read once from each: a schema alone is larger than most objects.
+//! The kinds that CustomResourceDefinitions define, read once from each: a schema alone is larger than most
+//! objects.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -27,8 +28,8 @@ impl Defined {
 }
 
 impl Definitions {
-    /// The kind of a definition in a version; the definition is given as it is now, if it is there. Names say the plural
-    /// and the group.
+    /// The kind of a definition in a version; the definition is given as it is now, if it is there. Names say
+    /// the plural and the group.
     pub(crate) fn find(&self, name: String, definition: Option<Arc<Value>>, version: &str) -> Option<Kind> {
         let mut read = self.0.lock();
         let Some(definition) = definition else {

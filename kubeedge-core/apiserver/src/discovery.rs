@@ -51,8 +51,8 @@ pub(super) async fn answer(registry: &Registry, path: &[&str], accept: &str) -> 
     Ok(json_answer(StatusCode::OK, &value))
 }
 
-/// The older OpenAPI as client-go reads it: a document without definitions. Whoever finds a kind missing from v3 asks
-/// here, and goes on to say so when the answer can be read.
+/// The older OpenAPI as client-go reads it: a document without definitions. Whoever finds a kind missing from
+/// v3 asks here, and goes on to say so when the answer can be read.
 fn openapi_v2() -> http::Response<Body> {
     // Field 1 of `openapi.v2.Document`: swagger = "2.0".
     let mut response = http::Response::new(full(b"\x0a\x032.0".as_slice()));

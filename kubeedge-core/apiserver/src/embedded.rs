@@ -1,8 +1,9 @@
 //! A [`Storage`] over any [`MetaStore`], for one process.
 //!
-//! All objects are in memory, as parsed JSON shared by all readers, and in the store, written before anybody sees them.
-//! One number counts all writes and is stored with each of them: the resourceVersion. Watchers read the
-//! [history](history) of a kind; one that falls behind it is told so (410) instead of being buffered for.
+//! All objects are in memory, as parsed JSON shared by all readers, and in the store, written before anybody
+//! sees them. One number counts all writes and is stored with each of them: the resourceVersion. Watchers
+//! read the [history](history) of a kind; one that falls behind it is told so (410) instead of being buffered
+//! for.
 
 mod history;
 mod queue;
@@ -60,8 +61,8 @@ struct State {
     version: u64,
     /// The version at the start: nobody knows what was before.
     start: u64,
-    /// Of all kinds together, for those who look at everything, and of each that somebody asked for or that changed, by
-    /// group and plural.
+    /// Of all kinds together, for those who look at everything, and of each that somebody asked for or that
+    /// changed, by group and plural.
     all: History,
     kinds: HashMap<(String, String), History>,
 }
@@ -110,8 +111,8 @@ struct Shared {
 }
 
 impl Shared {
-    /// The changes of a collection's kind after a version, oldest first, at most `most`, and the version up to which these
-    /// are all there are.
+    /// The changes of a collection's kind after a version, oldest first, at most `most`, and the version up
+    /// to which these are all there are.
     fn since(&self, kind: &Collection, version: u64, most: usize) -> Result<(Vec<Arc<Change>>, u64), TooOld> {
         let state = self.state.read();
         let changes = match state.kinds.get(&(kind.group.clone(), kind.plural.clone())) {

@@ -1,5 +1,6 @@
-//! Fields of an object of a built-in kind that Kubernetes does not know, or knows as something else: found by a round
-//! trip through its types. Unknown ones are left out, as Kubernetes does; quantities given as numbers become text.
+//! Fields of an object of a built-in kind that Kubernetes does not know, or knows as something else: found by
+//! a round trip through its types. Unknown ones are left out, as Kubernetes does; quantities given as numbers
+//! become text.
 
 use std::fmt;
 
@@ -7,8 +8,8 @@ use serde_json::Value;
 
 use super::kinds::Kind;
 
-/// Removes unknown fields and tells their paths; none for kinds without a type. An error names the field whose type is
-/// wrong.
+/// Removes unknown fields and tells their paths; none for kinds without a type. An error names the field
+/// whose type is wrong.
 pub(crate) fn prune(kind: &Kind, object: &mut Value) -> Result<Vec<String>, String> {
     for part in ["spec", "status"] {
         if let Some(part) = object.get_mut(part) {

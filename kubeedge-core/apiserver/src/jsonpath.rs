@@ -1,9 +1,9 @@
-//! The part of JSONPath that `additionalPrinterColumns` use: fields, escaped dots, quoted keys, indexes, `[*]` and
-//! filters by equality such as `.status.conditions[?(@.type=="Ready")].status`.
+//! The part of JSONPath that `additionalPrinterColumns` use: fields, escaped dots, quoted keys, indexes,
+//! `[*]` and filters by equality such as `.status.conditions[?(@.type=="Ready")].status`.
 //!
-//! kubectl's dialect is none of RFC 9535, which crates such as `serde_json_path` read: names hold dashes, slashes and
-//! escaped dots (`.metadata.annotations.acme\.io/a`), and braces may stand around. A path would have to be taken apart here
-//! all the same, to be written anew for such a parser.
+//! kubectl's dialect is none of RFC 9535, which crates such as `serde_json_path` read: names hold dashes,
+//! slashes and escaped dots (`.metadata.annotations.acme\.io/a`), and braces may stand around. A path would
+//! have to be taken apart here all the same, to be written anew for such a parser.
 //!
 //! A path that cannot be read finds nothing: a column must never keep a list from being shown.
 

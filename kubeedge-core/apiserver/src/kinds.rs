@@ -1,8 +1,8 @@
 //! The kinds that are served: Kubernetes' own and those of CustomResourceDefinitions.
 //!
-//! Everything that is known of a built-in kind stands in one [`BuiltIn`] in the file of its API group: names, columns,
-//! defaults, checks, what a node may do. A new kind is one such value and a line in [`BUILT_IN`]; no other file asks which
-//! kind it has before it.
+//! Everything that is known of a built-in kind stands in one [`BuiltIn`] in the file of its API group: names,
+//! columns, defaults, checks, what a node may do. A new kind is one such value and a line in [`BUILT_IN`]; no
+//! other file asks which kind it has before it.
 
 mod access;
 mod built_in;

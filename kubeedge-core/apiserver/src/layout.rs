@@ -1,5 +1,6 @@
-//! How the parts of an object are owned and merged by server-side apply: as Kubernetes' types say of their lists and
-//! maps, and as the schema of a custom kind says (`x-kubernetes-list-type`, `-list-map-keys`, `-map-type`).
+//! How the parts of an object are owned and merged by server-side apply: as Kubernetes' types say of their
+//! lists and maps, and as the schema of a custom kind says (`x-kubernetes-list-type`, `-list-map-keys`,
+//! `-map-type`).
 
 use serde_json::{Map, Value};
 

@@ -1,22 +1,23 @@
 //! A Kubernetes API server over any storage, for one machine, a small site, or an edge.
 //!
-//! [`ApiServer`] answers HTTP requests for the objects of a [`Storage`]: discovery and OpenAPI v3; get, list, watch with
-//! bookmarks and 410, create, update, delete with grace and finalizers; JSON, merge and strategic merge patches and
-//! server-side apply with field managers; status, scale, binding, eviction, token, log, exec and attach; label and field
-//! selectors; tables; impersonation by administrators; protobuf bodies of what kubectl itself sends, answered in JSON. The
-//! kinds are those a small cluster needs, and any CustomResourceDefinition. It is a [`ClusterApi`] like any other: in
-//! process it costs a function call, and [`Serving`] opens it to kubectl and client-go over TLS.
+//! [`ApiServer`] answers HTTP requests for the objects of a [`Storage`]: discovery and OpenAPI v3; get, list,
+//! watch with bookmarks and 410, create, update, delete with grace and finalizers; JSON, merge and strategic
+//! merge patches and server-side apply with field managers; status, scale, binding, eviction, token, log,
+//! exec and attach; label and field selectors; tables; impersonation by administrators; protobuf bodies of
+//! what kubectl itself sends, answered in JSON. The kinds are those a small cluster needs, and any
+//! CustomResourceDefinition. It is a [`ClusterApi`] like any other: in process it costs a function call, and
+//! [`Serving`] opens it to kubectl and client-go over TLS.
 //!
-//! Not yet: all other protobuf (told with 415), port forwarding, admission webhooks, RBAC (whoever has a certificate or
-//! token of this server may do everything, a node only what is its own).
+//! Not yet: all other protobuf (told with 415), port forwarding, admission webhooks, RBAC (whoever has a
+//! certificate or token of this server may do everything, a node only what is its own).
 //!
 //! # Which storage
 //!
-//! - [`EmbeddedStorage`] keeps objects in a [`MetaStore`]; [`EmbeddedCluster`] serves it with what every cluster has from
-//!   the start. Objects survive a restart.
-//! - KubeEdge's MetaServer serves the edge's own view: its storage asks the cloud while the link is up, and reads what
-//!   MetaManager keeps when it is not; writes are then unavailable (503). It needs [`ApiServer`] and one [`Storage`], and
-//!   none of the features.
+//! - [`EmbeddedStorage`] keeps objects in a [`MetaStore`]; [`EmbeddedCluster`] serves it with what every
+//!   cluster has from the start. Objects survive a restart.
+//! - KubeEdge's MetaServer serves the edge's own view: its storage asks the cloud while the link is up, and
+//!   reads what MetaManager keeps when it is not; writes are then unavailable (503). It needs [`ApiServer`]
+//!   and one [`Storage`], and none of the features.
 //! - A vendor's: write [`Storage`], run `storage_conformance!` over it.
 //!
 //! ```
@@ -35,8 +36,8 @@
 //!
 //! # Features
 //!
-//! - `controllers`: what makes Deployments run, places pods and collects garbage, over an [`EmbeddedCluster`]; and
-//!   `LocalCluster`, a whole cluster with its own authority and kubeconfig.
+//! - `controllers`: what makes Deployments run, places pods and collects garbage, over an
+//!   [`EmbeddedCluster`]; and `LocalCluster`, a whole cluster with its own authority and kubeconfig.
 //! - `conformance`: the kit that every [`Storage`] is held to.
 //! - `fuzz`: doors for fuzz targets; no stable interface.
 //!

@@ -86,10 +86,11 @@ pub enum LocalError {
     Serve(#[from] ServeError),
 }
 
-/// A whole small cluster that lives in one store: the API over TLS and its controllers, with KubeEdge's kinds.
+/// A whole small cluster that lives in one store: the API over TLS and its controllers, with KubeEdge's
+/// kinds.
 ///
-/// The authority and the secret that signs tokens are made once and kept in the store, so that kubeconfigs and tokens
-/// stay good after a restart. Whoever can read the store can act as administrator.
+/// The authority and the secret that signs tokens are made once and kept in the store, so that kubeconfigs
+/// and tokens stay good after a restart. Whoever can read the store can act as administrator.
 #[derive(Debug)]
 pub struct LocalCluster {
     cluster: EmbeddedCluster,

@@ -1,8 +1,9 @@
-//! Objects as they are kept, parsed JSON, behind one accessor: typed getters for what Kubernetes gives every object and
-//! for what more than one part asks of pods, nodes and workloads; paths of field names for the rest.
+//! Objects as they are kept, parsed JSON, behind one accessor: typed getters for what Kubernetes gives every
+//! object and for what more than one part asks of pods, nodes and workloads; paths of field names for the
+//! rest.
 //!
-//! A path is a slice of names, so that nothing is parsed, escaped or copied to read a field. What is absent, or of another
-//! type, reads as nothing: empty text, zero, an empty list.
+//! A path is a slice of names, so that nothing is parsed, escaped or copied to read a field. What is absent,
+//! or of another type, reads as nothing: empty text, zero, an empty list.
 
 use serde_json::{Map, Value};
 use time::OffsetDateTime;

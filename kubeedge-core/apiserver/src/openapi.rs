@@ -1,6 +1,7 @@
 //! OpenAPI v3 documents: enough for `kubectl apply` to validate and for `kubectl explain`.
 //!
-//! Schemas of built-in kinds come from the Kubernetes types themselves, those of custom kinds from their definitions.
+//! Schemas of built-in kinds come from the Kubernetes types themselves, those of custom kinds from their
+//! definitions.
 
 use schemars::{SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
@@ -76,8 +77,9 @@ fn with_kind(mut schema: Value, kind: &Kind) -> Value {
     schema
 }
 
-/// One operation. No strategic merge patch is offered in the description: with it kubectl would compute patches from
-/// the schemas' list keys, which these do not carry; without it kubectl takes the keys it was built with.
+/// One operation. No strategic merge patch is offered in the description: with it kubectl would compute
+/// patches from the schemas' list keys, which these do not carry; without it kubectl takes the keys it was
+/// built with.
 fn operation(kind: &Kind, action: &str, schema: &str) -> Value {
     let parameter =
         |name: &str| json!({"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": true}});

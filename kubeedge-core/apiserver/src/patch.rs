@@ -147,8 +147,8 @@ fn merge_list(mut old: Vec<Value>, new: Vec<Value>, key: &str, field: &str) -> R
     Ok(old)
 }
 
-/// Brings listed items into the wished order; items the order does not name stay where they stand relative to those
-/// before them.
+/// Brings listed items into the wished order; items the order does not name stay where they stand relative to
+/// those before them.
 fn put_in_order(list: &mut Vec<Value>, order: &[Value], items: &Items<&str>) {
     let rank = |item: &Value| match items {
         Items::By(key) => order.iter().position(|wished| wished.get(key) == item.get(key)),

@@ -1,7 +1,8 @@
 //! Kubernetes' protobuf bodies, as kubectl and other users of client-go's typed clients send them.
 //!
-//! Answers are JSON, which those clients read as well. What is read is written down in [`messages`]: the objects of
-//! kubectl's own commands. A body with a field that is not there is refused as a whole: nothing is lost silently.
+//! Answers are JSON, which those clients read as well. What is read is written down in [`messages`]: the
+//! objects of kubectl's own commands. A body with a field that is not there is refused as a whole: nothing is
+//! lost silently.
 
 mod messages;
 

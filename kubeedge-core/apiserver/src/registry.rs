@@ -1,4 +1,5 @@
-//! Objects by their kinds: what [admission](crate::admission) makes of a create, a change or a deletion, stored.
+//! Objects by their kinds: what [admission](crate::admission) makes of a create, a change or a deletion,
+//! stored.
 
 use std::sync::Arc;
 
@@ -187,8 +188,8 @@ impl Registry {
         done.await?.ok_or_else(|| Refusal::not_found(&kind.subject(name)))
     }
 
-    /// Removes all objects of the kind of a definition that is gone. Finalizers do not hold them: nobody could reach the
-    /// objects to take them away.
+    /// Removes all objects of the kind of a definition that is gone. Finalizers do not hold them: nobody
+    /// could reach the objects to take them away.
     pub(crate) async fn purge(&self, definition: &Value) -> Result<(), Refusal> {
         let collection = Collection {
             group: definition.text(&["spec", "group"]).to_owned(),

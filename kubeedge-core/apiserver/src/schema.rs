@@ -1,4 +1,5 @@
-//! Checking objects of custom kinds against their structural schema, and pruning what the schema does not know.
+//! Checking objects of custom kinds against their structural schema, and pruning what the schema does not
+//! know.
 
 use serde_json::{Map, Value};
 

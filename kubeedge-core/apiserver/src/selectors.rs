@@ -40,8 +40,8 @@ impl Selector {
         Some(Self { labels: requirements.ok()?, fields: Vec::new(), text })
     }
 
-    /// The selector of a request about a kind. Fields that the kind does not offer are refused: ignored, they would
-    /// select everything or nothing without a word.
+    /// The selector of a request about a kind. Fields that the kind does not offer are refused: ignored, they
+    /// would select everything or nothing without a word.
     pub(crate) fn of(kind: &Kind, labels: &str, fields: &str) -> Result<Self, Refusal> {
         let text = (labels.to_owned(), fields.to_owned());
         let labels = split_outside(labels).into_iter().map(requirement).collect::<Result<_, _>>()?;

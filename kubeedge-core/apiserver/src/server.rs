@@ -34,8 +34,8 @@ use super::{
 
 /// A Kubernetes API over a [`Storage`]. Cheap to clone; all clones are one server.
 ///
-/// Streams between clients and nodes end with the last clone, or with the [`Serving`](crate::Serving) that their clients
-/// came through.
+/// Streams between clients and nodes end with the last clone, or with the [`Serving`](crate::Serving) that
+/// their clients came through.
 #[derive(Clone, Debug)]
 pub struct ApiServer {
     registry: Arc<Registry>,
@@ -47,7 +47,8 @@ pub struct ApiServer {
 impl ApiServer {
     /// Serves a storage. The clock is what grace is counted with, and what stamps are taken from.
     ///
-    /// Without [`ApiServer::signer`] no tokens are made (501), without [`ApiServer::set_streams`] no node is reached (503).
+    /// Without [`ApiServer::signer`] no tokens are made (501), without [`ApiServer::set_streams`] no node is
+    /// reached (503).
     pub fn new(storage: Arc<dyn Storage>, clock: Clock) -> Self {
         let registry = Arc::new(Registry::new(storage, clock));
         Self { registry, signer: None, streams: Arc::default(), tasks: Tasks::default() }
@@ -83,7 +84,8 @@ impl ApiServer {
         }))
     }
 
-    /// Answers one request; failures become `Status` objects. Streams that the request opens are tasks of `tasks`.
+    /// Answers one request; failures become `Status` objects. Streams that the request opens are tasks of
+    /// `tasks`.
     pub(crate) async fn respond(&self, user: User, request: Request<Body>, tasks: &Tasks) -> Response<Body> {
         answer(self, user, request, tasks).await.unwrap_or_else(|refusal| refused(&refusal))
     }
@@ -124,8 +126,8 @@ async fn answer(server: &ApiServer, user: User, mut request: Request<Body>, task
     dispatch(server, &call, target).await
 }
 
-/// Refuses what a user may not do. People with a certificate or token of this server may do everything; a node only what
-/// is its own.
+/// Refuses what a user may not do. People with a certificate or token of this server may do everything; a
+/// node only what is its own.
 fn authorize(call: &Call, target: &Target) -> Result<(), Refusal> {
     let Some(node) = call.user.node() else { return Ok(()) };
     let verb = verb(call, target);

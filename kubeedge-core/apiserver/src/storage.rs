@@ -1,15 +1,16 @@
 //! The seam below the API: where objects are.
 //!
-//! *For users*: [`ApiServer`](crate::ApiServer) serves any storage with discovery, tables, selectors and watches.
-//! *For implementers*: write [`Storage`] and [`Watcher`]; run `kubeedge_apiserver::storage_conformance!` (feature
-//! `conformance`) over it.
+//! *For users*: [`ApiServer`](crate::ApiServer) serves any storage with discovery, tables, selectors and
+//! watches. *For implementers*: write [`Storage`] and [`Watcher`]; run
+//! `kubeedge_apiserver::storage_conformance!` (feature `conformance`) over it.
 //!
-//! A storage knows objects, their keys and their versions. It knows no kinds: defaults, checks, grace and finalizers are
-//! the server's, and reach a storage as the decision of a write. Versions are numbers that grow with each write, as those
-//! of etcd do: `metadata.resourceVersion` of an object is the version of its last write, and a list is true at one version.
+//! A storage knows objects, their keys and their versions. It knows no kinds: defaults, checks, grace and
+//! finalizers are the server's, and reach a storage as the decision of a write. Versions are numbers that
+//! grow with each write, as those of etcd do: `metadata.resourceVersion` of an object is the version of its
+//! last write, and a list is true at one version.
 //!
-//! Objects are parsed JSON, shared: a read copies none. Every method may be called from many tasks at once, and is
-//! cancel-safe but where it says otherwise.
+//! Objects are parsed JSON, shared: a read copies none. Every method may be called from many tasks at once,
+//! and is cancel-safe but where it says otherwise.
 
 use std::{
     error::Error,
@@ -50,30 +51,33 @@ pub type StorageError = Failure<StorageKind>;
 pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// One object as it is stored; `None` if it is not there.
     ///
-    /// Sees each write that was answered before the call. An object that did not change is the same `Arc` each time, where
-    /// the storage holds it: what is read from a CustomResourceDefinition is kept for as long as that.
+    /// Sees each write that was answered before the call. An object that did not change is the same `Arc`
+    /// each time, where the storage holds it: what is read from a CustomResourceDefinition is kept for as
+    /// long as that.
     ///
     /// Errors: `NotFound` where the storage has no such kind, `Unavailable` where it cannot be asked now.
     async fn get(&self, key: &ObjectKey) -> Result<Option<Arc<Value>>, StorageError>;
 
-    /// The objects of a collection that match, in the order of namespace and name, at most as many as asked for, and the
-    /// version that this is true at: a watch after it misses nothing.
+    /// The objects of a collection that match, in the order of namespace and name, at most as many as asked
+    /// for, and the version that this is true at: a watch after it misses nothing.
     ///
     /// Errors: as [`Storage::get`]. A kind that has no objects is an empty list, not an error.
     async fn list(&self, query: &ListQuery) -> Result<Listed, StorageError>;
 
-    /// The changes of a collection after a version, whatever their number. Selectors are the server's to apply.
+    /// The changes of a collection after a version, whatever their number. Selectors are the server's to
+    /// apply.
     ///
     /// That the version is too old, or is from before a restart, is told by the watcher: `Expired`.
     async fn watch(&self, collection: &Collection, after: u64) -> Result<Box<dyn Watcher>, StorageError>;
 
-    /// Reads, decides and writes one object. `decide` is given the object as it is, with all writes before this one, is
-    /// called at most once, and nobody writes the object between its answer and the write; a storage that cannot promise
-    /// that answers `Conflict`. It must not block.
+    /// Reads, decides and writes one object. `decide` is given the object as it is, with all writes before
+    /// this one, is called at most once, and nobody writes the object between its answer and the write; a
+    /// storage that cannot promise that answers `Conflict`. It must not block.
     ///
-    /// Returns the object as it is then: what was put, with its new version in `metadata.resourceVersion`; for a deletion
-    /// what was deleted, at the version of the deletion; else what was there. When it returns, the write is as durable as the
-    /// storage makes it, and visible to all reads. When it fails, nothing has changed. Dropped before, it may happen or not.
+    /// Returns the object as it is then: what was put, with its new version in `metadata.resourceVersion`;
+    /// for a deletion what was deleted, at the version of the deletion; else what was there. When it returns,
+    /// the write is as durable as the storage makes it, and visible to all reads. When it fails, nothing has
+    /// changed. Dropped before, it may happen or not.
     ///
     /// Errors: `Unavailable` without a call of `decide` where nothing can be written; `Conflict`; `Failed`.
     async fn write(&self, key: &ObjectKey, decide: Decide<'_>) -> Result<Option<Arc<Value>>, StorageError>;
@@ -161,12 +165,13 @@ impl Listed {
 /// The changes of a collection, oldest first.
 #[async_trait]
 pub trait Watcher: Send {
-    /// Waits for changes and returns those there are, at least one and each once. At most a few hundred at a time: whoever
-    /// is too slow reads on from a history, and is told `Expired` when it is outrun. After an error the watcher is over.
+    /// Waits for changes and returns those there are, at least one and each once. At most a few hundred at a
+    /// time: whoever is too slow reads on from a history, and is told `Expired` when it is outrun. After an
+    /// error the watcher is over.
     async fn next(&mut self) -> Result<Vec<Arc<Change>>, StorageError>;
 
-    /// The version up to which all changes of the collection have been returned. It grows also while the collection rests,
-    /// and is what a bookmark says: a watch after it misses nothing.
+    /// The version up to which all changes of the collection have been returned. It grows also while the
+    /// collection rests, and is what a bookmark says: a watch after it misses nothing.
     fn version(&mut self) -> u64;
 }
 
@@ -193,8 +198,8 @@ pub struct Change {
     pub happened: Happened,
     /// The object after the change; for a deletion, as it was last, at the version of the deletion.
     pub object: Arc<Value>,
-    /// The object before the change. A storage that does not know it may leave it out: an object that is modified is then
-    /// told to watchers as added.
+    /// The object before the change. A storage that does not know it may leave it out: an object that is
+    /// modified is then told to watchers as added.
     pub before: Option<Arc<Value>>,
     text: OnceLock<Bytes>,
 }

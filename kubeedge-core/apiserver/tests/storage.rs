@@ -1,4 +1,5 @@
-//! The seam below the API: the embedded storage keeps its contract, and the API serves another storage as well.
+//! The seam below the API: the embedded storage keeps its contract, and the API serves another storage as
+//! well.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of a test")]
 
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! Messages a second through CloudHub alone: `cargo bench -p kubeedge-cloud --all-features`.
 //!
-//! A hundred edges over the memory transport speak Go's JSON; records are kept in an embedded cluster over a store in
-//! memory. *Down* counts objects of 1 kB from the bus to their confirmation, *up* questions of 1 kB from the link to
-//! their answer. Both ends are in this process, so that the edges' work is counted as well.
+//! A hundred edges over the memory transport speak Go's JSON; records are kept in an embedded cluster over a
+//! store in memory. *Down* counts objects of 1 kB from the bus to their confirmation, *up* questions of 1 kB
+//! from the link to their answer. Both ends are in this process, so that the edges' work is counted as well.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::{

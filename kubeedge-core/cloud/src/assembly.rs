@@ -12,10 +12,10 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Modules are started anew when they fail, as [`CloudCoreSettings::restart`] says, except CloudHub: its failure ends the
-//! whole. What edges have confirmed and is being saved is in its memory and in that of the controllers beside it; a
-//! process that starts anew reads all of it from the records, and loses nothing. A server that cannot listen at its
-//! address ends the whole too.
+//! Modules are started anew when they fail, as [`CloudCoreSettings::restart`] says, except CloudHub: its
+//! failure ends the whole. What edges have confirmed and is being saved is in its memory and in that of the
+//! controllers beside it; a process that starts anew reads all of it from the records, and loses nothing. A
+//! server that cannot listen at its address ends the whole too.
 
 use std::{collections::BTreeSet, fmt, future::Future, net::SocketAddr, sync::Arc};
 
@@ -59,7 +59,8 @@ pub struct CloudCoreSettings {
     pub objects: EdgeControllerSettings,
     /// SyncController.
     pub sync: SyncSettings,
-    /// CloudStream: logs, exec, attach and metrics of nodes through [`CloudStatus::tunnels`]; `None` for none.
+    /// CloudStream: logs, exec, attach and metrics of nodes through [`CloudStatus::tunnels`]; `None` for
+    /// none.
     pub stream: Option<CloudStreamSettings>,
     /// Our modules that are left out, by name.
     pub without: BTreeSet<ModuleName>,
@@ -133,7 +134,8 @@ pub struct CloudStatus {
 }
 
 impl CloudStatus {
-    /// Completes when edges can join, connect and dial their tunnels. Never without the hub or the HTTPS module.
+    /// Completes when edges can join, connect and dial their tunnels. Never without the hub or the HTTPS
+    /// module.
     pub async fn ready(&self) {
         let (mut hub, mut https, tunnel) = (self.hub.clone(), self.https.clone(), self.tunnel.clone());
         // An error means that the module is gone, and with it any readiness.
@@ -200,8 +202,8 @@ impl CloudCoreBuilder {
         self
     }
 
-    /// Listens for the tunnels of [`CloudCoreSettings::stream`] over another transport than for links. Edges dial them
-    /// over WebSocket.
+    /// Listens for the tunnels of [`CloudCoreSettings::stream`] over another transport than for links. Edges
+    /// dial them over WebSocket.
     #[must_use]
     pub fn tunnel_over(mut self, transport: impl Transport) -> Self {
         self.tunnel = Some(Arc::new(transport));
@@ -214,7 +216,8 @@ impl CloudCoreBuilder {
         self.module_with(move |_| module.clone())
     }
 
-    /// Adds a module that is made from the same clients and informers as ours, now and again whenever it has failed.
+    /// Adds a module that is made from the same clients and informers as ours, now and again whenever it has
+    /// failed.
     #[must_use]
     pub fn module_with<M: Module>(mut self, mut make: impl FnMut(&CloudParts) -> M + Send + 'static) -> Self {
         self.modules.push(Box::new(move |parts| Box::new(make(parts))));

@@ -1,14 +1,15 @@
-//! Certificates: the CA, the hub's own certificate, the join token, and the HTTPS service that edges join through.
+//! Certificates: the CA, the hub's own certificate, the join token, and the HTTPS service that edges join
+//! through.
 //!
-//! CA and server certificate come from local files, else from secrets in namespace `kubeedge`, else they are made; what
-//! was found is kept in the secrets, which Go's cloudcore reads and writes as well. The join token is renewed every twelve
-//! hours and holds twice as long. All of it goes by the clock of the [`Clients`].
+//! CA and server certificate come from local files, else from secrets in namespace `kubeedge`, else they are
+//! made; what was found is kept in the secrets, which Go's cloudcore reads and writes as well. The join token
+//! is renewed every twelve hours and holds twice as long. All of it goes by the clock of the [`Clients`].
 //!
-//! Where we differ from Go: a token signs a certificate only for the node the request is for (Go signs any name), and
-//! none for cloudcore's own addresses; a certificate renews itself only if it names its node (Go takes `kubeedge.io` of
-//! edges before 1.18 for any node); a token that is still good is kept over restarts and shared by all cloudcores; its
-//! renewal goes on after a failure; certificates are for client and server authentication only; there are `/healthz`
-//! and `/readyz`.
+//! Where we differ from Go: a token signs a certificate only for the node the request is for (Go signs any
+//! name), and none for cloudcore's own addresses; a certificate renews itself only if it names its node (Go
+//! takes `kubeedge.io` of edges before 1.18 for any node); a token that is still good is kept over restarts
+//! and shared by all cloudcores; its renewal goes on after a failure; certificates are for client and server
+//! authentication only; there are `/healthz` and `/readyz`.
 
 mod https;
 mod pair;
@@ -171,8 +172,8 @@ fn names(all: &[String]) -> Names {
     names
 }
 
-/// Says what will keep edges from trusting a server certificate that was made before. It is kept all the same: who put
-/// it there may know better.
+/// Says what will keep edges from trusting a server certificate that was made before. It is kept all the
+/// same: who put it there may know better.
 fn advise(certificate: &[u8], authority: &Authority, wanted: &Names, place: &str) {
     if !Leaf::is_signed_by(certificate, authority.certificate()) {
         return tracing::error!(
@@ -216,7 +217,8 @@ pub struct CertService {
 const LOOK: Duration = Duration::from_secs(600);
 
 impl CertService {
-    /// A service for this identity. The first token is there at once: the one in the secret, if it is good for a while.
+    /// A service for this identity. The first token is there at once: the one in the secret, if it is good
+    /// for a while.
     pub async fn new(
         settings: CertSettings,
         identity: Identity,

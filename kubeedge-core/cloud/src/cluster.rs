@@ -1,7 +1,8 @@
 //! Talking to the cluster: clients per actor, and raw requests whose bodies stay bytes.
 //!
-//! Everything goes through the [`ClusterApi`] seam, so a real API server, the embedded one and a test's script are
-//! alike. Requests made for a node act as that node (user `system:node:<name>`), all others as cloudcore.
+//! Everything goes through the [`ClusterApi`] seam, so a real API server, the embedded one and a test's
+//! script are alike. Requests made for a node act as that node (user `system:node:<name>`), all others as
+//! cloudcore.
 
 use std::{fmt, future::poll_fn, sync::Arc, time::Duration};
 
@@ -86,9 +87,9 @@ impl Clients {
     }
 }
 
-/// Makes single requests for an actor; an answer is the body as it came, of at most 64 MiB. Every failure is a Kubernetes
-/// status with reason and code, also where the API server was not reached at all: edges are told of it as of a refusal.
-/// Cheap to clone.
+/// Makes single requests for an actor; an answer is the body as it came, of at most 64 MiB. Every failure is
+/// a Kubernetes status with reason and code, also where the API server was not reached at all: edges are told
+/// of it as of a refusal. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct ApiClient(KubeService);
 

@@ -85,15 +85,16 @@ pub struct QuicDoor {
 pub struct CloudPlan {
     /// How cloudcore works.
     pub settings: CloudCoreSettings,
-    /// The door for links over QUIC, if it is on. Whoever puts things together makes its transport, and hands it to
-    /// [`CloudCoreBuilder::listen`](crate::CloudCoreBuilder::listen). When it is the only one, it is the first transport,
-    /// and the tunnel goes over WebSocket all the same
+    /// The door for links over QUIC, if it is on. Whoever puts things together makes its transport, and hands
+    /// it to [`CloudCoreBuilder::listen`](crate::CloudCoreBuilder::listen). When it is the only one, it is
+    /// the first transport, and the tunnel goes over WebSocket all the same
     /// ([`CloudCoreBuilder::tunnel_over`](crate::CloudCoreBuilder::tunnel_over)).
     pub quic: Option<QuicDoor>,
 }
 
 impl CloudPlan {
-    /// Fails for what the rules of the file allow and ours is not able to: listening on a name for the HTTPS service.
+    /// Fails for what the rules of the file allow and ours is not able to: listening on a name for the HTTPS
+    /// service.
     pub fn new(config: &CloudCoreConfig) -> Result<Self, PlanError> {
         let modules = &config.modules;
         let hub = &modules.cloud_hub;
@@ -119,8 +120,9 @@ impl CloudPlan {
         Ok(Self { settings, quic })
     }
 
-    /// The same on this machine. As in Go, cloudcores of one cluster are told apart by the addresses of their machines,
-    /// not by the one they advertise together; `seed` keeps what they do regularly from falling together.
+    /// The same on this machine. As in Go, cloudcores of one cluster are told apart by the addresses of their
+    /// machines, not by the one they advertise together; `seed` keeps what they do regularly from falling
+    /// together.
     #[must_use]
     pub fn on(mut self, host: &Host, seed: u64) -> Self {
         let address = host.address.to_string();
@@ -186,8 +188,8 @@ fn settings(hub: &CloudHub) -> Result<CloudCoreSettings, PlanError> {
     })
 }
 
-/// A pair of files counts when one of them is there; that the other is not is told when it is read. Without either,
-/// certificates come from the secrets, as the default paths stand in every file.
+/// A pair of files counts when one of them is there; that the other is not is told when it is read. Without
+/// either, certificates come from the secrets, as the default paths stand in every file.
 fn files(certificate: &str, key: &str) -> Option<(PathBuf, PathBuf)> {
     let pair = (PathBuf::from(certificate), PathBuf::from(key));
     (pair.0.exists() || pair.1.exists()).then_some(pair)
@@ -237,8 +239,8 @@ pub enum ClusterError {
     Client(Box<kube::Error>),
 }
 
-/// Prepares the way to the cluster: as the kubeconfig says, or the service account of the pod. Nothing is asked of the
-/// API server yet. Must be called within a tokio runtime.
+/// Prepares the way to the cluster: as the kubeconfig says, or the service account of the pod. Nothing is
+/// asked of the API server yet. Must be called within a tokio runtime.
 pub async fn cluster(config: &CloudCoreConfig) -> Result<ConfiguredCluster, ClusterError> {
     let kube = kube_config(&config.kube_api_config).await?;
     if kube.accept_invalid_certs {

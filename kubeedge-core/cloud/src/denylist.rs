@@ -1,4 +1,5 @@
-//! Certificates that are cut off before they expire: by node, by serial, or all that a node got before a moment.
+//! Certificates that are cut off before they expire: by node, by serial, or all that a node got before a
+//! moment.
 //!
 //! An operator writes them into the ConfigMap [`NAME`] of namespace `kubeedge`, which need not be there:
 //!
@@ -11,9 +12,10 @@
 //!     5f3a9c0d11223344                      # as cloudcore logs it, or openssl x509 -noout -serial prints it
 //! ```
 //!
-//! The ConfigMap is watched, and read every fifteen seconds besides, so that a watch that has died in silence delays
-//! nothing for long. New connections are refused at once, links and tunnels that exist are cut, and no certificate is
-//! renewed, on every cloudcore of the cluster. While the API server cannot be asked, the last list counts.
+//! The ConfigMap is watched, and read every fifteen seconds besides, so that a watch that has died in silence
+//! delays nothing for long. New connections are refused at once, links and tunnels that exist are cut, and no
+//! certificate is renewed, on every cloudcore of the cluster. While the API server cannot be asked, the last
+//! list counts.
 //!
 //! Go KubeEdge has nothing of the kind.
 
@@ -100,7 +102,8 @@ impl Entries {
         (entries, bad)
     }
 
-    /// Takes `<node>` or `<node> before <RFC 3339>`; of several entries of a node the one that denies most counts.
+    /// Takes `<node>` or `<node> before <RFC 3339>`; of several entries of a node the one that denies most
+    /// counts.
     fn node(&mut self, line: &str) -> bool {
         let words: Vec<_> = line.split_whitespace().collect();
         let (name, before) = match words.as_slice() {

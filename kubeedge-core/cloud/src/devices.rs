@@ -1,15 +1,15 @@
 //! DeviceController: devices and device models to the edge, twins and states back.
 //!
-//! *Down*: a Device on a node is announced by a membership message, preceded by its DeviceModel (once per node), and
-//! sent whole. *Up*: reported twins and states become the DeviceStatus object beside the Device, and each report is
-//! confirmed to the edge, which repeats what is not confirmed.
+//! *Down*: a Device on a node is announced by a membership message, preceded by its DeviceModel (once per
+//! node), and sent whole. *Up*: reported twins and states become the DeviceStatus object beside the Device,
+//! and each report is confirmed to the edge, which repeats what is not confirmed.
 //!
-//! Where we differ from Go: a Device that cannot be used (no model named, a model that is not there, unreadable fields)
-//! gets a Warning Event that says so, is sent once its model appears, and holds up no other device (Go waits ten
-//! seconds in its only loop, or panics); the first report of a twin is not lost; reports of one device that wait are
-//! merged into one patch; a node reports only for its own devices; the devices of a node are announced again when it
-//! connects, since a membership message is sent once and may have been lost (an edge of ours is told only what it does
-//! not know, by SyncController's comparison).
+//! Where we differ from Go: a Device that cannot be used (no model named, a model that is not there,
+//! unreadable fields) gets a Warning Event that says so, is sent once its model appears, and holds up no
+//! other device (Go waits ten seconds in its only loop, or panics); the first report of a twin is not lost;
+//! reports of one device that wait are merged into one patch; a node reports only for its own devices; the
+//! devices of a node are announced again when it connects, since a membership message is sent once and may
+//! have been lost (an edge of ours is told only what it does not know, by SyncController's comparison).
 
 mod downstream;
 mod status;
@@ -82,7 +82,8 @@ impl Module for DeviceController {
             tokio::select! {
                 () = self.models.ready() => break,
                 () = ctx.shutdown.requested() => return Ok(()),
-                // Perhaps the cluster knows no devices at all. What is dropped is not confirmed, and comes again.
+                // Perhaps the cluster knows no devices at all. What is dropped is not confirmed, and comes
+                // again.
                 envelope = ctx.inbox.next() => drop(envelope),
             }
         }

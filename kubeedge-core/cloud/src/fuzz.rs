@@ -1,4 +1,5 @@
-//! Doors for fuzzers: what reads bytes of edges and clients, without the sockets around it. No stable interface.
+//! Doors for fuzzers: what reads bytes of edges and clients, without the sockets around it. No stable
+//! interface.
 
 use std::{net::SocketAddr, sync::Arc};
 

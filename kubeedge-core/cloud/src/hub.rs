@@ -1,24 +1,27 @@
 //! CloudHub: the cloud end of the links, one session per node.
 //!
-//! A peer that names a node, and whose certificate names the same node, gets a session; the newest connection of a
-//! node wins. Modules send messages under `node/<node>/…`; the hub decides by KubeEdge's rules whether they are sent
-//! once or until the edge has confirmed them, and keeps the confirmations in ObjectSync records.
+//! A peer that names a node, and whose certificate names the same node, gets a session; the newest connection
+//! of a node wins. Modules send messages under `node/<node>/…`; the hub decides by KubeEdge's rules whether
+//! they are sent once or until the edge has confirmed them, and keeps the confirmations in ObjectSync
+//! records.
 //!
 //! Where we differ from Go: a refused peer is told why and disconnected (Go leaves the socket open and keeps
-//! processing what it sends); the certificate must always name the node; a reconnecting node does not count twice
-//! against the limit; several objects may be on their way to one edge at once, each confirmed by itself; messages for
-//! a node that is away are not piled up: its records are made, and the reconciliation after its return sends the
-//! newest versions; what is on the [deny list](crate::denylist) is kept out and cut off. What goes to one edge has one of
-//! two priorities: pods and answers before devices, twins and what users send. While an edge has objects to confirm, what
-//! becomes ready meanwhile goes out together.
+//! processing what it sends); the certificate must always name the node; a reconnecting node does not count
+//! twice against the limit; several objects may be on their way to one edge at once, each confirmed by
+//! itself; messages for a node that is away are not piled up: its records are made, and the reconciliation
+//! after its return sends the newest versions; what is on the [deny list](crate::denylist) is kept out and
+//! cut off. What goes to one edge has one of two priorities: pods and answers before devices, twins and what
+//! users send. While an edge has objects to confirm, what becomes ready meanwhile goes out together.
 //!
-//! No object is lost: it is confirmed by the edge, or has a record that is older than it, which makes the reconciliation
-//! send it. The record comes before the first frame; what finds no room, or whose session ends before its record was made,
-//! is remembered until it is. A sender that waits learns whether its message was taken for a session or a record.
+//! No object is lost: it is confirmed by the edge, or has a record that is older than it, which makes the
+//! reconciliation send it. The record comes before the first frame; what finds no room, or whose session ends
+//! before its record was made, is remembered until it is. A sender that waits learns whether its message was
+//! taken for a session or a record.
 //!
-//! Messages of vendors' groups go to and from vendors' modules ([`routes`](kubeedge_core::routes)): kept in memory for their
-//! nodes as [`Delivery`](kubeedge_core::routes::Delivery) says, until the module on the edge has answered. They outlive links, not
-//! this process: whoever waits for one then learns that its reply channel is gone.
+//! Messages of vendors' groups go to and from vendors' modules ([`routes`](kubeedge_core::routes)): kept in
+//! memory for their nodes as [`Delivery`](kubeedge_core::routes::Delivery) says, until the module on the edge
+//! has answered. They outlive links, not this process: whoever waits for one then learns that its reply
+//! channel is gone.
 
 mod acceptor;
 mod admission;
@@ -105,7 +108,8 @@ pub struct CloudHubSettings {
     pub window: usize,
     /// What one node may have in work.
     pub per_node: NodeLimits,
-    /// Messages of all edges that one module works on or has waiting at a time; whose turn is next goes round.
+    /// Messages of all edges that one module works on or has waiting at a time; whose turn is next goes
+    /// round.
     pub in_work: usize,
     /// The clocks.
     pub times: HubTimes,
@@ -160,8 +164,8 @@ pub struct CloudHub {
 }
 
 impl CloudHub {
-    /// A hub with these listeners. Clients, informers and records are shared with other modules. The instance tells this
-    /// cloudcore from others of the cluster.
+    /// A hub with these listeners. Clients, informers and records are shared with other modules. The instance
+    /// tells this cloudcore from others of the cluster.
     pub fn new(
         settings: CloudHubSettings,
         listeners: Vec<HubListener>,
@@ -207,7 +211,8 @@ impl Module for CloudHub {
     }
 
     async fn run(&mut self, ctx: &mut ModuleContext) -> Result<(), BoxError> {
-        // Without the records every object would be sent to every edge again, without the list those let in who are on it.
+        // Without the records every object would be sent to every edge again, without the list those let in
+        // who are on it.
         tokio::select! {
             ((), ()) = async { tokio::join!(self.records.ready(), self.denied.ready()) } => {}
             () = ctx.shutdown.requested() => return Ok(()),
@@ -323,7 +328,8 @@ impl Work {
                 }
                 Some(died) = self.background.join_next() => died?,
                 Some(_) = self.tasks.join_next() => {}
-                // While too much is remembered for nodes that are away, the mailbox waits, and with it the controllers.
+                // While too much is remembered for nodes that are away, the mailbox waits, and with it the
+                // controllers.
                 () = records.room(), if crowded => {}
                 envelope = ctx.inbox.next(), if !crowded => match envelope {
                     Some(envelope) => {

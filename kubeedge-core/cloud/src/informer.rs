@@ -1,8 +1,9 @@
 //! What the cluster holds, kept up to date by watches: one informer per kind, shared by all controllers.
 //!
-//! Objects are kept as the bytes that edges get, with a small head beside them. Subscribers see *changes*, merged per
-//! object while they are busy: a slow subscriber costs one entry per object and holds up nobody. `managedFields` are
-//! left out of what is kept and sent: Go carries them to the edge, where nothing reads them.
+//! Objects are kept as the bytes that edges get, with a small head beside them. Subscribers see *changes*,
+//! merged per object while they are busy: a slow subscriber costs one entry per object and holds up nobody.
+//! `managedFields` are left out of what is kept and sent: Go carries them to the edge, where nothing reads
+//! them.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
@@ -116,7 +117,8 @@ fn print<T: serde::Serialize>(value: Option<&T>) -> u64 {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Change {
-    /// What the subscriber saw last, of an object that is gone its last form; `None` when it never saw the object.
+    /// What the subscriber saw last, of an object that is gone its last form; `None` when it never saw the
+    /// object.
     pub old: Option<Arc<Object>>,
     /// What is there now; `None` when the object is gone.
     pub new: Option<Arc<Object>>,

@@ -35,9 +35,10 @@ impl KubeCluster {
         Ok(Self { client: kube::Client::try_from(config)?, impersonate: false })
     }
 
-    /// Makes the requests of a node in its name (user `system:node:<name>`, group `system:nodes`), so that the cluster's
-    /// own rules for nodes hold. Needs the right to impersonate. Off, as in Go unless its authorization is on: all
-    /// requests are then made as ourselves, within what the controllers themselves allow a node.
+    /// Makes the requests of a node in its name (user `system:node:<name>`, group `system:nodes`), so that
+    /// the cluster's own rules for nodes hold. Needs the right to impersonate. Off, as in Go unless its
+    /// authorization is on: all requests are then made as ourselves, within what the controllers themselves
+    /// allow a node.
     #[must_use]
     pub fn impersonating(mut self, on: bool) -> Self {
         self.impersonate = on;

@@ -1,12 +1,14 @@
 //! EdgeController: nodes, pods, ConfigMaps and Secrets.
 //!
-//! *Down*: what the cluster holds for edge nodes (label `node-role.kubernetes.io/edge`) becomes messages to them: their
-//! pods, their Node object, and the ConfigMaps and Secrets their pods refer to. *Up*: what edges ask for becomes
-//! requests to the API server, made as the node, and every request Go answers is answered with Go's shapes.
+//! *Down*: what the cluster holds for edge nodes (label `node-role.kubernetes.io/edge`) becomes messages to
+//! them: their pods, their Node object, and the ConfigMaps and Secrets their pods refer to. *Up*: what edges
+//! ask for becomes requests to the API server, made as the node, and every request Go answers is answered
+//! with Go's shapes.
 //!
-//! Where we differ from Go: a failure always carries a real status (Go sends `{}` for errors that are no API status,
-//! which its edge takes for success); a node may write only its own Node, lease and pods, and read only what its pods
-//! refer to; references of init and ephemeral containers count; a ConfigMap or Secret that is not in the cache yet is looked up live.
+//! Where we differ from Go: a failure always carries a real status (Go sends `{}` for errors that are no API
+//! status, which its edge takes for success); a node may write only its own Node, lease and pods, and read
+//! only what its pods refer to; references of init and ephemeral containers count; a ConfigMap or Secret that
+//! is not in the cache yet is looked up live.
 
 mod access;
 mod answer;
@@ -45,8 +47,8 @@ use crate::{
 pub struct EdgeControllerSettings {
     /// The address of this cloudcore's machine, for the annotation `cloudcore` of the nodes connected to it.
     pub address: String,
-    /// Whether a node gets only the ConfigMaps and Secrets its pods refer to, and tokens only for its pods, as the
-    /// node authorizer of Kubernetes has it. Off is Go's way: every node may ask for everything.
+    /// Whether a node gets only the ConfigMaps and Secrets its pods refer to, and tokens only for its pods,
+    /// as the node authorizer of Kubernetes has it. Off is Go's way: every node may ask for everything.
     pub restrict_nodes: bool,
     /// How many requests of edges are worked on at a time, each a request to the API server; at least 1. See
     /// [`EdgeControllerSettings::requests_of`].
@@ -54,8 +56,9 @@ pub struct EdgeControllerSettings {
 }
 
 impl EdgeControllerSettings {
-    /// How many requests of so many nodes are worked on at a time: what Kubernetes' API server takes by default, and
-    /// more where there are many nodes, as all of them may return at once. Go's cloudcore has more workers than nodes.
+    /// How many requests of so many nodes are worked on at a time: what Kubernetes' API server takes by
+    /// default, and more where there are many nodes, as all of them may return at once. Go's cloudcore has
+    /// more workers than nodes.
     pub fn requests_of(nodes: usize) -> usize {
         (256 + nodes / 50).min(1024)
     }

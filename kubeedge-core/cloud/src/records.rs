@@ -130,8 +130,8 @@ pub(crate) enum Known {
     At(ResourceVersion),
 }
 
-/// The records of deliveries: read from informers, written through the API. A cloudcore has one, which CloudHub and
-/// SyncController share.
+/// The records of deliveries: read from informers, written through the API. A cloudcore has one, which
+/// CloudHub and SyncController share.
 #[derive(Debug)]
 pub struct Records {
     clients: Arc<Clients>,
@@ -144,13 +144,14 @@ pub struct Records {
     room: Notify,
 }
 
-/// How often it is looked whether the cache shows records that were made, until when it should, and how often one that it
-/// never shows is made again.
+/// How often it is looked whether the cache shows records that were made, until when it should, and how often
+/// one that it never shows is made again.
 const LOOK: Duration = Duration::from_millis(500);
 const SHOWN: Duration = Duration::from_secs(10);
 const AGAIN: usize = 2;
 
-/// Records that were made and that the cache has not shown yet, when that was, and how often they were made before.
+/// Records that were made and that the cache has not shown yet, when that was, and how often they were made
+/// before.
 type Unseen = VecDeque<(Instant, Arc<Record>, usize)>;
 
 /// From how many remembered records on the hub takes nothing more from controllers until some are made.
@@ -216,7 +217,8 @@ impl Records {
         }
     }
 
-    /// Notes what an edge says it has, to be saved at once. False when what it has confirmed is not saved yet.
+    /// Notes what an edge says it has, to be saved at once. False when what it has confirmed is not saved
+    /// yet.
     pub(crate) fn correct_soon(
         &self,
         record: &Arc<Record>,
@@ -226,8 +228,8 @@ impl Records {
         self.confirmed.correct(record, Confirmed::Corrected { to, at })
     }
 
-    /// Notes that an edge may no longer have the object, and completes when that is saved: whatever becomes of this
-    /// process, nobody will take the object for being there.
+    /// Notes that an edge may no longer have the object, and completes when that is saved: whatever becomes
+    /// of this process, nobody will take the object for being there.
     pub(crate) async fn withdraw(&self, record: &Arc<Record>) {
         self.confirm(record, Confirmed::At("0".into()), Instant::now());
         self.confirmed.at_once(record).await;
@@ -285,7 +287,8 @@ impl Records {
         }
     }
 
-    /// Makes a record say what the edge says it has, unless it was changed, or made, or removed since it was looked at.
+    /// Makes a record say what the edge says it has, unless it was changed, or made, or removed since it was
+    /// looked at.
     async fn correct(
         &self,
         record: &Record,
@@ -338,8 +341,9 @@ impl Records {
         self.room.notified().await;
     }
 
-    /// Makes the records remembered; runs until dropped. A record that cannot be made now is tried again, and so is one that the
-    /// cache never shows: somebody has removed it while the cache did not hear of anything.
+    /// Makes the records remembered; runs until dropped. A record that cannot be made now is tried again, and
+    /// so is one that the cache never shows: somebody has removed it while the cache did not hear of
+    /// anything.
     pub(crate) async fn make_remembered(&self) {
         let mut unseen = Unseen::new();
         loop {

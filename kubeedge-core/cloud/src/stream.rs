@@ -1,15 +1,16 @@
 //! CloudStream: logs, exec, attach and metrics of edge nodes, through the tunnels their edges hold open.
 //!
-//! An edge dials [`CONNECT_PATH`] and keeps the tunnel; whoever wants something of a node's kubelet API asks through
-//! [`NodeStreams`], which is all that an API server needs to know. Many streams share one tunnel, a newer tunnel of a
-//! node takes the place of the older one, and a consumer that does not read has its stream cut after a while, so that
-//! the other streams of the node go on. A tunnel whose edge neither sends anything nor answers pings for a minute ends.
+//! An edge dials [`CONNECT_PATH`] and keeps the tunnel; whoever wants something of a node's kubelet API asks
+//! through [`NodeStreams`], which is all that an API server needs to know. Many streams share one tunnel, a
+//! newer tunnel of a node takes the place of the older one, and a consumer that does not read has its stream
+//! cut after a while, so that the other streams of the node go on. A tunnel whose edge neither sends anything
+//! nor answers pings for a minute ends.
 //!
-//! Where we differ from Go: the certificate must name the node; frames to the edge are binary, which a Go edge takes
-//! (Go sends arbitrary bytes as text). *Not Go-compatible yet*: a Go edge sends its frames as text, and those with bytes
-//! that are no UTF-8 are refused by transports whose WebSocket library insists on UTF-8; such an edge's tunnel works for
-//! text (logs, metrics) and breaks on binary streams. A request's HTTP status does not travel through the tunnel, as in
-//! Go: a log that is not there is an empty log.
+//! Where we differ from Go: the certificate must name the node; frames to the edge are binary, which a Go
+//! edge takes (Go sends arbitrary bytes as text). *Not Go-compatible yet*: a Go edge sends its frames as
+//! text, and those with bytes that are no UTF-8 are refused by transports whose WebSocket library insists on
+//! UTF-8; such an edge's tunnel works for text (logs, metrics) and breaks on binary streams. A request's HTTP
+//! status does not travel through the tunnel, as in Go: a log that is not there is an empty log.
 
 mod ports;
 mod session;
@@ -148,8 +149,8 @@ pub struct CloudStreamSettings {
     pub identity: NodeIdentity,
     /// Tunnels served at once.
     pub node_limit: usize,
-    /// The address of this cloudcore's machine, where several serve one cluster: under it a port is recorded, which the
-    /// API server finds in the status of this cloudcore's nodes.
+    /// The address of this cloudcore's machine, where several serve one cluster: under it a port is recorded,
+    /// which the API server finds in the status of this cloudcore's nodes.
     pub recorded_as: Option<String>,
 }
 

@@ -1,15 +1,16 @@
 //! SyncController: what an edge has against what it should have.
 //!
-//! For every record of what an edge has confirmed (see [`crate::hub`]) the object is looked up: one that is gone is
-//! deleted from the edge, one that is newer is sent as an update. This runs every five seconds as in Go, and for a
-//! node's records at once when it connects, so that both sides agree soon after a reconnect. Records of nodes that are
-//! gone are removed.
+//! For every record of what an edge has confirmed (see [`crate::hub`]) the object is looked up: one that is
+//! gone is deleted from the edge, one that is newer is sent as an update. This runs every five seconds as in
+//! Go, and for a node's records at once when it connects, so that both sides agree soon after a reconnect.
+//! Records of nodes that are gone are removed.
 //!
-//! Where we differ from Go: only nodes that are connected to this cloudcore are compared, as nobody else can be told;
-//! records are read when they change, so that a pass over objects that agree costs a look-up each; deletions go first,
-//! so that none hits an object made anew under the same name; passes of several cloudcores do not fall together; records that
-//! somebody else removes are made again (`sync/missing.rs`). An edge of
-//! ours is asked at each connect what it really has, and its records are corrected; see [`kubeedge_common::digest`].
+//! Where we differ from Go: only nodes that are connected to this cloudcore are compared, as nobody else can
+//! be told; records are read when they change, so that a pass over objects that agree costs a look-up each;
+//! deletions go first, so that none hits an object made anew under the same name; passes of several
+//! cloudcores do not fall together; records that somebody else removes are made again (`sync/missing.rs`). An
+//! edge of ours is asked at each connect what it really has, and its records are corrected; see
+//! [`kubeedge_common::digest`].
 
 mod index;
 mod missing;
@@ -144,7 +145,8 @@ impl SyncController {
         Ok(())
     }
 
-    /// Removes the records of nodes that are gone. A node must be missing in two passes: its label may be on its way.
+    /// Removes the records of nodes that are gone. A node must be missing in two passes: its label may be on
+    /// its way.
     async fn remove_orphaned(&mut self) {
         let missing = |node: &NodeName| self.nodes.get(&ObjectKey::new("", node.as_str())).is_none();
         let orphaned: HashSet<_> = self.index.nodes().into_iter().filter(missing).collect();

@@ -26,7 +26,8 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// The body of `POST /task/<kind>/name/<task>/node/<node>/status`; an error is its text for the edge, as in Go.
+    /// The body of `POST /task/<kind>/name/<task>/node/<node>/status`; an error is its text for the edge, as
+    /// in Go.
     pub(crate) fn of_task(kind: &str, task: &str, node: &str, body: Bytes) -> Result<Self, String> {
         let content = Content::from_json_bytes(body)
             .map_err(|error| format!("failed to unmarshal task info: {error}"))?;
@@ -42,7 +43,8 @@ impl Report {
         Ok(Self { kind: "upgrade".to_owned(), task: old.upgrade, node: old.node_name, content })
     }
 
-    /// Hands it to the group of node tasks. That nobody looks after them is no error to the reporter, as in Go.
+    /// Hands it to the group of node tasks. That nobody looks after them is no error to the reporter, as in
+    /// Go.
     pub(crate) async fn publish(self, bus: &Bus) {
         let message = self.into_message();
         let resource = message.route.resource.clone();

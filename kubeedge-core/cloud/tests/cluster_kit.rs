@@ -1,4 +1,5 @@
-//! The embedded cluster is a cluster: in process, and as a real API server is reached, over TLS with impersonation.
+//! The embedded cluster is a cluster: in process, and as a real API server is reached, over TLS with
+//! impersonation.
 #![allow(clippy::unwrap_used, reason = "helpers of a test")]
 
 use std::sync::Arc;

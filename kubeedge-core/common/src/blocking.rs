@@ -1,4 +1,5 @@
-//! Where work is done that blocks its thread, such as reading and writing files: from outside, as the clock is.
+//! Where work is done that blocks its thread, such as reading and writing files: from outside, as the clock
+//! is.
 
 use tokio::task::JoinError;
 
@@ -8,7 +9,8 @@ pub enum Blocking {
     /// On tokio's threads for such work.
     #[default]
     Threads,
-    /// At once, in the thread of whoever asks: in a simulation, where other threads would make no two runs alike.
+    /// At once, in the thread of whoever asks: in a simulation, where other threads would make no two runs
+    /// alike.
     Here,
 }
 

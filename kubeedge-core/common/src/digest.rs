@@ -1,26 +1,29 @@
 //! What an edge has against what the cloud believes it has, compared for the price of the differences.
 //!
-//! Right after a connect our own peers (never Go's) compare what the edge has confirmed, object by object, with the cloud's
-//! records of it. Either side puts its entries into a [`Tree`]: an entry's place is the hash of its key, read as hexadecimal
-//! digits, and a subtree's hash is the sum of its entries' hashes. The cloud drives ([`Asker`]), the edge answers
-//! ([`Tree::answer`]) and keeps nothing but its tree between two messages:
+//! Right after a connect our own peers (never Go's) compare what the edge has confirmed, object by object,
+//! with the cloud's records of it. Either side puts its entries into a [`Tree`]: an entry's place is the hash
+//! of its key, read as hexadecimal digits, and a subtree's hash is the sum of its entries' hashes. The cloud
+//! drives ([`Asker`]), the edge answers ([`Tree::answer`]) and keeps nothing but its tree between two
+//! messages:
 //!
 //! 1. The cloud opens with a random salt and the hash of its whole tree ([`Opening`]).
 //! 2. The edge answers that it has the same, or with the hashes of the sixteen subtrees.
-//! 3. The cloud asks for those that differ. A subtree of four entries or fewer is answered with the entries, a larger one
-//!    with its sixteen hashes; and so on until nothing is open.
+//! 3. The cloud asks for those that differ. A subtree of four entries or fewer is answered with the entries,
+//!    a larger one with its sixteen hashes; and so on until nothing is open.
 //!
-//! The salt is new each time, so that two sets that happen to have the same hash are told apart at the next connect.
+//! The salt is new each time, so that two sets that happen to have the same hash are told apart at the next
+//! connect.
 //!
-//! **What it costs**, headers of messages included. Trees that are equal: three messages, 250 bytes together. Otherwise,
-//! with *n* entries and *k* of them different, at most *k* subtrees differ on each of *d* = log₁₆(*n*/4) + 1 levels
-//! (rounded up): 250 bytes, 150 for each of *d* + 1 rounds, and for each difference at most 160·*d* of hashes and 450 of
-//! the entries in its leaf. Of 10 000 entries (*d* = 4) one difference costs 1.5 kB, each of ten 650 bytes, and each of a
-//! hundred, which share the upper levels, 420.
+//! **What it costs**, headers of messages included. Trees that are equal: three messages, 250 bytes together.
+//! Otherwise, with *n* entries and *k* of them different, at most *k* subtrees differ on each of *d* =
+//! log₁₆(*n*/4) + 1 levels (rounded up): 250 bytes, 150 for each of *d* + 1 rounds, and for each difference
+//! at most 160·*d* of hashes and 450 of the entries in its leaf. Of 10 000 entries (*d* = 4) one difference
+//! costs 1.5 kB, each of ten 650 bytes, and each of a hundred, which share the upper levels, 420.
 //!
-//! **What bounds it.** Whatever the peer answers: an asker asks for [`BATCH`] subtrees at a time, accepts answers to what
-//! it asked only, none that is larger than [`MAX_REPLY`] bytes, twelve levels and [`MAX_VISITS`] subtrees and entries in
-//! all, and gives up when a round brings nothing. What was found by then is true all the same.
+//! **What bounds it.** Whatever the peer answers: an asker asks for [`BATCH`] subtrees at a time, accepts
+//! answers to what it asked only, none that is larger than [`MAX_REPLY`] bytes, twelve levels and
+//! [`MAX_VISITS`] subtrees and entries in all, and gives up when a round brings nothing. What was found by
+//! then is true all the same.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,8 +36,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::fnv::fnv64_from;
 
-/// The kinds of objects that are compared, as they stand in resources. Others are delivered all the same, and compared by
-/// their records alone.
+/// The kinds of objects that are compared, as they stand in resources. Others are delivered all the same, and
+/// compared by their records alone.
 pub const KINDS: [&str; 5] = ["pod", "configmap", "secret", "device", "devicemodel"];
 
 /// The resource of the messages of a comparison.
@@ -68,7 +71,8 @@ const MAX_PATH: usize = 600;
 /// Something one side has.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Entry {
-    /// What tells it from others: an object's unique id, or `namespace/name` of a device that DeviceTwin knows.
+    /// What tells it from others: an object's unique id, or `namespace/name` of a device that DeviceTwin
+    /// knows.
     pub key: String,
     /// Which version of it, never 0; 1 for what has none.
     pub version: u64,
@@ -162,7 +166,8 @@ pub struct Asks {
 pub struct Reply {
     /// The comparison's.
     pub salt: u64,
-    /// Subtrees that were asked for, perhaps not all of them. None at all as the first answer: both trees are the same.
+    /// Subtrees that were asked for, perhaps not all of them. None at all as the first answer: both trees are
+    /// the same.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nodes: Vec<Node>,
 }
@@ -360,7 +365,8 @@ impl Asker {
         self.tree.opening()
     }
 
-    /// The differences found so far, each once. Those of a comparison that was given up are true, but not all.
+    /// The differences found so far, each once. Those of a comparison that was given up are true, but not
+    /// all.
     pub fn found(self) -> Vec<Difference> {
         self.found
     }

@@ -1,4 +1,5 @@
-//! Replacing a file so that a reader, and whoever comes after a crash, sees the old content or the new one, whole.
+//! Replacing a file so that a reader, and whoever comes after a crash, sees the old content or the new one,
+//! whole.
 
 use std::{
     ffi::OsString,
@@ -8,8 +9,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Replaces the file: the content goes to a file beside it ([`interim`]), reaches the disk, and takes its name. When
-/// this returns `Ok`, the new content survives a power cut. On an error the old content stands as it was.
+/// Replaces the file: the content goes to a file beside it ([`interim`]), reaches the disk, and takes its
+/// name. When this returns `Ok`, the new content survives a power cut. On an error the old content stands as
+/// it was.
 ///
 /// `mode` holds for the new file, whatever the old one had; the process' umask applies.
 ///
@@ -19,8 +21,9 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     Replacement::prepare(path, content, mode)?.commit()
 }
 
-/// As [`replace`], without waiting for the disk. A reader sees the old content or the new one, whole. After a power cut
-/// the file may be missing or cut short: only for what is checked when it is read and can be made again.
+/// As [`replace`], without waiting for the disk. A reader sees the old content or the new one, whole. After a
+/// power cut the file may be missing or cut short: only for what is checked when it is read and can be made
+/// again.
 ///
 /// # Errors
 /// As [`replace`].
@@ -30,8 +33,9 @@ pub fn replace_unsynced(path: &Path, content: &[u8], mode: u32) -> io::Result<()
     replacement.take_the_name()
 }
 
-/// A new content that is on disk already and has not taken its place yet. For files that belong together: prepare all,
-/// then commit all, so that a full disk changes none of them. Dropped without a commit it is removed.
+/// A new content that is on disk already and has not taken its place yet. For files that belong together:
+/// prepare all, then commit all, so that a full disk changes none of them. Dropped without a commit it is
+/// removed.
 #[derive(Debug)]
 #[must_use = "the file is replaced by `commit`"]
 pub struct Replacement {
@@ -72,15 +76,16 @@ impl Replacement {
     /// Gives the new content the file's name, durably.
     ///
     /// # Errors
-    /// As [`replace`]. After a failure to sync the folder the new content stands, but may not survive a power cut.
+    /// As [`replace`]. After a failure to sync the folder the new content stands, but may not survive a power
+    /// cut.
     pub fn commit(mut self) -> io::Result<()> {
         self.take_the_name()?;
         sync_folder(&self.path)
     }
 
-    /// Commits files that belong together, in this order. When the first cannot be committed, nothing is changed. When a
-    /// later one cannot, the contents that have not taken their place stay under their [`interim`] names, as after a
-    /// crash: a reader finds the new set in both names together.
+    /// Commits files that belong together, in this order. When the first cannot be committed, nothing is
+    /// changed. When a later one cannot, the contents that have not taken their place stay under their
+    /// [`interim`] names, as after a crash: a reader finds the new set in both names together.
     ///
     /// # Errors
     /// As [`Replacement::commit`], with the file that it is about.

@@ -1,5 +1,5 @@
-//! What several crates of KubeEdge in Rust share, each thing written once. No promise is made to anybody else: a
-//! vendor's crate stands on `kubeedge-core` and on the crates with the implementations.
+//! What several crates of KubeEdge in Rust share, each thing written once. No promise is made to anybody
+//! else: a vendor's crate stands on `kubeedge-core` and on the crates with the implementations.
 
 pub mod blocking;
 pub mod channel;

@@ -1,9 +1,9 @@
-//! Who may begin at a door, and who waits: so many at a time, so many of one address, and nobody for long while others
-//! wait.
+//! Who may begin at a door, and who waits: so many at a time, so many of one address, and nobody for long
+//! while others wait.
 //!
-//! A door that speaks a handshake with whoever comes must neither hold memory for all of them nor be kept shut by those
-//! who say nothing. A [`Lobby`] decides; the door's loop does: takes guests in, begins with [`Lobby::admit`], ends what
-//! is [`Lobby::overdue`].
+//! A door that speaks a handshake with whoever comes must neither hold memory for all of them nor be kept
+//! shut by those who say nothing. A [`Lobby`] decides; the door's loop does: takes guests in, begins with
+//! [`Lobby::admit`], ends what is [`Lobby::overdue`].
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -41,15 +41,16 @@ impl<G, I: Copy + Eq + Hash> Lobby<G, I> {
         Self { limits, begun: VecDeque::new(), waiting: VecDeque::new() }
     }
 
-    /// Whether to let another in to wait: there is room, or several addresses wait, so that one of them can be told to
-    /// go for another. Those of a single address are better left where they are.
+    /// Whether to let another in to wait: there is room, or several addresses wait, so that one of them can
+    /// be told to go for another. Those of a single address are better left where they are.
     pub fn has_room(&self) -> bool {
         let mut origins = self.waiting.iter().map(|(_, from)| origin(from));
         let first = origins.next();
         self.waiting.len() < self.limits.waiting || origins.any(|other| Some(other) != first)
     }
 
-    /// Lets somebody in to wait. Who has to go for it, if the room is full: the newest of the address of which most wait.
+    /// Lets somebody in to wait. Who has to go for it, if the room is full: the newest of the address of
+    /// which most wait.
     pub fn enter(&mut self, guest: G, from: SocketAddr) -> Option<(G, SocketAddr)> {
         self.waiting.push_back((guest, from));
         if self.waiting.len() <= self.limits.waiting {
@@ -60,7 +61,8 @@ impl<G, I: Copy + Eq + Hash> Lobby<G, I> {
         self.waiting.remove(newest)
     }
 
-    /// Who is to begin now: the first whose address has not as many as it may. To be followed by [`Lobby::begin`].
+    /// Who is to begin now: the first whose address has not as many as it may. To be followed by
+    /// [`Lobby::begin`].
     pub fn admit(&mut self) -> Option<(G, SocketAddr)> {
         if self.begun.len() >= self.limits.places.max(1) {
             return None;
@@ -86,14 +88,15 @@ impl<G, I: Copy + Eq + Hash> Lobby<G, I> {
         !self.waiting.is_empty()
     }
 
-    /// Who has to end, and when, if nobody else does before: while somebody waits, the first of the address that has
-    /// most. Asked again after each change.
+    /// Who has to end, and when, if nobody else does before: while somebody waits, the first of the address
+    /// that has most. Asked again after each change.
     pub fn overdue(&self) -> Option<(Instant, I)> {
         let since: HashMap<_, _> = self.begun.iter().map(|(who, _, since)| (*who, *since)).collect();
         self.overdue_among(|who| since.get(&who).copied())
     }
 
-    /// As [`Lobby::overdue`], among those for whom `still_since` says since when they do nothing; others are spared.
+    /// As [`Lobby::overdue`], among those for whom `still_since` says since when they do nothing; others are
+    /// spared.
     pub fn overdue_among(&self, still_since: impl Fn(I) -> Option<Instant>) -> Option<(Instant, I)> {
         let (_, first) = self.waiting.front()?;
         let still = self.begun.iter().filter_map(|(who, from, _)| Some((*who, *from, still_since(*who)?)));

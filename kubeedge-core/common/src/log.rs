@@ -1,4 +1,5 @@
-//! Log lines about peers: so few that nobody fills a disk with them, and shown so that no peer writes a line of its own.
+//! Log lines about peers: so few that nobody fills a disk with them, and shown so that no peer writes a line
+//! of its own.
 
 use std::{collections::HashMap, fmt, time::Duration};
 
@@ -68,7 +69,8 @@ impl Default for Seldom {
     }
 }
 
-/// A peer's text for a log: its first 200 characters, with those escaped that would end a line or steer a terminal.
+/// A peer's text for a log: its first 200 characters, with those escaped that would end a line or steer a
+/// terminal.
 pub fn shown(text: &str) -> impl fmt::Display + '_ {
     Shown(text)
 }

@@ -13,8 +13,8 @@ const WAITING: usize = 256;
 
 type Work<S> = Box<dyn FnOnce(&mut S) + Send>;
 
-/// A handle to the thread. It does one piece of work after the other, in the order in which they were asked for, and
-/// ends when the last handle is dropped. A clone is another handle.
+/// A handle to the thread. It does one piece of work after the other, in the order in which they were asked
+/// for, and ends when the last handle is dropped. A clone is another handle.
 pub struct Owner<S> {
     work: mpsc::Sender<Work<S>>,
 }
@@ -79,8 +79,8 @@ impl<S: 'static> Owner<S> {
         Ok(Self { work })
     }
 
-    /// Has the thread do this work and returns its outcome. Dropped while it waits, the work is done nevertheless or
-    /// never begun.
+    /// Has the thread do this work and returns its outcome. Dropped while it waits, the work is done
+    /// nevertheless or never begun.
     ///
     /// # Errors
     /// [`GivenUp`] when the work panicked. What is owned is as the work left it, and further work is done.

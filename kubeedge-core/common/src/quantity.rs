@@ -6,8 +6,8 @@
 //! assert_eq!((milli("500m"), units("64Mi")), (500, 64 << 20));
 //! ```
 
-/// A quantity in thousandths, rounded up; 0 for text that is no quantity and for what is less than nothing, [`u64::MAX`]
-/// for what is too large. Nothing is lost on the way, however long the number.
+/// A quantity in thousandths, rounded up; 0 for text that is no quantity and for what is less than nothing,
+/// [`u64::MAX`] for what is too large. Nothing is lost on the way, however long the number.
 pub fn milli(text: &str) -> u64 {
     let text = text.trim();
     let (negative, text) = match text.as_bytes().first() {
@@ -154,7 +154,8 @@ mod tests {
         assert_eq!(units("1500m"), 2);
     }
 
-    /// Kubernetes: `MilliValue` and `Value` round up, and a quantity finer than a nano-unit counts as the next one.
+    /// Kubernetes: `MilliValue` and `Value` round up, and a quantity finer than a nano-unit counts as the
+    /// next one.
     #[test]
     fn less_than_a_thousandth_is_rounded_up() {
         for (text, expected) in [

@@ -31,7 +31,8 @@ impl Rate {
         Some(self.free_at()).filter(|free| *free > Instant::now())
     }
 
-    /// The same as [`Rate::free_at`] for those that leave part of the burst to others: with a `share` of 2 they use half of it.
+    /// The same as [`Rate::free_at`] for those that leave part of the burst to others: with a `share` of 2
+    /// they use half of it.
     pub fn free_at_share(&self, share: u32) -> Instant {
         let rest = self.each * (self.burst / share.max(1)).saturating_sub(1);
         self.full.checked_sub(rest).unwrap_or(self.full)

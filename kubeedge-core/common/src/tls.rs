@@ -16,8 +16,8 @@ pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-/// Verifies the signatures of handshakes: that the other side holds the key of the certificate that it shows. A verifier of
-/// certificates that decides by itself which certificates count delegates the rest to this.
+/// Verifies the signatures of handshakes: that the other side holds the key of the certificate that it shows.
+/// A verifier of certificates that decides by itself which certificates count delegates the rest to this.
 #[derive(Clone, Debug)]
 pub struct SignatureChecks(Arc<CryptoProvider>);
 

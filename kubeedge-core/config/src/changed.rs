@@ -13,8 +13,8 @@ pub fn away_from_default<C: ConfigFile>(config: &C, host: &Host) -> Vec<String> 
     found
 }
 
-/// Those of [`away_from_default`] that are not covered by `acted_on`, a list of paths that stand for all below them.
-/// Whoever maps a configuration to a component says what it makes use of.
+/// Those of [`away_from_default`] that are not covered by `acted_on`, a list of paths that stand for all
+/// below them. Whoever maps a configuration to a component says what it makes use of.
 pub fn not_acted_on<C: ConfigFile>(config: &C, host: &Host, acted_on: &[&str]) -> Vec<String> {
     let mut paths = away_from_default(config, host);
     paths.retain(|path| !acted_on.iter().any(|acted| covers(acted, path)));

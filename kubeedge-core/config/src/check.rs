@@ -7,7 +7,8 @@ use std::{
 
 use super::problem::Problem;
 
-/// Collects what is wrong with a configuration; a rule that does not hold adds a problem and the others go on.
+/// Collects what is wrong with a configuration; a rule that does not hold adds a problem and the others go
+/// on.
 #[derive(Debug, Default)]
 pub struct Checks(Vec<Problem>);
 

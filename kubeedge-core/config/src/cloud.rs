@@ -1,7 +1,8 @@
 //! `cloudcore.yaml`: `cloudcore.config.kubeedge.io/v1alpha1`, kind `CloudCore`.
 //!
-//! Where we differ from Go: what follows from `nodeLimit` (`kubeAPIConfig.qps` and `burst`, the counts of workers and
-//! buffers) is not written over the file's values; `--minconfig` prints the modules as enabled as they are by default.
+//! Where we differ from Go: what follows from `nodeLimit` (`kubeAPIConfig.qps` and `burst`, the counts of
+//! workers and buffers) is not written over the file's values; `--minconfig` prints the modules as enabled as
+//! they are by default.
 
 mod check;
 mod controllers;

@@ -1,12 +1,13 @@
-//! A kit for whoever maps a configuration to a component: is every key acted on that is said to be, and no other?
+//! A kit for whoever maps a configuration to a component: is every key acted on that is said to be, and no
+//! other?
 
 use serde_json::{Value, json};
 
 use crate::ConfigFile;
 
-/// Copies of `base`, each with another value for one key, and the path of that key. Keys without a default are not among
-/// them. Keys of files name `file`, those of addresses `198.51.100.7`, those of endpoints with port and scheme where `base`
-/// has them.
+/// Copies of `base`, each with another value for one key, and the path of that key. Keys without a default
+/// are not among them. Keys of files name `file`, those of addresses `198.51.100.7`, those of endpoints with
+/// port and scheme where `base` has them.
 pub fn variations<C: ConfigFile>(base: &C, file: &str) -> Vec<(String, C)> {
     let json = serde_json::to_value(base).unwrap_or_default();
     let mut found = Vec::new();

@@ -1,7 +1,8 @@
 //! `edgecore.yaml`: `edgecore.config.kubeedge.io/v1alpha2`, kind `EdgeCore`.
 //!
-//! Where we differ from Go: keys that are empty where Go takes the default from the host (`hostnameOverride`, the three
-//! `server` addresses of EdgeHub) have that default; `--minconfig` prints the modules as enabled as they are by default.
+//! Where we differ from Go: keys that are empty where Go takes the default from the host (`hostnameOverride`,
+//! the three `server` addresses of EdgeHub) have that default; `--minconfig` prints the modules as enabled as
+//! they are by default.
 
 mod check;
 mod edged;

@@ -15,8 +15,8 @@ pub struct Host {
 }
 
 impl Host {
-    /// What the system says: the kernel's host name, and the source address of the default route (no packet is sent).
-    /// Without a name it is `localhost`, without a route `127.0.0.1`.
+    /// What the system says: the kernel's host name, and the source address of the default route (no packet
+    /// is sent). Without a name it is `localhost`, without a route `127.0.0.1`.
     pub fn detect() -> Self {
         let kernel = fs::read_to_string("/proc/sys/kernel/hostname").ok();
         let name = kernel.or_else(|| env::var("HOSTNAME").ok()).unwrap_or_default().trim().to_lowercase();
@@ -29,7 +29,8 @@ impl Host {
     }
 }
 
-/// An address for documentation (RFC 5737) stands for anywhere; connecting a datagram socket only asks for the route.
+/// An address for documentation (RFC 5737) stands for anywhere; connecting a datagram socket only asks for
+/// the route.
 fn source_address() -> Option<IpAddr> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
     socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;

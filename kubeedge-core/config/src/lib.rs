@@ -1,9 +1,10 @@
 //! The configuration files of Go's KubeEdge 1.23: `edgecore.yaml` (v1alpha2) and `cloudcore.yaml` (v1alpha1).
 //!
-//! Every key of theirs is read, with Go's defaults for what a file leaves out. Keys are matched without regard to case,
-//! as Go does; a key that is `null` counts as left out; a number is no text and a text no number. What is wrong is
-//! told all at once, each with line, column and the path of the key. A key that does not exist is a warning, as Go
-//! ignores it, and so is an `apiVersion` that is not ours; a foreign `kind` is an error.
+//! Every key of theirs is read, with Go's defaults for what a file leaves out. Keys are matched without
+//! regard to case, as Go does; a key that is `null` counts as left out; a number is no text and a text no
+//! number. What is wrong is told all at once, each with line, column and the path of the key. A key that does
+//! not exist is a warning, as Go ignores it, and so is an `apiVersion` that is not ours; a foreign `kind` is
+//! an error.
 //!
 //! ```
 //! use kubeedge_config::{self as config, ConfigFile, Host, cloud::CloudCoreConfig};
@@ -56,14 +57,16 @@ pub const MAX_FILE: u64 = 1 << 20;
 /// After this many problems no more are looked for.
 const MAX_PROBLEMS: usize = 50;
 
-/// A kind of configuration file. The defaults of Go are what `Default` and [`ConfigFile::complete`] give together.
+/// A kind of configuration file. The defaults of Go are what `Default` and [`ConfigFile::complete`] give
+/// together.
 pub trait ConfigFile: Serialize + DeserializeOwned + Default {
     /// The value of `kind`.
     const KIND: &'static str;
     /// The value of `apiVersion`.
     const API_VERSION: &'static str;
 
-    /// Puts in what Go's defaults take from the host, where the file leaves it out, and what follows from other keys.
+    /// Puts in what Go's defaults take from the host, where the file leaves it out, and what follows from
+    /// other keys.
     fn complete(&mut self, host: &Host);
 
     /// Finds values that cannot work.
@@ -132,8 +135,8 @@ pub fn read<C: ConfigFile>(name: &str, text: &str, host: &Host) -> Result<Loaded
     }
 }
 
-/// Reads the tree into the types, once more for each problem, so that all are found. A value with a problem counts
-/// as left out. `None` when there is no sense in looking further.
+/// Reads the tree into the types, once more for each problem, so that all are found. A value with a problem
+/// counts as left out. `None` when there is no sense in looking further.
 fn decode<C: ConfigFile>(root: &Node, problems: &mut Vec<Problem>, warnings: &mut Vec<Warning>) -> Option<C> {
     let known = serde_json::to_value(C::default()).unwrap_or_default();
     let mut skip = HashSet::new();
@@ -157,7 +160,8 @@ fn decode<C: ConfigFile>(root: &Node, problems: &mut Vec<Problem>, warnings: &mu
     }
 }
 
-/// `kind` and `apiVersion`: Go checks neither, but a file of the other component would silently give defaults.
+/// `kind` and `apiVersion`: Go checks neither, but a file of the other component would silently give
+/// defaults.
 fn envelope<C: ConfigFile>(root: &Node, problems: &mut Vec<Problem>, warnings: &mut Vec<Warning>) {
     if let Some((place, kind)) = root.text("kind")
         && kind != C::KIND

@@ -77,7 +77,8 @@ fn nearest<'s>(name: &str, siblings: &[&'s str]) -> Option<&'s str> {
     distances.filter(|(distance, _)| *distance <= limit.max(1)).min().map(|(_, sibling)| sibling)
 }
 
-/// How many letters must be put in, taken out or changed. A long name, which can only be nonsense, is far from all.
+/// How many letters must be put in, taken out or changed. A long name, which can only be nonsense, is far
+/// from all.
 fn distance(one: &str, other: &str) -> usize {
     if one.len() > 100 {
         return usize::MAX;

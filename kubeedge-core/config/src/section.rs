@@ -1,6 +1,7 @@
 //! How sections of a configuration are written down.
 
-/// A section: its keys with Go's defaults, then those that have none and are not printed by `--defaultconfig`.
+/// A section: its keys with Go's defaults, then those that have none and are not printed by
+/// `--defaultconfig`.
 macro_rules! section {
     (
         $(#[$meta:meta])* $name:ident {

@@ -35,7 +35,8 @@ pub(super) struct Key {
     pub(super) name: String,
 }
 
-/// Reads YAML as Go's Kubernetes parser does: `0644` is octal, `yes` is true. A file without content is an empty map.
+/// Reads YAML as Go's Kubernetes parser does: `0644` is octal, `yes` is true. A file without content is an
+/// empty map.
 pub(super) fn parse(name: &str, text: &str) -> Result<Node, ConfigError> {
     let mut budget = Budget::default();
     (budget.max_nodes, budget.max_aliases, budget.max_anchors) = (50_000, 100, 100);

@@ -97,8 +97,8 @@ impl fmt::Debug for EdgeCoreBuilder {
 }
 
 impl EdgeCoreBuilder {
-    /// Dials the tunnel of [`EdgeCoreSettings::stream`] over another transport than the link. CloudStream of cloudcore
-    /// listens with WebSocket.
+    /// Dials the tunnel of [`EdgeCoreSettings::stream`] over another transport than the link. CloudStream of
+    /// cloudcore listens with WebSocket.
     #[must_use]
     pub fn tunnel_over(mut self, transport: impl Transport) -> Self {
         self.tunnel = Some(Arc::new(transport));
@@ -195,8 +195,8 @@ pub struct EdgeCore {
 }
 
 impl EdgeCore {
-    /// Starts to put an edgecore together: link and tunnel go over `transport`, everything that must outlive a power cut
-    /// into `store`, pods onto `runtime`.
+    /// Starts to put an edgecore together: link and tunnel go over `transport`, everything that must outlive
+    /// a power cut into `store`, pods onto `runtime`.
     pub fn assemble(
         settings: EdgeCoreSettings,
         transport: impl Transport,
@@ -225,7 +225,8 @@ impl EdgeCore {
         self.kernel.bus()
     }
 
-    /// Runs until `shutdown` completes, or a module has failed more often than [`EdgeCoreSettings::restart`] allows.
+    /// Runs until `shutdown` completes, or a module has failed more often than [`EdgeCoreSettings::restart`]
+    /// allows.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), KernelError> {
         self.kernel.run(shutdown).await
     }

@@ -138,8 +138,8 @@ pub struct QuicLink {
 pub struct EdgePlan {
     /// How edgecore works.
     pub settings: EdgeCoreSettings,
-    /// The link over QUIC, if it is on. Whoever puts things together makes its transport; the tunnel goes over WebSocket
-    /// all the same ([`EdgeCoreBuilder::tunnel_over`](crate::EdgeCoreBuilder::tunnel_over)).
+    /// The link over QUIC, if it is on. Whoever puts things together makes its transport; the tunnel goes
+    /// over WebSocket all the same ([`EdgeCoreBuilder::tunnel_over`](crate::EdgeCoreBuilder::tunnel_over)).
     pub quic: Option<QuicLink>,
     /// The container runtime.
     pub runtime: RuntimeEndpoint,
@@ -167,14 +167,16 @@ impl EdgePlan {
         })
     }
 
-    /// Takes the join token from a file such as [`BOOTSTRAP_FILE`], over the configuration's, now or when it will be there.
+    /// Takes the join token from a file such as [`BOOTSTRAP_FILE`], over the configuration's, now or when it
+    /// will be there.
     pub fn bootstrap(&mut self, file: &Path) {
         if let IdentitySource::Join(join) = &mut self.settings.hub.identity {
             join.token_file = Some(file.to_owned());
         }
     }
 
-    /// Keeps everything in one folder, whatever paths the configuration names: store, certificates, volumes and logs.
+    /// Keeps everything in one folder, whatever paths the configuration names: store, certificates, volumes
+    /// and logs.
     pub fn keep_in(&mut self, folder: &Path) {
         self.database = folder.join("edgecore.db");
         self.settings = self.settings.clone().in_folder(folder);

@@ -1,13 +1,13 @@
 //! Edged, the edge's kubelet: runs the pods it is told of.
 //!
-//! Pods come from MetaManager, at start from its store and then as the cloud sends them; statuses, leases and events
-//! go back the same way. One worker per pod plans its next step from what the runtime holds (`plan`), so a restart
-//! of edgecore finds its pods running and leaves them so, with or without a cloud.
+//! Pods come from MetaManager, at start from its store and then as the cloud sends them; statuses, leases and
+//! events go back the same way. One worker per pod plans its next step from what the runtime holds (`plan`),
+//! so a restart of edgecore finds its pods running and leaves them so, with or without a cloud.
 //!
-//! Done here as the kubelet does: sandboxes, init containers and sidecars, restart policy with back-off, pull policy
-//! and pull secrets, environment and volumes from ConfigMaps, Secrets, fields and tokens, graceful deletion, status
-//! with conditions, events, node registration, node status, lease. Not acted on yet: probes, lifecycle hooks,
-//! ephemeral containers, static pods, CSI volumes, eviction, activeDeadlineSeconds.
+//! Done here as the kubelet does: sandboxes, init containers and sidecars, restart policy with back-off, pull
+//! policy and pull secrets, environment and volumes from ConfigMaps, Secrets, fields and tokens, graceful
+//! deletion, status with conditions, events, node registration, node status, lease. Not acted on yet: probes,
+//! lifecycle hooks, ephemeral containers, static pods, CSI volumes, eviction, activeDeadlineSeconds.
 
 mod book;
 mod env;
@@ -128,8 +128,8 @@ pub struct Edged {
 }
 
 impl Edged {
-    /// Runs the pods of this node, as MetaManager's copy has them, on this runtime. Their pauses are counted by the clock of
-    /// the module's context, which must be the runtime's.
+    /// Runs the pods of this node, as MetaManager's copy has them, on this runtime. Their pauses are counted
+    /// by the clock of the module's context, which must be the runtime's.
     pub fn new(
         node: NodeName,
         settings: EdgedSettings,
@@ -244,8 +244,8 @@ impl Edged {
     }
 }
 
-/// Does something that messages are of no use to: those that come meanwhile are dropped. What they tell of is in the store,
-/// which is read afterwards, and MetaManager must not wait for room in the mailbox.
+/// Does something that messages are of no use to: those that come meanwhile are dropped. What they tell of is
+/// in the store, which is read afterwards, and MetaManager must not wait for room in the mailbox.
 async fn heedless<T>(work: impl Future<Output = T>, inbox: &mut Inbox) -> T {
     let mut work = std::pin::pin!(work);
     loop {

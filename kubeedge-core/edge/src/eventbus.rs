@@ -6,27 +6,30 @@
 //! | everything else subscribed to | the cloud by EdgeHub, operation `upload`, resource = the topic |
 //! | what a module listens to ([`Routes::topic`](kubeedge_core::routes::Routes::topic)) | that module too, operation `publish`, resource = the topic; to nobody else if nobody else subscribed to it |
 //!
-//! Messages of other modules: `publish` publishes its content on the topic its resource names; `subscribe` and
-//! `unsubscribe` change the list of topics, which is kept in the store; `message` publishes the JSON of its member
-//! `message` on that member's `topic`.
+//! Messages of other modules: `publish` publishes its content on the topic its resource names; `subscribe`
+//! and `unsubscribe` change the list of topics, which is kept in the store; `message` publishes the JSON of
+//! its member `message` on that member's `topic`.
 //!
-//! What was read and finds no room, here or at EdgeHub, or is larger than 4 MiB, is gone, and whoever published it is told on
-//! `$hw/events/node/<node>/upload/refused`: JSON with `count`, `topics` and `reason`, once a second at most. A publisher's
-//! confirmation comes from its broker and cannot be withheld from here.
+//! What was read and finds no room, here or at EdgeHub, or is larger than 4 MiB, is gone, and whoever
+//! published it is told on `$hw/events/node/<node>/upload/refused`: JSON with `count`, `topics` and `reason`,
+//! once a second at most. A publisher's confirmation comes from its broker and cannot be withheld from here.
 //!
-//! Where [`EventBusSettings::sub_client_id`] is set, the external broker remembers the reading connection, and an upload at
-//! QoS 1 is confirmed to it when EdgeHub has stored it or knows that the cloud has it. So what is published while edgecore
-//! restarts, is killed or loses its power arrives, some of it twice, as long as the broker keeps it: mosquitto keeps
-//! 1000 messages (`max_queued_messages`), and over its own restart with `persistence true`. What is for DeviceTwin is confirmed
-//! once DeviceTwin has it; it answers on topics of its own when it has stored it.
+//! Where [`EventBusSettings::sub_client_id`] is set, the external broker remembers the reading connection,
+//! and an upload at QoS 1 is confirmed to it when EdgeHub has stored it or knows that the cloud has it. So
+//! what is published while edgecore restarts, is killed or loses its power arrives, some of it twice, as long
+//! as the broker keeps it: mosquitto keeps 1000 messages (`max_queued_messages`), and over its own restart
+//! with `persistence true`. What is for DeviceTwin is confirmed once DeviceTwin has it; it answers on topics
+//! of its own when it has stored it.
 //!
-//! Like Go: MQTT 3.1.1, one connection for reading and one for publishing, clean sessions without a client id, QoS 1 outward, every
-//! subscription made anew at each connect. Other than Go: the module never waits for a broker. What is published while the
-//! broker is away waits in a bounded queue, and what finds no room is dropped and counted in the log (Go blocks the
-//! module, and with it everybody who sends to it). What the broker had not confirmed when a connection broke is published again
-//! on the next one. More than 4 MiB in one message is refused in either direction; more than 16 MiB breaks the connection. A
-//! broker that remembers the node would send such a message again before all others: it must not take any (mosquitto:
-//! `message_size_limit 16000000`). Payloads that are not UTF-8 lose those bytes, as with Go: a message's content is text.
+//! Like Go: MQTT 3.1.1, one connection for reading and one for publishing, clean sessions without a client
+//! id, QoS 1 outward, every subscription made anew at each connect. Other than Go: the module never waits for
+//! a broker. What is published while the broker is away waits in a bounded queue, and what finds no room is
+//! dropped and counted in the log (Go blocks the module, and with it everybody who sends to it). What the
+//! broker had not confirmed when a connection broke is published again on the next one. More than 4 MiB in
+//! one message is refused in either direction; more than 16 MiB breaks the connection. A broker that
+//! remembers the node would send such a message again before all others: it must not take any (mosquitto:
+//! `message_size_limit 16000000`). Payloads that are not UTF-8 lose those bytes, as with Go: a message's
+//! content is text.
 
 #[cfg(feature = "mqtt-broker")]
 mod broker;
@@ -94,8 +97,9 @@ pub struct EventBusSettings {
     /// Where the internal broker listens, `tcp://address:port`; port 0 takes a free one, see
     /// [`EventBus::internal_address`]. It knows neither passwords nor TLS: keep it on the loopback address.
     pub internal: String,
-    /// The client id of the reading connection; empty for one made up. With one the external broker keeps what is published at
-    /// QoS 1 while nobody reads, and until it is safe; no other client of the broker may have it.
+    /// The client id of the reading connection; empty for one made up. With one the external broker keeps
+    /// what is published at QoS 1 while nobody reads, and until it is safe; no other client of the broker may
+    /// have it.
     pub sub_client_id: String,
     /// The client id of the publishing connection; empty for one made up.
     pub pub_client_id: String,
@@ -163,8 +167,8 @@ pub enum EventBusError {
     },
 }
 
-/// The module. A clone takes over where the original ended, so that a supervisor can start one after a failure; only one of
-/// them may work at a time.
+/// The module. A clone takes over where the original ended, so that a supervisor can start one after a
+/// failure; only one of them may work at a time.
 #[derive(Clone, Debug)]
 pub struct EventBus {
     node: NodeName,

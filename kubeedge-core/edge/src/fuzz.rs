@@ -1,4 +1,5 @@
-//! Doors for fuzzers: what reads bytes of the cloud and of clients, without the sockets around it. No stable interface.
+//! Doors for fuzzers: what reads bytes of the cloud and of clients, without the sockets around it. No stable
+//! interface.
 
 use bytes::Bytes;
 use futures::stream;
@@ -21,7 +22,8 @@ use crate::{
     stream::request::Local,
 };
 
-/// The head of the request that a tunnel's connector becomes, if it becomes one: as for a command, and as for a body.
+/// The head of the request that a tunnel's connector becomes, if it becomes one: as for a command, and as for
+/// a body.
 pub fn tunnel_request(connector: &[u8]) -> Option<[Vec<u8>; 2]> {
     let command = Local::read(connector).ok()?;
     let body = Local::read(connector).ok()?.plain();

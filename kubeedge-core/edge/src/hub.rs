@@ -1,7 +1,7 @@
 //! EdgeHub: the edge end of the link to the cloud.
 //!
-//! It gets the node's certificate, keeps one link up, hands what comes from the cloud to the module it is for, and sends what
-//! modules leave in its mailbox.
+//! It gets the node's certificate, keeps one link up, hands what comes from the cloud to the module it is
+//! for, and sends what modules leave in its mailbox.
 //!
 //! | message of the cloud | goes to |
 //! |---|---|
@@ -12,24 +12,27 @@
 //! | group `taskmanager` | TaskManager |
 //! | a vendor's group | the module that takes it ([`routes`](kubeedge_core::routes)); where none does, an error goes back |
 //!
-//! On the wire it is Go's EdgeHub: the same path and headers, a keepalive at once and then every heartbeat past the message
-//! limit, the same events `cloud_connected` and `cloud_disconnected` to the groups twin, meta, bus and taskmanager.
+//! On the wire it is Go's EdgeHub: the same path and headers, a keepalive at once and then every heartbeat
+//! past the message limit, the same events `cloud_connected` and `cloud_disconnected` to the groups twin,
+//! meta, bus and taskmanager.
 //!
 //! Where we differ from Go:
-//! - A request made without a link fails at once, and so does one whose link breaks; Go lets it run into its deadline.
-//! - What waits goes out in lanes: control and pods, then twins, then uploads and events. A flood of uploads costs uploads,
-//!   never a lease, and half of the burst is kept for control.
-//! - Every message is delivered at least once, in order of its resource, or its sender learns that it was not; see the
-//!   table below. Go loses what is on its way when a link breaks, and everything when it ends.
-//! - A module that does not read its mailbox holds up neither replies nor keepalives. 1024 messages wait for it here; what
-//!   comes beyond that is refused, and the cloud sends objects again until they are confirmed.
+//! - A request made without a link fails at once, and so does one whose link breaks; Go lets it run into its
+//!   deadline.
+//! - What waits goes out in lanes: control and pods, then twins, then uploads and events. A flood of uploads
+//!   costs uploads, never a lease, and half of the burst is kept for control.
+//! - Every message is delivered at least once, in order of its resource, or its sender learns that it was
+//!   not; see the table below. Go loses what is on its way when a link breaks, and everything when it ends.
+//! - A module that does not read its mailbox holds up neither replies nor keepalives. 1024 messages wait for
+//!   it here; what comes beyond that is refused, and the cloud sends objects again until they are confirmed.
 //! - A frame that is no message is logged and skipped; Go gives up the link.
-//! - A link that gives no sign of life for two heartbeats is left; the cloud's end is asked for one with each of them, by a
-//!   ping of the transport: a WebSocket's, which Go's end answers without telling anybody, or QUIC's. Go waits for TCP to
-//!   give up.
-//! - A cloud that takes questions and says nothing is left after [`EdgeHubSettings::silence`]: Go's cloud keeps the
-//!   socket of a node it refuses open.
-//! - A lost link is dialled again within a second, then after growing pauses with jitter; Go sleeps two heartbeats first.
+//! - A link that gives no sign of life for two heartbeats is left; the cloud's end is asked for one with each
+//!   of them, by a ping of the transport: a WebSocket's, which Go's end answers without telling anybody, or
+//!   QUIC's. Go waits for TCP to give up.
+//! - A cloud that takes questions and says nothing is left after [`EdgeHubSettings::silence`]: Go's cloud
+//!   keeps the socket of a node it refuses open.
+//! - A lost link is dialled again within a second, then after growing pauses with jitter; Go sleeps two
+//!   heartbeats first.
 //! - The join trusts nobody on faith; see [`JoinSettings`].
 //!
 //! # What happens to a message for the cloud
@@ -47,20 +50,23 @@
 //! | a vendor's, [`Reliable`](kubeedge_core::routes::Delivery::Reliable) | each, in order | by its answer | the same, of one resource one at a time |
 //! | anything else | no | by a sign of life | kept and sent on the next link |
 //!
-//! A *sign of life* is an answer to something written later on the same link and in the same lane, or a pong to a later
-//! ping: a lane keeps the order, so what went before was read, and a pong stands for all lanes. Over a transport that cannot ping, two heartbeats without a break do. What is sent
-//! again keeps its id and goes before what came later.
+//! A *sign of life* is an answer to something written later on the same link and in the same lane, or a pong
+//! to a later ping: a lane keeps the order, so what went before was read, and a pong stands for all lanes.
+//! Over a transport that cannot ping, two heartbeats without a break do. What is sent again keeps its id and
+//! goes before what came later.
 //!
-//! *Stored* means in the [`MetaStore`] of [`EdgeHub::store`], many changes in one commit: without a link at once, with one
-//! after a second, so that what the cloud has by then costs no write; and when the hub ends. A power cut loses of uploads at
-//! most those of the second before it, and none whose sender was told: whoever makes an upload a request to this module
-//! ([`Bus::request`]) gets `OK` once it can be lost no more, a tenth of a second later at most if the store takes it, and an error
-//! if there is no room. EventBus does so where `mqttSubClientID` is set.
+//! *Stored* means in the [`MetaStore`] of [`EdgeHub::store`], many changes in one commit: without a link at
+//! once, with one after a second, so that what the cloud has by then costs no write; and when the hub ends. A
+//! power cut loses of uploads at most those of the second before it, and none whose sender was told: whoever
+//! makes an upload a request to this module ([`Bus::request`]) gets `OK` once it can be lost no more, a tenth
+//! of a second later at most if the store takes it, and an error if there is no room. EventBus does so where
+//! `mqttSubClientID` is set.
 //!
-//! Each of control, twins and events may take 1024 messages and 32 MiB, uploads [`EdgeHubSettings::uploads`] and
-//! [`EdgeHubSettings::upload_bytes`]. What finds no room is refused: a sender that waits is told, otherwise
-//! [`EdgeHub::refused`] counts it and the log says so, once for each row and thousand. Programs whose uploads over MQTT are
-//! refused are told on the topic `$hw/events/node/<node>/upload/refused`, once a second at most: how many, and of which topics.
+//! Each of control, twins and events may take 1024 messages and 32 MiB, uploads [`EdgeHubSettings::uploads`]
+//! and [`EdgeHubSettings::upload_bytes`]. What finds no room is refused: a sender that waits is told,
+//! otherwise [`EdgeHub::refused`] counts it and the log says so, once for each row and thousand. Programs
+//! whose uploads over MQTT are refused are told on the topic `$hw/events/node/<node>/upload/refused`, once a
+//! second at most: how many, and of which topics.
 
 mod connect;
 pub(crate) mod dispatch;
@@ -185,8 +191,8 @@ pub enum EdgeHubError {
     NoTime(&'static str),
 }
 
-/// The module. A clone takes over where the original ended, so that a supervisor can start one after a failure; only one of
-/// them may work at a time.
+/// The module. A clone takes over where the original ended, so that a supervisor can start one after a
+/// failure; only one of them may work at a time.
 #[derive(Clone, Debug)]
 pub struct EdgeHub {
     node: NodeName,
@@ -211,7 +217,8 @@ impl EdgeHub {
         Self { node, settings, transport, codec, store: None, outbox, connected, credentials, worked }
     }
 
-    /// Keeps what waits for the cloud in this store, so that it outlives the process. Without one it is lost with it.
+    /// Keeps what waits for the cloud in this store, so that it outlives the process. Without one it is lost
+    /// with it.
     #[must_use]
     pub fn store(mut self, store: Arc<dyn MetaStore>) -> Self {
         self.store = Some(store);
@@ -230,8 +237,8 @@ impl EdgeHub {
         self.connected.subscribe()
     }
 
-    /// The node's certificates once they are there, and anew after each rotation: for others that dial the cloud, and as
-    /// the sign that the join token has done its work and can be removed from configuration.
+    /// The node's certificates once they are there, and anew after each rotation: for others that dial the
+    /// cloud, and as the sign that the join token has done its work and can be removed from configuration.
     pub fn credentials(&self) -> watch::Receiver<Option<Arc<Credentials>>> {
         self.credentials.subscribe()
     }

@@ -1,7 +1,7 @@
 //! The edge side of KubeEdge as a library.
 //!
-//! An edgecore is put together from a transport, a store and a container runtime; modules talk over the bus of
-//! [`kubeedge_core`]. Each module takes a plain `…Settings` struct, so that any of them can be used alone.
+//! An edgecore is put together from a transport, a store and a container runtime; modules talk over the bus
+//! of [`kubeedge_core`]. Each module takes a plain `…Settings` struct, so that any of them can be used alone.
 
 mod assembly;
 mod backlog;

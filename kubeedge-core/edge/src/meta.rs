@@ -1,21 +1,22 @@
 //! MetaManager: the edge's durable copy of what it should run.
 //!
-//! Everything the cloud sends about objects goes through here: it is stored, passed on to the module that acts on it,
-//! and only then acknowledged, so that what the cloud holds for delivered survives a power cut. Questions of the
-//! edge's own modules are answered from the copy or by the cloud, as KubeEdge's rules say; without a link, from the
-//! copy alone.
+//! Everything the cloud sends about objects goes through here: it is stored, passed on to the module that
+//! acts on it, and only then acknowledged, so that what the cloud holds for delivered survives a power cut.
+//! Questions of the edge's own modules are answered from the copy or by the cloud, as KubeEdge's rules say;
+//! without a link, from the copy alone.
 //!
-//! The copy is a bucket of any [`MetaStore`]: the key is group, kind, namespace and name ([`ObjectKey`]), the value the
-//! content as it came, of which only the head is read on the way. Other modules of the process read, write and watch it
-//! through a [`MetaHandle`]; what needs the cloud they ask through a [`Client`].
+//! The copy is a bucket of any [`MetaStore`]: the key is group, kind, namespace and name ([`ObjectKey`]), the
+//! value the content as it came, of which only the head is read on the way. Other modules of the process
+//! read, write and watch it through a [`MetaHandle`]; what needs the cloud they ask through a [`Client`].
 //!
-//! A message goes through three functions: `command` reads what it asks, `rules` decides from that what is done,
-//! `dispatcher` does it. The rules follow Go's MetaManager, its defects mended: an answer that fails reaches the asker
-//! at once, an `ErrStatus` is no ConfigMap, and a token is kept until its successor is there.
+//! A message goes through three functions: `command` reads what it asks, `rules` decides from that what is
+//! done, `dispatcher` does it. The rules follow Go's MetaManager, its defects mended: an answer that fails
+//! reaches the asker at once, an `ErrStatus` is no ConfigMap, and a token is kept until its successor is
+//! there.
 //!
-//! Beside each object the copy says which version of it the cloud was told is here, in the same commit. A cloud of ours
-//! compares that with its records at each connect ([`kubeedge_common::digest`]), so that neither a lost store nor lost
-//! records leave the two apart; a Go cloud never asks.
+//! Beside each object the copy says which version of it the cloud was told is here, in the same commit. A
+//! cloud of ours compares that with its records at each connect ([`kubeedge_common::digest`]), so that
+//! neither a lost store nor lost records leave the two apart; a Go cloud never asks.
 
 mod client;
 mod cloud;
@@ -79,8 +80,8 @@ pub trait DeviceInventory: fmt::Debug + Send + Sync + 'static {
     async fn devices(&self) -> Result<Vec<String>, StoreError>;
 }
 
-/// The module. A clone takes over where the original ended: it uses the same copy and knows whether the link is up,
-/// so that a supervisor can start one after a failure.
+/// The module. A clone takes over where the original ended: it uses the same copy and knows whether the link
+/// is up, so that a supervisor can start one after a failure.
 #[derive(Clone, Debug)]
 pub struct MetaManager {
     settings: MetaManagerSettings,

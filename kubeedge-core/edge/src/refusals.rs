@@ -1,14 +1,14 @@
 //! Word for programs on the node that what they published over MQTT found no room.
 //!
-//! MQTT cannot say it: a broker confirms a publish itself, whatever its readers make of it. So it is published, at most once a
-//! second, on `$hw/events/node/<node>/upload/refused`:
+//! MQTT cannot say it: a broker confirms a publish itself, whatever its readers make of it. So it is
+//! published, at most once a second, on `$hw/events/node/<node>/upload/refused`:
 //!
 //! ```json
 //! {"count": 3, "topics": ["building-7/user/readings"], "reason": "too much waits for the cloud"}
 //! ```
 //!
-//! `count` is how many messages were refused since it was said last, `topics` the first sixteen of their topics. They are
-//! gone: whoever wants them to arrive publishes them again later.
+//! `count` is how many messages were refused since it was said last, `topics` the first sixteen of their
+//! topics. They are gone: whoever wants them to arrive publishes them again later.
 
 use std::{collections::BTreeSet, time::Duration};
 

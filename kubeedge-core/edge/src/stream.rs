@@ -1,18 +1,20 @@
 //! EdgeStream: the edge end of the tunnel that brings logs, commands and metrics of this node to the cloud.
 //!
-//! It dials the cloud with the node's certificate and keeps the tunnel; the cloud opens streams in it, each a request to
-//! the node's own API ([`NodeApi`]). Of logs and metrics the body goes back, of commands every byte of the connection in
-//! both directions, the answer's head included.
+//! It dials the cloud with the node's certificate and keeps the tunnel; the cloud opens streams in it, each a
+//! request to the node's own API ([`NodeApi`]). Of logs and metrics the body goes back, of commands every
+//! byte of the connection in both directions, the answer's head included.
 //!
 //! Where we differ from Go:
 //! - The cloud's certificate is verified; Go's edge trusts any.
-//! - A node's API that cannot be reached is told: as the text of a log, as a 502 to a command; Go says nothing.
+//! - A node's API that cannot be reached is told: as the text of a log, as a 502 to a command; Go says
+//!   nothing.
 //! - A consumer of one stream that does not read holds up the others for seconds only, then its stream ends.
 //! - Instead of a ping every 5 s a frame for no stream goes out every 15 s, which both kinds of cloud ignore.
 //! - `Origin` is taken off requests: who the caller is was the API server's to ask.
 //!
-//! Frames go out as text when the cloud's came as text, which a Go cloud insists on. *Not Go-compatible yet*: bytes that
-//! are no UTF-8 go out as binary all the same, as WebSocket libraries insist, and end the tunnel of a Go cloud.
+//! Frames go out as text when the cloud's came as text, which a Go cloud insists on. *Not Go-compatible yet*:
+//! bytes that are no UTF-8 go out as binary all the same, as WebSocket libraries insist, and end the tunnel
+//! of a Go cloud.
 
 pub(crate) mod request;
 mod session;
@@ -61,7 +63,8 @@ impl NodeApi for watch::Receiver<Option<SocketAddr>> {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct EdgeStreamSettings {
-    /// Where cloudcores' tunnel servers listen: `host:port` each; KubeEdge's port is 10004. They are tried in turn.
+    /// Where cloudcores' tunnel servers listen: `host:port` each; KubeEdge's port is 10004. They are tried in
+    /// turn.
     pub servers: Vec<Endpoint>,
     /// How long a dial may take, handshakes included. KubeEdge: 30 s.
     pub handshake: Duration,
@@ -104,7 +107,8 @@ pub struct EdgeStream {
 }
 
 impl EdgeStream {
-    /// Dials for this node over this transport once there are credentials, and serves requests from the node's API.
+    /// Dials for this node over this transport once there are credentials, and serves requests from the
+    /// node's API.
     pub fn new(
         node: NodeName,
         settings: EdgeStreamSettings,

@@ -1,17 +1,19 @@
 //! DeviceTwin: what devices report and what is wished of them.
 //!
-//! Every device has *twins*, pairs of a wished-for (`expected`) and a reported (`actual`) value, one per property. Apps
-//! and mappers read and change them over MQTT topics (`$hw/events/device/<namespace>/<name>/…`) by way of EventBus;
-//! mappers in this process over [`DeviceMapper`]; the cloud sees what is reported. All of it is kept in the
-//! [`MetaStore`] and works without the cloud; mappers start from the stored Device objects.
+//! Every device has *twins*, pairs of a wished-for (`expected`) and a reported (`actual`) value, one per
+//! property. Apps and mappers read and change them over MQTT topics
+//! (`$hw/events/device/<namespace>/<name>/…`) by way of EventBus; mappers in this process over
+//! [`DeviceMapper`]; the cloud sees what is reported. All of it is kept in the [`MetaStore`] and works
+//! without the cloud; mappers start from the stored Device objects.
 //!
-//! Messages and readings that wait together are applied together and stored in one commit; results go out when it is
-//! durable, in the order: result, document, delta, cloud.
+//! Messages and readings that wait together are applied together and stored in one commit; results go out
+//! when it is durable, in the order: result, document, delta, cloud.
 //!
-//! Go's behaviour is copied except for its defects. A value of the wrong type gets its 400 (Go locks the device for
-//! good); a side without `value` gets a 400 (Go dies); error replies go to the device's own topic as well as to the one with
-//! the empty id; what changed offline reaches the cloud at the next connect (Go forgets it); unconfirmed messages are
-//! bounded (Go's grow without limit); `twin/cloud_updated` finds devices by namespace and name.
+//! Go's behaviour is copied except for its defects. A value of the wrong type gets its 400 (Go locks the
+//! device for good); a side without `value` gets a 400 (Go dies); error replies go to the device's own topic
+//! as well as to the one with the empty id; what changed offline reaches the cloud at the next connect (Go
+//! forgets it); unconfirmed messages are bounded (Go's grow without limit); `twin/cloud_updated` finds
+//! devices by namespace and name.
 //!
 //! Modules that subscribe to readings ([`Routes::readings`](kubeedge_core::routes::Routes::readings)) hear
 //! reported values, from mappers and from MQTT alike, once they are stored.
@@ -45,8 +47,8 @@ use tokio::task::JoinSet;
 use self::{apply::Twin, intake::Intake, observers::Observers, rows::StoredDevices};
 use crate::meta::{DeviceInventory, MetaHandle};
 
-/// The module. A clone takes over where the original ended, with the same store, mappers and link, so that a supervisor can
-/// start one after a failure; only one of them may work at a time.
+/// The module. A clone takes over where the original ended, with the same store, mappers and link, so that a
+/// supervisor can start one after a failure; only one of them may work at a time.
 #[derive(Clone, Debug)]
 pub struct DeviceTwin {
     node: NodeName,
@@ -58,8 +60,9 @@ pub struct DeviceTwin {
 }
 
 impl DeviceTwin {
-    /// The DeviceTwin of this node over a store for its own rows, which serves the Device objects of MetaManager's copy with the
-    /// mappers of this process: at most one for each protocol, the last one counts.
+    /// The DeviceTwin of this node over a store for its own rows, which serves the Device objects of
+    /// MetaManager's copy with the mappers of this process: at most one for each protocol, the last one
+    /// counts.
     pub fn new(
         node: NodeName,
         store: Arc<dyn MetaStore>,

@@ -1,4 +1,5 @@
-//! A device's whole way on the edge: PLC, Modbus mapper, DeviceTwin, EventBus, MQTT and the link to the cloud.
+//! A device's whole way on the edge: PLC, Modbus mapper, DeviceTwin, EventBus, MQTT and the link to the
+//! cloud.
 #![cfg(feature = "mqtt-broker")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout, reason = "helpers of a test")]
 

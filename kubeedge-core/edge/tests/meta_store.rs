@@ -101,7 +101,8 @@ async fn on_a_full_disk_nothing_acknowledged_is_lost_and_the_rest_is_refused() {
     edge.stop().await;
 }
 
-/// What Go's edgecore keeps: rows by resource, tokens under keys of their own, and what MetaServer and DMI leave there.
+/// What Go's edgecore keeps: rows by resource, tokens under keys of their own, and what MetaServer and DMI
+/// leave there.
 const GO: &str = r#"CREATE TABLE `meta` (`key` text,`type` text,`value` text,PRIMARY KEY (`key`));
     INSERT INTO meta VALUES('default/pod/web', 'pod', '{"metadata":{"name":"web","uid":"u"}}');
     INSERT INTO meta VALUES('other/pod/db', 'pod', '{"metadata":{"name":"db","uid":"v"}}');

@@ -1,8 +1,10 @@
-//! Containers by any runtime that speaks the Container Runtime Interface, v1: containerd 1.6 and newer, CRI-O.
+//! Containers by any runtime that speaks the Container Runtime Interface, v1: containerd 1.6 and newer,
+//! CRI-O.
 //!
-//! The runtime is spoken to as the kubelet does, so `crictl` shows what runs. Its socket is dialled at the first call
-//! and again after each loss: a runtime that restarts is [`RuntimeKind::Down`] meanwhile and then lists all that it
-//! held before. One agent per runtime: what there is belongs to this one, as with the kubelet.
+//! The runtime is spoken to as the kubelet does, so `crictl` shows what runs. Its socket is dialled at the
+//! first call and again after each loss: a runtime that restarts is [`RuntimeKind::Down`] meanwhile and then
+//! lists all that it held before. One agent per runtime: what there is belongs to this one, as with the
+//! kubelet.
 
 mod client;
 mod convert;
@@ -87,8 +89,8 @@ pub struct CriRuntime {
 }
 
 impl CriRuntime {
-    /// A runtime at the sockets named by `settings`. Nothing is dialled yet: a runtime that is not there shows as
-    /// [`RuntimeKind::Down`] in each call until it is. To be called inside a tokio runtime.
+    /// A runtime at the sockets named by `settings`. Nothing is dialled yet: a runtime that is not there
+    /// shows as [`RuntimeKind::Down`] in each call until it is. To be called inside a tokio runtime.
     ///
     /// # Errors
     /// [`RuntimeKind::Invalid`] when an endpoint is not the path of a unix socket.
@@ -142,7 +144,8 @@ impl CriRuntime {
         }
     }
 
-    /// Whether creating failed because there is no image, which runtimes report as any other object not found.
+    /// Whether creating failed because there is no image, which runtimes report as any other object not
+    /// found.
     async fn why_not_created(&self, spec: &ContainerSpec, error: RuntimeError) -> RuntimeError {
         let may_be = matches!(error.kind(), RuntimeKind::NotFound | RuntimeKind::Internal);
         if may_be && matches!(self.images.find(&spec.image).await, Ok(None)) {

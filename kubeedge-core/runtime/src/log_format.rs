@@ -1,6 +1,6 @@
 //! The format of a container's log, as the Container Runtime Interface has it: what every runtime writes to
-//! [`ContainerSpec::log_path`](kubeedge_core::runtime::ContainerSpec::log_path), and `kubectl logs` reads. One record a
-//! line: time, stream, whether the line ends here, and the text.
+//! [`ContainerSpec::log_path`](kubeedge_core::runtime::ContainerSpec::log_path), and `kubectl logs` reads.
+//! One record a line: time, stream, whether the line ends here, and the text.
 //!
 //! ```text
 //! 2026-01-31T12:00:00.000000001Z stdout F a line
@@ -81,8 +81,8 @@ impl Lines {
         Self { stream, open: Vec::new() }
     }
 
-    /// Takes what was said at this time and appends the records that are complete: of lines that have ended, and of
-    /// parts of lines that are too long for one record.
+    /// Takes what was said at this time and appends the records that are complete: of lines that have ended,
+    /// and of parts of lines that are too long for one record.
     pub fn write(&mut self, at: SystemTime, said: &[u8], out: &mut Vec<u8>) {
         for part in said.split_inclusive(|byte| *byte == b'\n') {
             let (mut text, ends) = part.strip_suffix(b"\n").map_or((part, false), |text| (text, true));

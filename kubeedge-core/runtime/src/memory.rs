@@ -1,10 +1,12 @@
-//! A container runtime in memory, for tests and simulations: what it runs is no process but a small program of its
-//! own, driven by tokio's time, which tests may pause.
+//! A container runtime in memory, for tests and simulations: what it runs is no process but a small program
+//! of its own, driven by tokio's time, which tests may pause.
 //!
-//! Images are those of its settings. Logs are real files in CRI's format, mounts are real folders, pods without the
-//! host's network get addresses of `10.0.0.0/8` nobody can reach. Containers end when the last handle is dropped.
+//! Images are those of its settings. Logs are real files in CRI's format, mounts are real folders, pods
+//! without the host's network get addresses of `10.0.0.0/8` nobody can reach. Containers end when the last
+//! handle is dropped.
 //!
-//! A program is a container's command and arguments: steps, each a word and its operands, with `;` between them.
+//! A program is a container's command and arguments: steps, each a word and its operands, with `;` between
+//! them.
 //!
 //! | step | does |
 //! |---|---|
@@ -128,8 +130,8 @@ impl MemoryRuntime {
         }
     }
 
-    /// From now on, says nothing of itself and of what it runs, as a runtime whose service is stopped, or does so again.
-    /// Containers run on.
+    /// From now on, says nothing of itself and of what it runs, as a runtime whose service is stopped, or
+    /// does so again. Containers run on.
     pub fn be_down(&self, is_down: bool) {
         self.inner.state.lock().is_down = is_down;
     }

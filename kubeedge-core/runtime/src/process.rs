@@ -3,21 +3,21 @@
 //! It needs no root, no images and no network of its own, and so is what a node starts with. The one image is
 //! [`IMAGE`], which stands for the host's own programs; any other is refused with the way out.
 //!
-//! What a container has: its command, its environment and nothing of edgecore's, a folder of its own to start in, its
-//! mounts, a log file in CRI's format (a new one begins at 10 MiB, one old one is kept), a memory limit on the data of each of its processes
-//! (`RLIMIT_DATA`), an OOM score and, where edgecore runs as root, its user and group. Ending it ends every process it
-//! left behind.
+//! What a container has: its command, its environment and nothing of edgecore's, a folder of its own to start
+//! in, its mounts, a log file in CRI's format (a new one begins at 10 MiB, one old one is kept), a memory
+//! limit on the data of each of its processes (`RLIMIT_DATA`), an OOM score and, where edgecore runs as root,
+//! its user and group. Ending it ends every process it left behind.
 //!
-//! What it does **not** isolate: a container sees the host's files, processes, users and network, and ports are the
-//! host's. CPU limits, capabilities, read-only mounts and read-only root file systems are not enforced. Run nothing in
-//! it that you would not run on the host.
+//! What it does **not** isolate: a container sees the host's files, processes, users and network, and ports
+//! are the host's. CPU limits, capabilities, read-only mounts and read-only root file systems are not
+//! enforced. Run nothing in it that you would not run on the host.
 //!
 //! Mounts are links in the container's folder. A program that names a mount by its absolute path
-//! (`cat /etc/app/greeting`) finds it as well: where a word of the command, of the arguments or of the environment
-//! holds the path of a mount, it is replaced by where that mount is on the host.
+//! (`cat /etc/app/greeting`) finds it as well: where a word of the command, of the arguments or of the
+//! environment holds the path of a mount, it is replaced by where that mount is on the host.
 //!
-//! Every container is held by a small process of its own, the [`Shim`], so that containers outlive edgecore: a new
-//! [`ProcessRuntime`] over the same folder finds them as they are.
+//! Every container is held by a small process of its own, the [`Shim`], so that containers outlive edgecore:
+//! a new [`ProcessRuntime`] over the same folder finds them as they are.
 
 mod exec;
 mod log;
@@ -119,8 +119,8 @@ async fn blocking<T: Send + 'static>(
 }
 
 impl ProcessRuntime {
-    /// Opens the folder, making it if need be, and finds the containers of an earlier runtime. Must be called within
-    /// a tokio runtime.
+    /// Opens the folder, making it if need be, and finds the containers of an earlier runtime. Must be called
+    /// within a tokio runtime.
     pub async fn open(settings: ProcessSettings) -> RuntimeResult<Self> {
         let folders = Folders::new(settings.root);
         let found = folders.clone();
@@ -145,8 +145,8 @@ impl ProcessRuntime {
         Ok(runtime)
     }
 
-    /// Stops and removes every sandbox, all at once: what a program does at its own end when its containers shall not
-    /// outlive it.
+    /// Stops and removes every sandbox, all at once: what a program does at its own end when its containers
+    /// shall not outlive it.
     pub async fn stop_all(&self, grace: Duration) {
         let (sandboxes, containers) = self.records(|records| records.list()).await.unwrap_or_default();
         let stops = containers.iter().map(|container| self.stop_container(&container.id, grace));

@@ -439,7 +439,8 @@ async fn the_main_process_can_be_joined() {
     // Held until the end: who ends the input of a running container leaves it.
     let mut stdin = exec.stdin.take().unwrap();
     let mut said = String::new();
-    // Input may be joined before the output is, whose beginning is then nobody's: said again until it is heard.
+    // Input may be joined before the output is, whose beginning is then nobody's: said again until it is
+    // heard.
     while !said.contains("got it\n") {
         stdin.write_all(b"it\n").await.unwrap();
         let heard = tokio::time::timeout(Duration::from_millis(500), exec.output.next()).await;

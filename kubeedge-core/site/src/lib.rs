@@ -1,8 +1,8 @@
-//! A whole KubeEdge site in one process, as a library: embedded Kubernetes API, cloudcore, edgecore, MQTT broker, and a
-//! simulated PLC to try devices on. The binary `edgesite` is this, with flags.
+//! A whole KubeEdge site in one process, as a library: embedded Kubernetes API, cloudcore, edgecore, MQTT
+//! broker, and a simulated PLC to try devices on. The binary `edgesite` is this, with flags.
 //!
-//! Everything that is kept lies in one folder; opened again on it, the site goes on where it ended. It listens on one
-//! address, on ports in a row from a base ([`Port`]).
+//! Everything that is kept lies in one folder; opened again on it, the site goes on where it ended. It
+//! listens on one address, on ports in a row from a base ([`Port`]).
 //!
 //! A site of a vendor's own, with its own container runtime and mapper:
 //!

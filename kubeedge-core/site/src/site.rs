@@ -111,8 +111,8 @@ impl Site {
         Ok(folder)
     }
 
-    /// Starts everything and waits until the node is ready. Pods run on `runtime`. After an error or when dropped midway,
-    /// [`Site::stop`] stops what was started.
+    /// Starts everything and waits until the node is ready. Pods run on `runtime`. After an error or when
+    /// dropped midway, [`Site::stop`] stops what was started.
     pub async fn start(&mut self, runtime: impl ContainerRuntime) -> Result<Running, SiteError> {
         let api = self.api().await?;
         let kubeconfig = self.settings.folder.join("kubeconfig");
@@ -311,7 +311,8 @@ impl Running {
     }
 }
 
-/// Completes when the broker listens and the tunnel stands; or when edgecore has ended, which is told elsewhere.
+/// Completes when the broker listens and the tunnel stands; or when edgecore has ended, which is told
+/// elsewhere.
 async fn edge_up(mut status: EdgeStatus) {
     let broker = status.broker.wait_for(Option::is_some).await.is_ok();
     let tunnel = match &mut status.tunnel {

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::{CustomKind, Scope, apps, devices, operations, policy, reliablesyncs, rules, structural};
 
-/// The CustomResourceDefinition objects (`apiextensions.k8s.io/v1`) of all kinds here, by name; an API server takes
-/// them as they are.
+/// The CustomResourceDefinition objects (`apiextensions.k8s.io/v1`) of all kinds here, by name; an API server
+/// takes them as they are.
 pub fn definitions() -> Vec<Value> {
     vec![
         definition::<apps::EdgeApplication>(&[]),

@@ -1,7 +1,7 @@
 //! `operations.kubeedge.io`: work done on many nodes at a time, such as an upgrade.
 //!
-//! Each job picks nodes by name or by label, works on some of them at a time, and stops when too many fail. v1alpha2
-//! is stored and acted on; v1alpha1 is what KubeEdge before 1.22 wrote.
+//! Each job picks nodes by name or by label, works on some of them at a time, and stops when too many fail.
+//! v1alpha2 is stored and acted on; v1alpha1 is what KubeEdge before 1.22 wrote.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 #[cfg(feature = "crds")]

@@ -1,4 +1,5 @@
-//! `policy.kubeedge.io/v1alpha1`: what service accounts may do, for nodes that are asked while they are cut off.
+//! `policy.kubeedge.io/v1alpha1`: what service accounts may do, for nodes that are asked while they are cut
+//! off.
 
 use k8s_openapi::api::{
     core::v1::ObjectReference,
@@ -14,7 +15,8 @@ use std::collections::BTreeMap;
 use super::{absent, devices::LocalObjectReference, kind};
 
 kind! {
-    /// One service account with the roles bound to it; the cloud makes it, nodes with pods of the account get it.
+    /// One service account with the roles bound to it; the cloud makes it, nodes with pods of the account get
+    /// it.
     ServiceAccountAccess of "policy.kubeedge.io" "v1alpha1", "serviceaccountaccesses", NamespaceResourceScope,
     {
         /// The account and its roles.

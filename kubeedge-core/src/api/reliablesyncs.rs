@@ -1,7 +1,7 @@
 //! `reliablesyncs.kubeedge.io/v1alpha1`: what each edge has confirmed.
 //!
-//! A record is named `<node>.<uid of the object>`. Its spec says which object it is about, its status which version
-//! of it the node has stored.
+//! A record is named `<node>.<uid of the object>`. Its spec says which object it is about, its status which
+//! version of it the node has stored.
 
 #[cfg(feature = "crds")]
 use schemars::JsonSchema;

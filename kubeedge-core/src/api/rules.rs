@@ -47,8 +47,8 @@ pub struct RuleSpec {
     pub source_resource: BTreeMap<String, String>,
     /// The name of the RuleEndpoint messages go to.
     pub target: String,
-    /// What of the target: `resource` (a URL) of a rest endpoint, `topic` of an eventbus endpoint, `path` of a
-    /// servicebus endpoint.
+    /// What of the target: `resource` (a URL) of a rest endpoint, `topic` of an eventbus endpoint, `path` of
+    /// a servicebus endpoint.
     pub target_resource: BTreeMap<String, String>,
 }
 

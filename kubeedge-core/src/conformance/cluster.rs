@@ -14,9 +14,10 @@
 //! # fn main() {}
 //! ```
 //!
-//! Each case becomes a test; the crate's dev-dependencies need `tokio` with the features `macros` and `rt-multi-thread`.
-//! Each case works in a namespace of its own, which it leaves behind, so that a kit may run on a cluster that is used
-//! for other tests too. No controller needs to run; those that do must not mind pods on nodes that do not exist.
+//! Each case becomes a test; the crate's dev-dependencies need `tokio` with the features `macros` and
+//! `rt-multi-thread`. Each case works in a namespace of its own, which it leaves behind, so that a kit may
+//! run on a cluster that is used for other tests too. No controller needs to run; those that do must not mind
+//! pods on nodes that do not exist.
 
 // A kit's cases fail by panicking, as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
@@ -52,8 +53,8 @@ pub trait ClusterHarness: Send + Sync + 'static {
     /// The cluster; the same one at each call until [`Self::forget`].
     fn cluster(&self) -> Arc<dyn ClusterApi>;
 
-    /// Makes the cluster forget its history but not its objects, as a compaction or a restart does. `false` when
-    /// there is no way to: what is then due is not tried.
+    /// Makes the cluster forget its history but not its objects, as a compaction or a restart does. `false`
+    /// when there is no way to: what is then due is not tried.
     async fn forget(&self) -> bool;
 
     /// Whether requests of [`Actor::Node`](crate::cluster::Actor::Node) are held to what a node may do.

@@ -18,8 +18,8 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 const LIMIT: Duration = Duration::from_millis(50);
 /// How often the executor and a thread beside it look at the time.
 const TICK: Duration = Duration::from_millis(5);
-/// How often the work is tried: a machine that is busy with something else is late for every one of its threads, but
-/// hardly ever this often for one thread alone.
+/// How often the work is tried: a machine that is busy with something else is late for every one of its
+/// threads, but hardly ever this often for one thread alone.
 const TRIES: u32 = 5;
 
 /// The longest time somebody was late, in nanoseconds.
@@ -37,8 +37,9 @@ impl Worst {
     }
 }
 
-/// Does the work, some times over, on an executor of one thread and fails when each time it kept a task beside it
-/// waiting for more than 50 ms. A plain thread that ticks as well tells how late the machine itself was.
+/// Does the work, some times over, on an executor of one thread and fails when each time it kept a task
+/// beside it waiting for more than 50 ms. A plain thread that ticks as well tells how late the machine itself
+/// was.
 ///
 /// # Panics
 /// When the executor was blocked, and when the executor has more than one thread.

@@ -20,11 +20,12 @@
 //! # fn main() {}
 //! ```
 //!
-//! Each case becomes a test; the crate's dev-dependencies need `tokio` with the features `macros` and `rt-multi-thread`.
-//! The harness brings a mapper and devices to serve. Every device it makes has three properties: [`NUMBER`], a whole
-//! number that may be written, from 0 to 1000; [`FIXED`], a whole number that may not; and [`LABEL`], a text or number that
-//! may not. All are collected and reported at least every 100 ms. The mapper should give up a call of a driver after a
-//! second or less: one case waits for that three times.
+//! Each case becomes a test; the crate's dev-dependencies need `tokio` with the features `macros` and
+//! `rt-multi-thread`. The harness brings a mapper and devices to serve. Every device it makes has three
+//! properties: [`NUMBER`], a whole number that may be written, from 0 to 1000; [`FIXED`], a whole number that
+//! may not; and [`LABEL`], a text or number that may not. All are collected and reported at least every 100
+//! ms. The mapper should give up a call of a driver after a second or less: one case waits for that three
+//! times.
 
 use std::{sync::Arc, time::Duration};
 
@@ -65,7 +66,8 @@ pub trait MapperHarness: Send + Sync + 'static {
     /// Spoils `protocol.configData` of a device; returns the name of the field that is wrong now.
     fn spoil_config(&self, device: &mut Device) -> &'static str;
 
-    /// Spoils `visitors.configData` of a device's first property; returns the name of the field that is wrong now.
+    /// Spoils `visitors.configData` of a device's first property; returns the name of the field that is wrong
+    /// now.
     fn spoil_visitor(&self, device: &mut Device) -> &'static str;
 
     /// Takes a device away, its memory kept, and drops its connections.

@@ -36,12 +36,13 @@
 //! # fn main() {}
 //! ```
 //!
-//! The harness brings a runtime, an image and a folder. Programs are described by what they do ([`Program`]); a
-//! runtime whose image has a POSIX `sh` needs no more than the words that are made for it by default. What the runtime
-//! does not offer it says in [`Abilities`]; the cases about it are counted and printed as skipped.
+//! The harness brings a runtime, an image and a folder. Programs are described by what they do ([`Program`]);
+//! a runtime whose image has a POSIX `sh` needs no more than the words that are made for it by default. What
+//! the runtime does not offer it says in [`Abilities`]; the cases about it are counted and printed as
+//! skipped.
 //!
-//! In `[dev-dependencies]`: `kubeedge-core` with the feature `conformance`, and `tokio` with `macros`, `rt-multi-thread`
-//! and `time`.
+//! In `[dev-dependencies]`: `kubeedge-core` with the feature `conformance`, and `tokio` with `macros`,
+//! `rt-multi-thread` and `time`.
 
 // A kit's cases fail by panicking, as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
@@ -65,8 +66,8 @@ pub use streams::*;
 
 use crate::runtime::{ContainerRuntime, ImageRef, SandboxSpec};
 
-/// A program, by what it does. One that waits prints `ready` and a line's end first, so that a case knows when it may
-/// be asked to end.
+/// A program, by what it does. One that waits prints `ready` and a line's end first, so that a case knows
+/// when it may be asked to end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Program {
     /// Ends at once with this code.
@@ -95,8 +96,8 @@ pub enum Program {
     Missing,
 }
 
-/// What a runtime can do beyond what all can. As they come, all abilities are there but a network for each pod: what a
-/// runtime lacks is said, and its cases are skipped aloud.
+/// What a runtime can do beyond what all can. As they come, all abilities are there but a network for each
+/// pod: what a runtime lacks is said, and its cases are skipped aloud.
 ///
 /// ```
 /// use kubeedge_core::conformance::runtime::Abilities;
@@ -167,17 +168,18 @@ pub trait RuntimeHarness: Send + Sync + 'static {
         sh(what)
     }
 
-    /// The words that run a server in a container of [`Self::image`] that listens at a TCP port and sends back what it
-    /// gets. `None` when the image has none.
+    /// The words that run a server in a container of [`Self::image`] that listens at a TCP port and sends
+    /// back what it gets. `None` when the image has none.
     fn echo_server(&self, _port: u16) -> Option<Vec<String>> {
         None
     }
 
-    /// Changes a sandbox's specification to one this runtime can run here. It shares the host's network as it comes.
+    /// Changes a sandbox's specification to one this runtime can run here. It shares the host's network as it
+    /// comes.
     fn adapt(&self, _spec: &mut SandboxSpec) {}
 
-    /// Forgets the runtime as a restart of its user would, and opens it again over the same state. `None` when
-    /// containers do not outlive it.
+    /// Forgets the runtime as a restart of its user would, and opens it again over the same state. `None`
+    /// when containers do not outlive it.
     async fn restart(&self) -> Option<Arc<dyn ContainerRuntime>> {
         None
     }

@@ -1,4 +1,5 @@
-//! Cases that an implementation cannot be asked: counted and printed, so that "ok" does not say more than was seen.
+//! Cases that an implementation cannot be asked: counted and printed, so that "ok" does not say more than was
+//! seen.
 
 use std::{
     io::{self, Write as _},
@@ -9,7 +10,8 @@ use std::{
 /// How many cases this process has skipped.
 static SKIPPED: AtomicUsize = AtomicUsize::new(0);
 
-/// Notes that the case of this test thread is not asked, and why. Printed past what the test harness captures.
+/// Notes that the case of this test thread is not asked, and why. Printed past what the test harness
+/// captures.
 pub(crate) fn skip(why: &str) {
     let count = SKIPPED.fetch_add(1, Ordering::Relaxed) + 1;
     let case = thread::current();

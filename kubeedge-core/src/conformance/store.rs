@@ -28,9 +28,10 @@
 //! # fn main() {}
 //! ```
 //!
-//! Each case becomes a test; the crate's dev-dependencies need `tokio` with the features `macros` and `rt-multi-thread`.
-//! The harness brings one place to store things in, empty at first, and opens a store on it; opened again after a
-//! close, the place holds what was committed. Cases take tens of milliseconds on a disk with a quick fsync.
+//! Each case becomes a test; the crate's dev-dependencies need `tokio` with the features `macros` and
+//! `rt-multi-thread`. The harness brings one place to store things in, empty at first, and opens a store on
+//! it; opened again after a close, the place holds what was committed. Cases take tens of milliseconds on a
+//! disk with a quick fsync.
 
 use std::sync::Arc;
 
@@ -54,12 +55,12 @@ pub trait StoreHarness: Send + Sync + 'static {
     /// The implementation.
     type Store: MetaStore;
 
-    /// Opens the place: empty at the first call, and as it was left at later ones. Only called again after the store
-    /// of the call before was closed and dropped.
+    /// Opens the place: empty at the first call, and as it was left at later ones. Only called again after
+    /// the store of the call before was closed and dropped.
     async fn open(&self) -> Self::Store;
 
-    /// Opens the place as a crash at this moment would leave it. The store of the last [`StoreHarness::open`] is still
-    /// there, neither closed nor dropped: a store in files is opened on a copy of them. Called once.
+    /// Opens the place as a crash at this moment would leave it. The store of the last [`StoreHarness::open`]
+    /// is still there, neither closed nor dropped: a store in files is opened on a copy of them. Called once.
     async fn open_after_crash(&self) -> Self::Store;
 }
 

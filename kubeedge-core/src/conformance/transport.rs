@@ -22,9 +22,9 @@
 //! }
 //! ```
 //!
-//! The kit runs in a crate with `kubeedge-core` (features `conformance` and, for the certificates, `pki`) and `tokio` among its
-//! dev-dependencies. An ability that the harness does not take away must be there, at both ends of a link: a wrapper that loses
-//! pings, lanes or batches of the transport below fails.
+//! The kit runs in a crate with `kubeedge-core` (features `conformance` and, for the certificates, `pki`) and
+//! `tokio` among its dev-dependencies. An ability that the harness does not take away must be there, at both
+//! ends of a link: a wrapper that loses pings, lanes or batches of the transport below fails.
 
 // A kit's cases fail by panicking, as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used)]

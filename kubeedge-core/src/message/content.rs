@@ -7,8 +7,8 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::json;
 
-/// What a message says: nothing (`null`), or one JSON value kept as the bytes it came in. Only the constructors here and
-/// the reader of frames make one, so it is always valid JSON.
+/// What a message says: nothing (`null`), or one JSON value kept as the bytes it came in. Only the
+/// constructors here and the reader of frames make one, so it is always valid JSON.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Content(Inner);
 

@@ -1,8 +1,8 @@
 //! KubeEdge's JSON form of a message, byte for byte as Go writes it.
 //!
-//! Writing: fields in Go's order, empty ones left out as Go's tags say, `<`, `>` and `&` escaped, one newline at
-//! the end. Reading: keys in any case and order, unknown keys ignored, header and route strictly typed; the
-//! content is not parsed but sliced out of the frame, so a carried object costs no copy.
+//! Writing: fields in Go's order, empty ones left out as Go's tags say, `<`, `>` and `&` escaped, one newline
+//! at the end. Reading: keys in any case and order, unknown keys ignored, header and route strictly typed;
+//! the content is not parsed but sliced out of the frame, so a carried object costs no copy.
 
 mod read;
 
@@ -15,8 +15,8 @@ pub use self::read::decode;
 use super::{Content, Header, Message, Millis, Route};
 use crate::name::{MessageId, ResourceVersion};
 
-/// The longest text in a header or route, in bytes: MQTT's longest topic, which is the longest resource there is, and
-/// a little.
+/// The longest text in a header or route, in bytes: MQTT's longest topic, which is the longest resource there
+/// is, and a little.
 pub const MAX_TEXT: usize = (64 << 10) + 1024;
 
 /// A frame does not hold a message.
@@ -34,7 +34,8 @@ pub enum JsonError {
     Malformed(#[from] serde_json::Error),
 }
 
-/// Writes a message as Go does, newline included. The content goes out as it is, neither read nor copied twice.
+/// Writes a message as Go does, newline included. The content goes out as it is, neither read nor copied
+/// twice.
 pub fn encode(message: &Message) -> Bytes {
     encode_as(message, message.header.id.as_str())
 }

@@ -1,7 +1,7 @@
 //! The grammar of resource strings.
 //!
-//! Inside the cloud a message to a node carries `node/<node>/<namespace>/<type>[/<name>]`; on the wire the first
-//! two elements are gone. Cluster-scoped objects use the literal namespace `null`.
+//! Inside the cloud a message to a node carries `node/<node>/<namespace>/<type>[/<name>]`; on the wire the
+//! first two elements are gone. Cluster-scoped objects use the literal namespace `null`.
 
 use crate::name::{NodeName, Resource};
 

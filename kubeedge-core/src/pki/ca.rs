@@ -97,8 +97,8 @@ impl Authority {
         &self.key
     }
 
-    /// Signs a request (PKCS#10 in DER). Common name, organizations, names and key are the request's; everything else
-    /// is ours: no authority, only this usage, only this life, a random serial.
+    /// Signs a request (PKCS#10 in DER). Common name, organizations, names and key are the request's;
+    /// everything else is ours: no authority, only this usage, only this life, a random serial.
     pub fn sign(&self, request: &[u8], usage: Usage, now: i64, days: i64) -> Result<Bytes, PkiError> {
         let bad = |error: rcgen::Error| PkiError::Request(error.to_string());
         let mut request = CertificateSigningRequestParams::from_der(&request.to_vec().into()).map_err(bad)?;

@@ -50,7 +50,8 @@ impl Key {
         Ok(key)
     }
 
-    /// A key in PEM: `EC PRIVATE KEY`, or `PRIVATE KEY` around PKCS#8 or, as cloudcore writes it, around SEC1.
+    /// A key in PEM: `EC PRIVATE KEY`, or `PRIVATE KEY` around PKCS#8 or, as cloudcore writes it, around
+    /// SEC1.
     pub fn from_pem(text: &str) -> Result<Self, PkiError> {
         Self::from_der(from_pem(text, &["EC PRIVATE KEY", "PRIVATE KEY"])?)
     }

@@ -57,7 +57,8 @@ pub struct TerminalSize {
 pub struct Resize(mpsc::Sender<TerminalSize>);
 
 impl Resize {
-    /// Both ends: what the user of a command holds, and what the runtime reads the sizes from. A few sizes may wait.
+    /// Both ends: what the user of a command holds, and what the runtime reads the sizes from. A few sizes
+    /// may wait.
     pub fn channel() -> (Self, Resizes) {
         let (sender, receiver) = mpsc::channel(4);
         (Self(sender), Resizes(receiver))
@@ -135,7 +136,8 @@ pub struct ExecSyncSpec {
 }
 
 impl ExecSyncSpec {
-    /// This program and these arguments, within this time; 10 KiB of output are kept, as the kubelet does for probes.
+    /// This program and these arguments, within this time; 10 KiB of output are kept, as the kubelet does for
+    /// probes.
     pub fn new(command: impl IntoIterator<Item = impl Into<String>>, timeout: Duration) -> Self {
         let command = command.into_iter().map(Into::into).collect();
         Self { command, timeout, max_output: 10 << 10 }
@@ -161,8 +163,8 @@ pub struct ExecOutput {
 }
 
 impl ExecOutput {
-    /// A command that ended with this code and said this, of which at most `max_output` bytes are kept, those of stdout
-    /// first.
+    /// A command that ended with this code and said this, of which at most `max_output` bytes are kept, those
+    /// of stdout first.
     pub fn new(code: i32, mut stdout: Bytes, mut stderr: Bytes, max_output: usize) -> Self {
         let truncated = stdout.len().saturating_add(stderr.len()) > max_output;
         stdout.truncate(max_output);
@@ -177,11 +179,12 @@ pub trait Exec: Send + Sync {
     /// Starts a command. [`RuntimeKind::NotFound`] when the container does not run.
     async fn exec_stream(&self, id: &ContainerId, what: ExecSpec) -> RuntimeResult<Streams>;
 
-    /// Runs a command to its end. Its output beyond the limit is dropped while it runs on. [`RuntimeKind::Timeout`]
-    /// when it takes longer than it may; it is killed then where the runtime can. [`RuntimeKind::NotFound`] when the
-    /// container does not run.
+    /// Runs a command to its end. Its output beyond the limit is dropped while it runs on.
+    /// [`RuntimeKind::Timeout`] when it takes longer than it may; it is killed then where the runtime can.
+    /// [`RuntimeKind::NotFound`] when the container does not run.
     ///
-    /// As provided it reads what [`Self::exec_stream`] starts. A runtime with a call of its own for this uses that one.
+    /// As provided it reads what [`Self::exec_stream`] starts. A runtime with a call of its own for this uses
+    /// that one.
     async fn exec_sync(&self, id: &ContainerId, what: ExecSyncSpec) -> RuntimeResult<ExecOutput> {
         let ExecSyncSpec { command, timeout, max_output } = what;
         let running = async {
@@ -216,8 +219,8 @@ async fn read_to_end(streams: Streams, max_output: usize) -> RuntimeResult<ExecO
 /// Joining the main process of a container.
 #[async_trait]
 pub trait Attach: Send + Sync {
-    /// Joins the main process of a container: what it says from now on, and its input if it has one. Its exit code may
-    /// be told as 0 where the runtime does not know it, or when it runs on. [`RuntimeKind::NotFound`] when the container
-    /// does not run.
+    /// Joins the main process of a container: what it says from now on, and its input if it has one. Its exit
+    /// code may be told as 0 where the runtime does not know it, or when it runs on.
+    /// [`RuntimeKind::NotFound`] when the container does not run.
     async fn attach_stream(&self, id: &ContainerId, what: ExecSpec) -> RuntimeResult<Streams>;
 }

@@ -23,7 +23,7 @@ pub trait PortForward: Send + Sync {
     /// Opens a connection to a TCP port of a sandbox, as a program inside reaches it at its loopback.
     ///
     /// # Errors
-    /// [`super::RuntimeKind::NotFound`] when the sandbox does not run. Where nobody listens at the port, this fails or
-    /// the connection ends before it says anything.
+    /// [`super::RuntimeKind::NotFound`] when the sandbox does not run. Where nobody listens at the port, this
+    /// fails or the connection ends before it says anything.
     async fn connect(&self, id: &SandboxId, port: u16) -> RuntimeResult<Box<dyn Connection>>;
 }

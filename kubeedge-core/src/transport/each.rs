@@ -15,7 +15,8 @@ pub struct EachLink<T> {
     wrap: Wrap,
 }
 
-/// The transport, with each link that is dialled or accepted passed through `wrap`. All else is the transport's own.
+/// The transport, with each link that is dialled or accepted passed through `wrap`. All else is the
+/// transport's own.
 ///
 /// A transport that counts what is sent:
 ///

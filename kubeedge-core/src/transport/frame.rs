@@ -5,9 +5,9 @@ use bytes::Bytes;
 #[cfg(doc)]
 use super::TransportKind;
 
-/// Which frames need not wait for which: a lost packet or a full window of one lane must not hold up those before it, as
-/// far as a transport can tell lanes apart. QUIC gives each a stream of its own; a WebSocket, as Go speaks it, has one
-/// order for all.
+/// Which frames need not wait for which: a lost packet or a full window of one lane must not hold up those
+/// before it, as far as a transport can tell lanes apart. QUIC gives each a stream of its own; a WebSocket,
+/// as Go speaks it, has one order for all.
 ///
 /// Frames of one lane arrive in the order they were sent; frames of different lanes may pass each other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -30,12 +30,12 @@ impl Lane {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Frame {
-    /// The lane it travels in. On what is received: the lane it was sent in, or [`Lane::Control`] where the transport
-    /// does not carry it.
+    /// The lane it travels in. On what is received: the lane it was sent in, or [`Lane::Control`] where the
+    /// transport does not carry it.
     pub lane: Lane,
-    /// Whether the sender calls the payload text. This is a label and no promise of UTF-8: Go sends binary tunnel data as
-    /// text. Whoever receives text checks it. A transport that carries only UTF-8 as text refuses to send other text with
-    /// [`TransportKind::NotText`], and the link lives on.
+    /// Whether the sender calls the payload text. This is a label and no promise of UTF-8: Go sends binary
+    /// tunnel data as text. Whoever receives text checks it. A transport that carries only UTF-8 as text
+    /// refuses to send other text with [`TransportKind::NotText`], and the link lives on.
     pub text: bool,
     /// The payload.
     pub payload: Bytes,

@@ -4,8 +4,8 @@ use std::{fmt, net::SocketAddr};
 
 use bytes::Bytes;
 
-/// Where to dial or listen: `host:port` with an optional path (`10.0.0.1:10000/project/node/events`); for the memory
-/// transport any name. Port 0 listens on a free port.
+/// Where to dial or listen: `host:port` with an optional path (`10.0.0.1:10000/project/node/events`); for the
+/// memory transport any name. Port 0 listens on a free port.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Endpoint(pub String);
@@ -105,7 +105,8 @@ impl fmt::Debug for Credentials {
 pub struct Peer {
     /// Its network address, where the transport has one.
     pub address: Option<SocketAddr>,
-    /// What it said of itself when dialling; unverified. Names in lower case; the first of repeated ones counts.
+    /// What it said of itself when dialling; unverified. Names in lower case; the first of repeated ones
+    /// counts.
     pub claims: Vec<(String, String)>,
     /// The path it asked for.
     pub path: String,

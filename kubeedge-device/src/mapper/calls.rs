@@ -1,4 +1,5 @@
-//! A session whose calls are limited in time, and which is not used again after a call that it cannot bear to lose.
+//! A session whose calls are limited in time, and which is not used again after a call that it cannot bear to
+//! lose.
 
 use std::future::Future;
 
@@ -22,8 +23,8 @@ impl<S: Session> LimitedSession<S> {
         Self { session, limit, interrupted: false }
     }
 
-    /// Whether a call was dropped half-way that the session cannot bear to lose: only [`LimitedSession::close`] is
-    /// left to do.
+    /// Whether a call was dropped half-way that the session cannot bear to lose: only
+    /// [`LimitedSession::close`] is left to do.
     pub(super) fn is_interrupted(&self) -> bool {
         self.interrupted
     }

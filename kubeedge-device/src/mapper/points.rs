@@ -54,7 +54,8 @@ impl Point {
         self.due <= now && (!self.subscribed || self.reported.is_none())
     }
 
-    /// What a value read now means, at this time of day: a reading, unless it was reported already and is not due again.
+    /// What a value read now means, at this time of day: a reading, unless it was reported already and is not
+    /// due again.
     pub(super) fn take(
         &mut self,
         device: &Device,
@@ -156,7 +157,8 @@ pub(super) fn carry_over(old: Vec<(String, Point)>, device: &Device, now: Instan
     points.collect()
 }
 
-/// After a connect: everything is read and reported, and every desired value written, for the device may have forgotten it.
+/// After a connect: everything is read and reported, and every desired value written, for the device may have
+/// forgotten it.
 pub(super) fn begin_session(points: &mut [Point], device: &Device, now: Instant) {
     for (point, property) in points.iter_mut().zip(&device.properties) {
         point.due = now;
@@ -167,8 +169,8 @@ pub(super) fn begin_session(points: &mut [Point], device: &Device, now: Instant)
     }
 }
 
-/// After a session took the place of one that was given up: the device was not lost and has forgotten nothing. What came
-/// by itself may have changed meanwhile, and is read once.
+/// After a session took the place of one that was given up: the device was not lost and has forgotten
+/// nothing. What came by itself may have changed meanwhile, and is read once.
 pub(super) fn resume_session(points: &mut [Point], now: Instant) {
     for point in points.iter_mut().filter(|point| point.subscribed) {
         point.subscribed = false;

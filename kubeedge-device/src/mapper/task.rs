@@ -96,7 +96,8 @@ impl<D: Driver> Task<D> {
         self.let_go().await;
     }
 
-    /// A driver that panics costs its device the session, not its place: the device is tried again like a lost one.
+    /// A driver that panics costs its device the session, not its place: the device is tried again like a
+    /// lost one.
     async fn live_on(&mut self) {
         loop {
             if AssertUnwindSafe(self.live()).catch_unwind().await.is_ok() {
@@ -140,9 +141,9 @@ impl<D: Driver> Task<D> {
 
     /// One attempt to connect, begun anew when the device is described anew.
     ///
-    /// `resumes`: the last session was given up for a call that took too long, which alone says nothing of the device.
-    /// The new session goes on where the last one stopped: timeouts are counted on, and nothing is written again.
-    /// It ends with a description of other addresses.
+    /// `resumes`: the last session was given up for a call that took too long, which alone says nothing of
+    /// the device. The new session goes on where the last one stopped: timeouts are counted on, and nothing
+    /// is written again. It ends with a description of other addresses.
     async fn connect(&mut self, resumes: &mut bool) -> DriverResult<()> {
         loop {
             if self.plans.has_changed().unwrap_or(false) && !self.adopt() {
@@ -396,7 +397,8 @@ impl<D: Driver> Task<D> {
         }
     }
 
-    /// Takes in what a read brought. The inner result is for whoever asked; the outer one tells of a lost session.
+    /// Takes in what a read brought. The inner result is for whoever asked; the outer one tells of a lost
+    /// session.
     fn took(&mut self, at: usize, result: DriverResult<Value>) -> DriverResult<DriverResult<Value>> {
         let plan = Arc::clone(&self.plan);
         let (Some(property), Some(point)) = (plan.device.properties.get(at), self.points.get_mut(at)) else {
@@ -438,7 +440,8 @@ impl<D: Driver> Task<D> {
         error.advice() == Advice::Reconnect || self.is_out_of_patience()
     }
 
-    /// Whether the session is of no more use: the device is lost, or the call that failed was dropped half-way.
+    /// Whether the session is of no more use: the device is lost, or the call that failed was dropped
+    /// half-way.
     fn ends_session(&mut self, error: &DriverError) -> bool {
         self.costs_session(error) || self.is_interrupted()
     }

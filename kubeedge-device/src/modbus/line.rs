@@ -142,8 +142,8 @@ impl Line {
         work: impl AsyncFnOnce(&mut Context) -> Answer<T>,
     ) -> DriverResult<T> {
         let mut place = self.wire.lock().await;
-        // Taken out while in use: a request that is dropped half-way takes the connection with it, and no late answer can
-        // be taken for that of the next request.
+        // Taken out while in use: a request that is dropped half-way takes the connection with it, and no
+        // late answer can be taken for that of the next request.
         let mut wire = match place.take() {
             Some(wire) => wire,
             None => self.dial(config).await?,

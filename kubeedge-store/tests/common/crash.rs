@@ -5,8 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Copies the files of a folder to another, as they are at this moment. SQLite's `-shm` is memory, and goes with the
-/// process.
+/// Copies the files of a folder to another, as they are at this moment. SQLite's `-shm` is memory, and goes
+/// with the process.
 pub(crate) fn copy(from: &Path, to: &Path) -> PathBuf {
     fs::create_dir(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {

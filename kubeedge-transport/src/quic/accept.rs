@@ -72,7 +72,8 @@ impl Arrivals for Sockets {
         Some((incoming, address))
     }
 
-    /// Anybody can write any address on a datagram. When there is much to do, an address counts only when it is proved.
+    /// Anybody can write any address on a datagram. When there is much to do, an address counts only when it
+    /// is proved.
     fn receive(&self, incoming: quinn::Incoming, busy: bool) -> Option<quinn::Incoming> {
         if !busy || incoming.remote_address_validated() || !incoming.may_retry() {
             return Some(incoming);

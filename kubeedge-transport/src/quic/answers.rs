@@ -29,11 +29,12 @@ impl Asked {
     }
 }
 
-/// What of the peer was given out, and which of its pings are answered by that. Nothing is written while an earlier answer
-/// waits to be: the last one stands for all before it.
+/// What of the peer was given out, and which of its pings are answered by that. Nothing is written while an
+/// earlier answer waits to be: the last one stands for all before it.
 pub(super) struct Answers {
     control: Control,
-    /// How many frames were given out, of the streams of twins and bulk. Those of control come before the ping.
+    /// How many frames were given out, of the streams of twins and bulk. Those of control come before the
+    /// ping.
     given: [u64; 2],
     waiting: VecDeque<Asked>,
     /// The last ping that is to be answered, and the last of which we say that we have it.
@@ -73,8 +74,8 @@ impl Answers {
         self.given.iter().zip(&ping.after).all(|(given, after)| given >= after)
     }
 
-    /// All that was given out has been taken: answers what can be answered. If the stream takes no more, goes on when it
-    /// does.
+    /// All that was given out has been taken: answers what can be answered. If the stream takes no more, goes
+    /// on when it does.
     pub(super) fn poll_given(&mut self, cx: &mut Context<'_>) {
         while let Some(ping) = self.waiting.front().filter(|ping| self.is_due(ping)) {
             self.pong = Some(ping.number);

@@ -1,4 +1,5 @@
-//! The sending side of the control stream, which both halves of a link write into: one its frames, the other its pongs.
+//! The sending side of the control stream, which both halves of a link write into: one its frames, the other
+//! its pongs.
 
 use std::{
     pin::pin,
@@ -116,7 +117,8 @@ impl Control {
         super::arrived(stopped).await
     }
 
-    /// Cuts the stream off, unless it has ended: what ends before its time must not look like an end in order.
+    /// Cuts the stream off, unless it has ended: what ends before its time must not look like an end in
+    /// order.
     pub(super) fn cut(&self) {
         let mut state = self.state.lock();
         if !std::mem::replace(&mut state.over, true) {

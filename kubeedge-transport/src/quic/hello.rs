@@ -46,7 +46,8 @@ impl Abilities {
     }
 }
 
-/// The beginning of a frame. Nothing that is sent is longer than the length can say: limits are checked before.
+/// The beginning of a frame. Nothing that is sent is longer than the length can say: limits are checked
+/// before.
 pub(super) fn head(kind: u8, length: usize) -> [u8; HEAD] {
     let [a, b, c, d] = u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();
     [kind, a, b, c, d]

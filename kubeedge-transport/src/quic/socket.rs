@@ -15,9 +15,9 @@ use quinn::{
 };
 use tokio::runtime::Handle;
 
-/// How many packets of a link go to the system at once. Once it has sent that much, a link keeps a buffer for them as long as it
-/// lasts: 14.5 kB for the ten that quinn would take, and 5.8 kB for four, which cost half as much CPU again where a link does nothing
-/// but send, and a third of what one at a time does.
+/// How many packets of a link go to the system at once. Once it has sent that much, a link keeps a buffer for
+/// them as long as it lasts: 14.5 kB for the ten that quinn would take, and 5.8 kB for four, which cost half
+/// as much CPU again where a link does nothing but send, and a third of what one at a time does.
 const AT_ONCE: usize = 4;
 
 /// An endpoint over this socket.
@@ -30,8 +30,9 @@ pub(super) fn endpoint(
         let _here = here.enter();
         quinn::Endpoint::new_with_abstract_socket(EndpointConfig::default(), server, socket, runtime)
     };
-    // An endpoint has 3 MB of zeroes for what may come in, most of which it never writes to. Allocators hand a new thread
-    // memory that is fresh from the system, whose zeroes cost nothing; on a thread that has worked they would be written.
+    // An endpoint has 3 MB of zeroes for what may come in, most of which it never writes to. Allocators hand
+    // a new thread memory that is fresh from the system, whose zeroes cost nothing; on a thread that has
+    // worked they would be written.
     let made = thread::scope(|scope| scope.spawn(make).join());
     made.unwrap_or_else(|_| Err(io::Error::other("quinn could not make an endpoint")))
 }

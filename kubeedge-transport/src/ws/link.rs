@@ -116,8 +116,9 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> LinkHealth for Sink<S> 
     }
 }
 
-/// Makes a link of a WebSocket whose handshake is done, over any stream of bytes: a TLS socket, or a simulated network's.
-/// `max_frame` is the largest payload in bytes that is sent; what is received is limited by the socket's own settings.
+/// Makes a link of a WebSocket whose handshake is done, over any stream of bytes: a TLS socket, or a
+/// simulated network's. `max_frame` is the largest payload in bytes that is sent; what is received is limited
+/// by the socket's own settings.
 pub fn join<S>(socket: WebSocketStream<S>, peer: Peer, max_frame: usize) -> Link
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,

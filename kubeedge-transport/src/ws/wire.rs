@@ -41,9 +41,9 @@ impl Way {
     }
 }
 
-/// A network of its own, for tests of what stands on a link: the frames are WebSocket's, without TLS and without the upgrade,
-/// and a link can be broken after any byte. What was carried the cut way before it is still read; what was under way the
-/// other way is lost, as when TCP resets a connection.
+/// A network of its own, for tests of what stands on a link: the frames are WebSocket's, without TLS and
+/// without the upgrade, and a link can be broken after any byte. What was carried the cut way before it is
+/// still read; what was under way the other way is lost, as when TCP resets a connection.
 #[derive(Clone, Debug, Default)]
 pub struct Wire {
     doors: Doors,

@@ -1,4 +1,5 @@
-//! Writes what fuzzers start from: `fuzz-seeds FOLDER` makes a folder in it for each target, with a file for each seed.
+//! Writes what fuzzers start from: `fuzz-seeds FOLDER` makes a folder in it for each target, with a file for
+//! each seed.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a tool of the tests: a failure ends it")]
 
 use std::{fs, path::Path};

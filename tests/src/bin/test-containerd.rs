@@ -1,4 +1,5 @@
-//! A containerd to measure or try things with: prints its endpoint and ends, without trace, when its input does.
+//! A containerd to measure or try things with: prints its endpoint and ends, without trace, when its input
+//! does.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout, clippy::print_stderr)]
 #![allow(dead_code, reason = "a harness shared with tests, which need more of it")]
 

@@ -101,8 +101,8 @@ async fn furnish(cluster: &EmbeddedCluster) {
     }
 }
 
-/// One request with the rest as its body. Whatever comes is answered, never by a failure of the server itself, and not
-/// by more than a few times what was sent.
+/// One request with the rest as its body. Whatever comes is answered, never by a failure of the server
+/// itself, and not by more than a few times what was sent.
 pub fn api(bytes: &[u8]) {
     let Some((first, body)) = bytes.split_first() else { return };
     let request = REQUESTS[usize::from(*first) % REQUESTS.len()];

@@ -34,8 +34,8 @@ fn service() -> (Runtime, Certificates) {
     (runtime, service)
 }
 
-/// By the first byte: a certificate, a request, a key, PEM, or a token. What is signed names whom the request names and
-/// is no authority; what is read as a key is a key when it is written.
+/// By the first byte: a certificate, a request, a key, PEM, or a token. What is signed names whom the request
+/// names and is no authority; what is read as a key is a key when it is written.
 pub fn pki(bytes: &[u8]) {
     let Some((first, input)) = bytes.split_first() else { return };
     let text = std::str::from_utf8(input).unwrap_or_default();
@@ -68,8 +68,8 @@ pub fn pki(bytes: &[u8]) {
     });
 }
 
-/// A request to the HTTPS service: method, path and headers in lines, a blank line, and the body. A certificate is
-/// given to none who shows neither a token nor a certificate of the authority.
+/// A request to the HTTPS service: method, path and headers in lines, a blank line, and the body. A
+/// certificate is given to none who shows neither a token nor a certificate of the authority.
 pub fn join(bytes: &[u8]) {
     let at = bytes.windows(2).position(|two| two == b"\n\n");
     let (head, body) = bytes.split_at(at.unwrap_or(bytes.len()));

@@ -1,4 +1,5 @@
-//! Where fuzzers start: what Go peers were recorded to say, the manifests of the quickstart, and certificates.
+//! Where fuzzers start: what Go peers were recorded to say, the manifests of the quickstart, and
+//! certificates.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;

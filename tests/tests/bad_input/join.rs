@@ -65,7 +65,8 @@ fn certificates_of_another_cloud_are_named_and_the_node_joins_this_one_when_it_h
     let mut edge = edgecore(&home, &data, "edge-2", &home.join_token());
     home.until(&["get", "node", "edge-2"], |said| said.contains(" Ready "));
     edge.stop();
-    // The node is moved, with its old token: nothing of the new cloud is believed, and the old certificates stay.
+    // The node is moved, with its old token: nothing of the new cloud is believed, and the old certificates
+    // stay.
     let kept = std::fs::read(data.join("certs/server.crt")).unwrap();
     let mut edge = edgecore(&away, &data, "edge-2", &home.join_token());
     let said = edge.until_said("do not trust each other", PATIENCE);

@@ -1,4 +1,5 @@
-//! Bad input, as users and networks give it: each gets one clear error at the right place, and the rest goes on.
+//! Bad input, as users and networks give it: each gets one clear error at the right place, and the rest goes
+//! on.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

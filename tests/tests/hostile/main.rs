@@ -1,6 +1,6 @@
-//! Hostile peers at the doors of a cloudcore: declared and endless lengths, senseless contents, others' names, floods,
-//! and those who say or hear nothing. What each does is bounded in memory and told in few lines, and a bystander is
-//! served meanwhile.
+//! Hostile peers at the doors of a cloudcore: declared and endless lengths, senseless contents, others'
+//! names, floods, and those who say or hear nothing. What each does is bounded in memory and told in few
+//! lines, and a bystander is served meanwhile.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -88,8 +88,8 @@ impl Place {
         assert!(grown < GROWTH, "{what}: cloudcore has grown by {} MiB", grown >> 20);
     }
 
-    /// No panic, and no more lines than these since `before` and some a second for each who misbehaves, none of them
-    /// long.
+    /// No panic, and no more lines than these since `before` and some a second for each who misbehaves, none
+    /// of them long.
     fn few_lines(&self, before: &str, most: usize, what: &str) {
         let said = self.cloud.said();
         assert!(!said.contains("panicked"), "{what}: {said}");

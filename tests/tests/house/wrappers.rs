@@ -1,4 +1,5 @@
-//! Wrappers of seams forward every method: one that leaves a method to its default hides what the wrapped one can.
+//! Wrappers of seams forward every method: one that leaves a method to its default hides what the wrapped one
+//! can.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -139,7 +140,8 @@ fn is_generic_wrapper(found: &Impl) -> bool {
     })
 }
 
-/// Whether a name in the file of `found` can mean the type of `other`: one of its own, of a product, or of the same folder.
+/// Whether a name in the file of `found` can mean the type of `other`: one of its own, of a product, or of
+/// the same folder.
 fn knows(found: &Impl, other: &Impl, own: &BTreeMap<String, String>) -> bool {
     if own.contains_key(&first_name(&other.of)) {
         return found.file == other.file;
@@ -148,7 +150,8 @@ fn knows(found: &Impl, other: &Impl, own: &BTreeMap<String, String>) -> bool {
     is_of_product || found.file.parent() == other.file.parent()
 }
 
-/// Whether the type of this impl holds another that keeps the same seam: by its trait, by a bound, or by a name.
+/// Whether the type of this impl holds another that keeps the same seam: by its trait, by a bound, or by a
+/// name.
 fn wraps(found: &Impl, types: &BTreeMap<String, String>, all: &[Impl]) -> bool {
     let held = held(&first_name(&found.of), types);
     // An `Arc<T>` keeps a seam for some `T` only.

@@ -1,5 +1,5 @@
-//! The promises, each with a check of its own. What is checked while it happens (order, double runs) is noted by disk
-//! and containers; the rest is looked at when it is quiet.
+//! The promises, each with a check of its own. What is checked while it happens (order, double runs) is noted
+//! by disk and containers; the rest is looked at when it is quiet.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -76,7 +76,8 @@ pub(crate) fn open_ends(world: &World) -> Vec<String> {
         for name in used {
             let Some(map) = maps.get(&name) else { continue };
             has(machine, &rows, &format!("default/configmap/{name}"), map, &mut open);
-            // What an edge asked for itself has no record when cloudcore dies before it is made; the next change makes one.
+            // What an edge asked for itself has no record when cloudcore dies before it is made; the next
+            // change makes one.
             if syncs.contains_key(&format!("{}.{}", machine.name, uid(map))) {
                 confirmed(machine, &syncs, &format!("ConfigMap {name}"), map, &mut open);
             }
@@ -192,7 +193,8 @@ pub(crate) fn convergence(world: &World, open: &[String], after: u64) {
     world.trace.broken(CONVERGENCE, what);
 }
 
-/// Whatever was in the end accepted by the API is with its node, by what the node has, not by what it confirmed.
+/// Whatever was in the end accepted by the API is with its node, by what the node has, not by what it
+/// confirmed.
 pub(crate) fn delivery(world: &World) {
     let open = open_ends(world);
     if !open.is_empty() {

@@ -97,7 +97,8 @@ fn memory() -> u64 {
     line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
 }
 
-/// The library that answers for the system's entropy, made when it is not there yet; `None` without a C compiler.
+/// The library that answers for the system's entropy, made when it is not there yet; `None` without a C
+/// compiler.
 fn entropy() -> Option<&'static PathBuf> {
     static MADE: OnceLock<Option<PathBuf>> = OnceLock::new();
     let made = MADE.get_or_init(|| {
@@ -172,8 +173,8 @@ pub(crate) fn run(seed: u64, planted: Option<Planted>, traced: bool) -> Report {
     report
 }
 
-/// Runs seeds beside each other, as many as there are processors; `done` is told of each as it ends and says whether
-/// to go on.
+/// Runs seeds beside each other, as many as there are processors; `done` is told of each as it ends and says
+/// whether to go on.
 pub(crate) fn run_all(seeds: std::ops::Range<u64>, mut done: impl FnMut(u64, &Report) -> bool) {
     let (next, end) = (AtomicU64::new(seeds.start), Mutex::new(seeds.end));
     let (told, reports) = mpsc::channel();

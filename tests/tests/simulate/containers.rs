@@ -1,5 +1,5 @@
-//! A container runtime whose containers outlive edgecore, as a machine's do: every call takes time, may fail, and may
-//! have had its effect when its caller dies.
+//! A container runtime whose containers outlive edgecore, as a machine's do: every call takes time, may fail,
+//! and may have had its effect when its caller dies.
 
 use std::{
     collections::BTreeMap,
@@ -50,7 +50,8 @@ impl Containers {
         Self { host: host.to_owned(), clock, dice, trace, planted, state: Arc::default() }
     }
 
-    /// Pods by uid with how many of their containers run; those with a sandbox and nothing running count as 0.
+    /// Pods by uid with how many of their containers run; those with a sandbox and nothing running count as
+    /// 0.
     pub(crate) fn running(&self) -> BTreeMap<String, usize> {
         let state = self.state.lock();
         let mut found: BTreeMap<String, usize> = BTreeMap::new();
@@ -65,7 +66,8 @@ impl Containers {
         found
     }
 
-    /// An edgecore that does not know its pods stops what it finds, as a kubelet does, and may start it again.
+    /// An edgecore that does not know its pods stops what it finds, as a kubelet does, and may start it
+    /// again.
     pub(crate) fn may_start_again(&self) {
         self.state.lock().starts.clear();
     }

@@ -1,4 +1,5 @@
-//! A disk that takes its time, fails when told to, and keeps exactly what it said is stored when its host dies.
+//! A disk that takes its time, fails when told to, and keeps exactly what it said is stored when its host
+//! dies.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,11 +1,11 @@
-//! Cloudcore, edgecores, an API and a user in turmoil: everything that can go wrong does, as a seed says, and what was
-//! promised must hold all the same.
+//! Cloudcore, edgecores, an API and a user in turmoil: everything that can go wrong does, as a seed says, and
+//! what was promised must hold all the same.
 //!
-//! Without arguments it is a test like any other: seeds that once found something, new ones, and faults built in on
-//! purpose, which the checks must find. `tests/simulate` runs more of them and repeats a single one.
+//! Without arguments it is a test like any other: seeds that once found something, new ones, and faults built
+//! in on purpose, which the checks must find. `tests/simulate` runs more of them and repeats a single one.
 //!
-//! Every simulation is a process of its own, whose entropy comes from the seed (`entropy.c`), so that the same seed
-//! does the same thing.
+//! Every simulation is a process of its own, whose entropy comes from the seed (`entropy.c`), so that the
+//! same seed does the same thing.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod api;

@@ -1,5 +1,5 @@
-//! Links over turmoil's TCP: a hello with path and claims, a verdict, then real WebSocket frames, as the products'
-//! transport makes them.
+//! Links over turmoil's TCP: a hello with path and claims, a verdict, then real WebSocket frames, as the
+//! products' transport makes them.
 
 use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 

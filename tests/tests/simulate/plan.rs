@@ -83,8 +83,8 @@ pub(crate) struct Plan {
     pub(crate) planted: Option<Planted>,
 }
 
-/// From this seed on disks and records are lost too. All edges compare what they have with the cloud: Go's do not, and what they
-/// lose is lost.
+/// From this seed on disks and records are lost too. All edges compare what they have with the cloud: Go's do
+/// not, and what they lose is lost.
 pub(crate) const LOSSES: u64 = 10_000;
 
 /// How many ConfigMaps there are.

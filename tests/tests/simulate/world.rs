@@ -40,7 +40,8 @@ const PATIENCE: u64 = 300_000;
 /// How long it is watched after both sides agreed.
 const AFTERWARDS: u64 = 25_000;
 
-/// How long both sides may take to find out that something was lost, in milliseconds: until then they may agree for a moment.
+/// How long both sides may take to find out that something was lost, in milliseconds: until then they may
+/// agree for a moment.
 const LOST_AND_FOUND: u64 = 60_000;
 
 /// What came of a simulation.

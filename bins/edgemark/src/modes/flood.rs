@@ -38,7 +38,8 @@ impl Run {
         Ok(())
     }
 
-    /// Lets every edge confirm each ConfigMap once: the cloud's records are made now, and not while it is measured.
+    /// Lets every edge confirm each ConfigMap once: the cloud's records are made now, and not while it is
+    /// measured.
     async fn warm(&mut self, cluster: &Cluster) {
         let shared = self.shared.clone();
         let all = u64::from(shared.plan.nodes) * MAPS as u64;

@@ -30,8 +30,8 @@ fn shown(item: &str) -> String {
     }
 }
 
-/// The part of an object that one is in. Fields of the others have no owners: its identity, the server's own fields, what
-/// belongs to another subresource.
+/// The part of an object that one is in. Fields of the others have no owners: its identity, the server's own
+/// fields, what belongs to another subresource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
     Main,
@@ -173,8 +173,8 @@ pub(super) fn union(a: &Set, b: &Set) -> Set {
     out
 }
 
-/// The leaves both have. A leaf of one says nothing of what is below it in the other: an empty map is no owner of
-/// what others put into it.
+/// The leaves both have. A leaf of one says nothing of what is below it in the other: an empty map is no
+/// owner of what others put into it.
 pub(super) fn intersect(a: &Set, b: &Set) -> Set {
     let mut out = Set::new();
     for (key, value) in a {

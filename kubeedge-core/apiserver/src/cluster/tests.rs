@@ -101,8 +101,8 @@ async fn objects_and_versions_survive_a_restart_and_an_old_watch_is_told_so() {
     let maps: Api<ConfigMap> = Api::default_namespaced(client(&second));
     let found = maps.get("a").await.unwrap();
     assert_eq!(found.metadata.uid, made.metadata.uid);
-    // As Kubernetes tells it: kube's watchers, our informers among them, list again after such an event, and never
-    // after an answer with 410.
+    // As Kubernetes tells it: kube's watchers, our informers among them, list again after such an event, and
+    // never after an answer with 410.
     let (code, event) =
         ours(&second, "GET", "/api/v1/configmaps?watch=true&resourceVersion=1", &Value::Null).await;
     let object = &event["object"];

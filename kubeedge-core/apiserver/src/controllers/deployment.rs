@@ -304,8 +304,8 @@ fn status(
         condition(before, "Available", enough, availability, false, stamp),
         condition(before, "Progressing", progress != Progress::Late, (reason, &message), renewed, stamp),
     ];
-    // The generation that was looked at, not the one there by now: clients take it as "the controller has seen this" and
-    // the counts as its outcome.
+    // The generation that was looked at, not the one there by now: clients take it as "the controller has
+    // seen this" and the counts as its outcome.
     json!({
         "observedGeneration": looked_at.copy(&["metadata", "generation"]), "replicas": replicas, "updatedReplicas": updated,
         "readyReplicas": ready, "availableReplicas": available, "unavailableReplicas": (wished - available).max(0),
@@ -313,7 +313,8 @@ fn status(
     })
 }
 
-/// A condition; its times stay as they were where it says the same as before. `renewed`: it was updated even so.
+/// A condition; its times stay as they were where it says the same as before. `renewed`: it was updated even
+/// so.
 fn condition(
     before: &Value,
     kind: &str,

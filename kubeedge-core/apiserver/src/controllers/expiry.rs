@@ -1,5 +1,5 @@
-//! What ends with time: events after an hour, as kube-apiserver's `--event-ttl` has it, and pods that are over, when
-//! there are very many of them.
+//! What ends with time: events after an hour, as kube-apiserver's `--event-ttl` has it, and pods that are
+//! over, when there are very many of them.
 //!
 //! Kubernetes leases events in etcd; a store here has no leases, so they are collected.
 
@@ -17,7 +17,8 @@ use super::{
 
 /// How long an event is kept after it was last seen, in seconds.
 const EVENT_TTL: i64 = 3600;
-/// How many pods that are over are kept: Kubernetes' `--terminated-pod-gc-threshold`, for a cluster of a tenth its size.
+/// How many pods that are over are kept: Kubernetes' `--terminated-pod-gc-threshold`, for a cluster of a
+/// tenth its size.
 const FINISHED_PODS: usize = 1250;
 /// How many objects are removed in one go: the others wait for the next look.
 const BURST: usize = 1024;

@@ -1,4 +1,5 @@
-//! Node lifecycle: a node whose lease runs out is not ready; its taints say so, and pods that do not tolerate them end.
+//! Node lifecycle: a node whose lease runs out is not ready; its taints say so, and pods that do not tolerate
+//! them end.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -39,8 +40,8 @@ pub(super) struct Ledger {
     driving_out: BTreeSet<String>,
 }
 
-/// The version of a node's lease, and since when it is that: the clock of the node may be wrong, as Kubernetes takes
-/// into account too.
+/// The version of a node's lease, and since when it is that: the clock of the node may be wrong, as
+/// Kubernetes takes into account too.
 #[derive(Debug)]
 struct Heard {
     lease: u64,
@@ -201,8 +202,8 @@ async fn taint(ctx: &Context, node: &Value, wanted: Option<&str>) -> Result<(), 
     .map(drop)
 }
 
-/// Ends pods that do not tolerate their node's NoExecute taints, or no longer. What runs on a node that is cut off
-/// goes on there until the node is back and learns of it.
+/// Ends pods that do not tolerate their node's NoExecute taints, or no longer. What runs on a node that is
+/// cut off goes on there until the node is back and learns of it.
 async fn evict(ctx: &Context, pods: &PodsOfNodes, name: &str) -> Result<(), Refusal> {
     let Some(node) = ctx.get(&NODES, &(String::new(), name.to_owned())) else {
         return Ok(());

@@ -1,7 +1,7 @@
 //! What has changed lately, for watchers.
 //!
-//! Each kind has a history of its own, as in a Kubernetes API server: whoever watches ConfigMaps is neither woken by
-//! leases nor outrun by them.
+//! Each kind has a history of its own, as in a Kubernetes API server: whoever watches ConfigMaps is neither
+//! woken by leases nor outrun by them.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 

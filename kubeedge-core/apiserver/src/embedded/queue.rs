@@ -1,5 +1,5 @@
-//! Writes that are decided and not stored yet. They are stored in groups, one commit each, so that many writers wait for
-//! one disk together; nobody sees a change before it is stored.
+//! Writes that are decided and not stored yet. They are stored in groups, one commit each, so that many
+//! writers wait for one disk together; nobody sees a change before it is stored.
 
 use std::{
     collections::{HashMap, VecDeque},

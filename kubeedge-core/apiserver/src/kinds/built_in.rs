@@ -30,8 +30,8 @@ pub(crate) enum Action {
     Token,
 }
 
-/// A subresource beside `status` and `scale`, as discovery tells it: kind and group are those of what is sent there.
-/// kubectl drains by evictions only if it finds them.
+/// A subresource beside `status` and `scale`, as discovery tells it: kind and group are those of what is sent
+/// there. kubectl drains by evictions only if it finds them.
 #[derive(Debug)]
 pub(crate) struct Subresource {
     pub name: &'static str,
@@ -57,8 +57,8 @@ pub(super) const fn field(path: &'static str) -> Selectable {
 /// Kubernetes' own type of a kind: what fields there are, and of which types.
 #[derive(Debug)]
 pub(crate) struct Types {
-    /// An object read and written by the type: what the type does not know is missing then. An error names the field
-    /// whose type is wrong.
+    /// An object read and written by the type: what the type does not know is missing then. An error names
+    /// the field whose type is wrong.
     pub through: fn(&Value) -> Result<Value, String>,
     /// A reference to the type's schema, which is added to the generator's definitions.
     pub schema: fn(&mut SchemaGenerator) -> Value,
@@ -82,7 +82,8 @@ fn through<T: DeserializeOwned + Serialize>(object: &Value) -> Result<Value, Str
 /// How objects of a kind begin and end.
 #[derive(Debug)]
 pub(crate) struct Lifecycle {
-    /// Whether an object brings its status when it is created. For most kinds it is the controllers' to write.
+    /// Whether an object brings its status when it is created. For most kinds it is the controllers' to
+    /// write.
     pub brings_status: bool,
     /// Whether objects may be created in a namespace that is ending.
     pub in_ending_namespaces: bool,
@@ -108,8 +109,8 @@ impl Lifecycle {
     };
 }
 
-/// A built-in kind. Its required parts are arguments of [`BuiltIn::namespaced`] and [`BuiltIn::cluster`]; what most kinds
-/// have not is named where one has it.
+/// A built-in kind. Its required parts are arguments of [`BuiltIn::namespaced`] and [`BuiltIn::cluster`];
+/// what most kinds have not is named where one has it.
 #[derive(Debug)]
 pub(crate) struct BuiltIn {
     pub group: &'static str,
@@ -141,7 +142,8 @@ pub(crate) struct BuiltIn {
     pub check_update: fn(&Value, &Value) -> Option<Problem>,
     /// Whether a name may be other than a DNS subdomain.
     pub any_name: bool,
-    /// Whether it is kept who owns which field. What is written often, and by one writer each, would only pay for it.
+    /// Whether it is kept who owns which field. What is written often, and by one writer each, would only pay
+    /// for it.
     pub managed: bool,
     pub lifecycle: Lifecycle,
     /// For kinds that are answered and never stored: the status of the answer.

@@ -32,8 +32,8 @@ pub(crate) struct CustomColumn {
     pub priority: i64,
 }
 
-/// Custom kinds written so often, and by one writer each, that keeping owners of fields would only cost: KubeEdge's own
-/// records of deliveries. Group and plural.
+/// Custom kinds written so often, and by one writer each, that keeping owners of fields would only cost:
+/// KubeEdge's own records of deliveries. Group and plural.
 const NOT_MANAGED: [(&str, &str); 2] =
     [("reliablesyncs.kubeedge.io", "objectsyncs"), ("reliablesyncs.kubeedge.io", "clusterobjectsyncs")];
 

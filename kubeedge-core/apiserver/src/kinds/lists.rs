@@ -1,5 +1,5 @@
-//! The lists and maps of Kubernetes' own types: what their items are told apart by, and which are one value. Kubernetes
-//! says it per type; a field's name and that of the field around it say as much.
+//! The lists and maps of Kubernetes' own types: what their items are told apart by, and which are one value.
+//! Kubernetes says it per type; a field's name and that of the field around it say as much.
 
 /// How the items of a list are told apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

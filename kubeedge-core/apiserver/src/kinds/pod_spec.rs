@@ -1,4 +1,5 @@
-//! The specification of pods, alone or in the template of a workload: what Kubernetes fills in and what it refuses.
+//! The specification of pods, alone or in the template of a workload: what Kubernetes fills in and what it
+//! refuses.
 
 use serde_json::{Value, json};
 
@@ -109,8 +110,8 @@ fn pull_policy(container: &Fields) -> &'static str {
     if latest && !image.starts_with("localhost/") { "Always" } else { "IfNotPresent" }
 }
 
-/// Requests are as limits where they are left out. YAML's `cpu: 1` arrives as a number; a quantity is a text everywhere
-/// else.
+/// Requests are as limits where they are left out. YAML's `cpu: 1` arrives as a number; a quantity is a text
+/// everywhere else.
 fn quantities(resources: &mut Fields) {
     for side in ["limits", "requests"] {
         let quantities = resources.get_mut(side).and_then(Value::as_object_mut);

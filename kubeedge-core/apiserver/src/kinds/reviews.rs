@@ -1,4 +1,5 @@
-//! Kinds that are answered and never stored. People with a certificate or token of this server may do everything.
+//! Kinds that are answered and never stored. People with a certificate or token of this server may do
+//! everything.
 
 use serde_json::{Value, json};
 

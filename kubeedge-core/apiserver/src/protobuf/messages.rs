@@ -1,8 +1,8 @@
 //! The fields of Kubernetes' messages: number, name and shape.
 //!
-//! Shapes: `text`, `int`, `bool`, `bytes`, `time`, `quantity`, `intstr`, maps of text to `map` (text), `bytesmap` and
-//! `quantities`, the name of another message, and `-` for what the server decides itself. `[]` marks a list, `?` a
-//! field whose zero means something.
+//! Shapes: `text`, `int`, `bool`, `bytes`, `time`, `quantity`, `intstr`, maps of text to `map` (text),
+//! `bytesmap` and `quantities`, the name of another message, and `-` for what the server decides itself. `[]`
+//! marks a list, `?` a field whose zero means something.
 
 /// A field of a message.
 #[derive(Clone, Copy, Debug)]

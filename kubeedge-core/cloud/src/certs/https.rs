@@ -67,8 +67,8 @@ pub(super) fn acceptor(
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-/// Lets a client show a certificate and proves that it holds the key. Whether the certificate counts is decided per
-/// request, since the answer to a foreign one is 401 and not a broken handshake.
+/// Lets a client show a certificate and proves that it holds the key. Whether the certificate counts is
+/// decided per request, since the answer to a foreign one is 401 and not a broken handshake.
 #[derive(Debug)]
 struct Shown(SignatureChecks);
 

@@ -57,8 +57,9 @@ pub(super) async fn read(client: &ApiClient, name: &str) -> Result<Option<Values
     Ok(Some(values))
 }
 
-/// Makes the secret, or sets these values in the one there is. Read and replaced, not patched: KubeEdge's chart grants
-/// cloudcore no patches of secrets. Fails with a conflict when somebody else writes it meanwhile.
+/// Makes the secret, or sets these values in the one there is. Read and replaced, not patched: KubeEdge's
+/// chart grants cloudcore no patches of secrets. Fails with a conflict when somebody else writes it
+/// meanwhile.
 pub(super) async fn write(client: &ApiClient, name: &str, values: &Values) -> Result<(), Box<Status>> {
     match create(client, name, values).await {
         Err(status) if status.is_already_exists() => {}

@@ -32,8 +32,8 @@ impl Tokens {
         Ok(self.stored().await?.unwrap_or_else(|| self.make()))
     }
 
-    /// The token in the secret. If the one there is not of this CA, or due, `known` is put there, or a new one if that is
-    /// due as well. Whoever is faster than we are makes the token for all.
+    /// The token in the secret. If the one there is not of this CA, or due, `known` is put there, or a new
+    /// one if that is due as well. Whoever is faster than we are makes the token for all.
     pub(super) async fn keep(&self, known: &str) -> Result<Token, Box<Status>> {
         for _ in 1..ATTEMPTS {
             if let Some(stored) = self.stored().await? {
@@ -47,7 +47,8 @@ impl Tokens {
         self.store(known).await
     }
 
-    /// How long the token need not be looked after: at least `refresh` is left of it when it is renewed, as in Go.
+    /// How long the token need not be looked after: at least `refresh` is left of it when it is renewed, as
+    /// in Go.
     pub(super) fn rest(&self, (_, expires): &Token) -> Duration {
         let left = expires - self.seconds() - unix(self.clients.clock().now());
         Duration::from_secs(u64::try_from(left).unwrap_or_default())

@@ -138,7 +138,8 @@ impl Reports {
             let Some(mut pending) = self.pending.remove(&key) else { continue };
             let confirm = std::mem::take(&mut pending.confirm);
             let Some(device) = self.devices.get(&key) else {
-                // It went after they were taken: nobody is to hear of them, or to wait for their confirmation.
+                // It went after they were taken: nobody is to hear of them, or to wait for their
+                // confirmation.
                 self.waiting -= confirm.len();
                 continue;
             };

@@ -1,8 +1,8 @@
 //! What the controller reads of devices and reports, and what is wrong with a device.
 //!
-//! Of a Device three fields are read, and not the typed form of `kubeedge_core::api`: that fails as a whole on one field
-//! that a newer version writes in another way, and a device that cannot be read would not reach its node. It is also
-//! read anew with each change of each device.
+//! Of a Device three fields are read, and not the typed form of `kubeedge_core::api`: that fails as a whole
+//! on one field that a newer version writes in another way, and a device that cannot be read would not reach
+//! its node. It is also read anew with each change of each device.
 
 use std::collections::{BTreeMap, BTreeSet};
 

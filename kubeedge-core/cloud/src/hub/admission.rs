@@ -15,8 +15,8 @@ pub enum NodeIdentity {
     /// The common name of its verified certificate must be `system:node:<node id>`.
     #[default]
     Certificate,
-    /// Any verified peer may use any node id, as Go's CloudHub does unless its authorization is switched on. Only for
-    /// links that are trusted as a whole, such as those within one process.
+    /// Any verified peer may use any node id, as Go's CloudHub does unless its authorization is switched on.
+    /// Only for links that are trusted as a whole, such as those within one process.
     Claim,
 }
 

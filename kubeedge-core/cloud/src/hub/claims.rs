@@ -1,12 +1,13 @@
 //! Which cloudcore a node is connected to.
 //!
-//! Several cloudcores may serve one cluster, and any of them any node. The one that a node connects to writes itself
-//! into the Node object: its address in Go's annotation `cloudcore`, and beside it the running process, as addresses are
-//! not always unique. The API server puts these claims in order. Who holds a session and sees a later claim of somebody
-//! else ends it: the edge has left, even where its old link has not noticed yet.
+//! Several cloudcores may serve one cluster, and any of them any node. The one that a node connects to writes
+//! itself into the Node object: its address in Go's annotation `cloudcore`, and beside it the running
+//! process, as addresses are not always unique. The API server puts these claims in order. Who holds a
+//! session and sees a later claim of somebody else ends it: the edge has left, even where its old link has
+//! not noticed yet.
 //!
-//! A claim that was on its way while its node moved on may come last and ends the newer session; the edge connects
-//! again, and the claims agree with the links.
+//! A claim that was on its way while its node moved on may come last and ends the newer session; the edge
+//! connects again, and the claims agree with the links.
 
 use std::{
     collections::BTreeMap,

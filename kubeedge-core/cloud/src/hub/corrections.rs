@@ -1,4 +1,5 @@
-//! What SyncController may do to a session: find out whether its edge is one of ours, and correct its records.
+//! What SyncController may do to a session: find out whether its edge is one of ours, and correct its
+//! records.
 
 use std::sync::Arc;
 
@@ -40,9 +41,9 @@ pub(crate) fn restate(sessions: &Sessions, node: &NodeName, says_nothing: impl F
     }
 }
 
-/// Corrects a record, to be saved at once; false when that cannot be said yet, as earlier confirmations are still being
-/// saved. Nothing happens when the session has ended, or when the object was or is sent in it: what the edge confirms of
-/// that is newer than what it has said, and becomes the record's version.
+/// Corrects a record, to be saved at once; false when that cannot be said yet, as earlier confirmations are
+/// still being saved. Nothing happens when the session has ended, or when the object was or is sent in it:
+/// what the edge confirms of that is newer than what it has said, and becomes the record's version.
 pub(crate) fn correct(sessions: &Sessions, node: &NodeName, session: u64, correction: Correction) -> bool {
     let Some(handle) = sessions.get(node).filter(|handle| handle.generation == session) else { return true };
     let Correction { record, uid, version, at } = correction;

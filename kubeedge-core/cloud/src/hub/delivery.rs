@@ -26,7 +26,8 @@ pub(super) enum Delivery {
 }
 
 impl Delivery {
-    /// Decides. `earlier` is asked for the record of an object of this key that its session has to do with already.
+    /// Decides. `earlier` is asked for the record of an object of this key that its session has to do with
+    /// already.
     pub(super) fn of(
         node: &NodeName,
         message: Message,

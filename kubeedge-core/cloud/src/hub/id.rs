@@ -4,8 +4,9 @@ use std::{fmt, sync::Arc};
 
 use uuid::Uuid;
 
-/// Text that identifies: nearly always a UUID as Kubernetes and KubeEdge write one, which is held and compared in place. Of
-/// thousands of edges' objects, each text compared would be a look into memory that no cache holds.
+/// Text that identifies: nearly always a UUID as Kubernetes and KubeEdge write one, which is held and
+/// compared in place. Of thousands of edges' objects, each text compared would be a look into memory that no
+/// cache holds.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) enum Id {
     /// Exactly the text that this UUID is written as.

@@ -1,14 +1,16 @@
 //! What waits for one session: messages sent once, and objects kept until the edge has confirmed them.
 //!
 //! Objects are kept under their UID, the newest message only. After the confirmation the message goes and its
-//! version stays, so that an older one does not follow. An object made anew under the name of another waits until the
-//! edge has confirmed that the other is gone: sent again later, that deletion would hit the wrong one. Nothing comes after
-//! the deletion of an object but its return, where it was taken from this node only.
+//! version stays, so that an older one does not follow. An object made anew under the name of another waits
+//! until the edge has confirmed that the other is gone: sent again later, that deletion would hit the wrong
+//! one. Nothing comes after the deletion of an object but its return, where it was taken from this node only.
 //! Both parts are bounded: a session whose plain messages do
-//! not fit any more is ended (its edge does not read), an object that does not fit is left to the reconciliation.
+//! not fit any more is ended (its edge does not read), an object that does not fit is left to the
+//! reconciliation.
 //!
-//! What is written next is chosen by [`Priority`], and within one, plain messages go before objects. Objects of the later
-//! priority leave a quarter of the window free, so that a pod need not wait until a device is confirmed.
+//! What is written next is chosen by [`Priority`], and within one, plain messages go before objects. Objects
+//! of the later priority leave a quarter of the window free, so that a pod need not wait until a device is
+//! confirmed.
 
 mod flights;
 mod kept;
@@ -45,8 +47,8 @@ const MAX_BYTES_OF_MODULES: usize = 8 << 20;
 /// Objects of which a session remembers the confirmed version.
 const MAX_REMEMBERED: usize = 20_000;
 
-/// The key of an object on its way: its UID, or its path when it has none (Go uses the empty text there, so that
-/// such messages overwrite each other).
+/// The key of an object on its way: its UID, or its path when it has none (Go uses the empty text there, so
+/// that such messages overwrite each other).
 pub(super) type Key = Id;
 
 #[derive(Debug, Default)]
@@ -63,7 +65,8 @@ struct Inner {
     /// Objects of the later priority on their way.
     later_flying: usize,
     flights: Flights,
-    /// Deletions not confirmed yet: the name, the object that is to go, and the objects of that name that wait for it.
+    /// Deletions not confirmed yet: the name, the object that is to go, and the objects of that name that
+    /// wait for it.
     leaving: HashMap<Resource, (Key, VecDeque<Key>)>,
     gone: Gone,
 }
@@ -111,8 +114,8 @@ impl Pool {
         self.wake.notify_one();
     }
 
-    /// What to write next. At most `window` objects may be on their way; those whose records are being made (`preparing`)
-    /// count as well.
+    /// What to write next. At most `window` objects may be on their way; those whose records are being made
+    /// (`preparing`) count as well.
     pub(super) fn next(&self, preparing: usize, window: usize) -> Option<Next> {
         let mut inner = self.inner.lock();
         let flying = preparing + inner.flights.len();
@@ -136,7 +139,8 @@ impl Pool {
         inner.next_of_module().map(|message| Next::Plain(Box::new(message)))
     }
 
-    /// Takes an object if it is news to the edge. `known` looks up the record where the session knows nothing yet.
+    /// Takes an object if it is news to the edge. `known` looks up the record where the session knows nothing
+    /// yet.
     pub(super) fn put(&self, offer: Offer, known: impl FnOnce(&Record) -> Known) -> Put {
         let version = offer.message.header.resource_version.as_ref().and_then(|version| version.number());
         if version.is_none() && !offer.gone {
@@ -191,8 +195,8 @@ impl Pool {
         self.inner.lock().kept.get(key).map(|entry| entry.record.clone())
     }
 
-    /// The objects that the edge has confirmed in this session and still has, of those whose record is wanted, and their
-    /// versions.
+    /// The objects that the edge has confirmed in this session and still has, of those whose record is
+    /// wanted, and their versions.
     pub(super) fn confirmed(&self, wanted: impl Fn(&Record) -> bool) -> Vec<(Arc<Record>, u64)> {
         let inner = self.inner.lock();
         let settled = |entry: &&Entry| entry.message.is_none() && !entry.gone && !entry.withdrawn;
@@ -204,7 +208,8 @@ impl Pool {
             .collect()
     }
 
-    /// Does something about an object, and says what came of it, unless this session has, or had, to do with the object.
+    /// Does something about an object, and says what came of it, unless this session has, or had, to do with
+    /// the object.
     pub(super) fn unless_known<T>(&self, key: &str, act: impl FnOnce() -> T) -> Option<T> {
         let inner = self.inner.lock();
         (!inner.kept.contains_key(&Key::from(key))).then(act)
@@ -293,8 +298,9 @@ impl Pool {
         entry.failures
     }
 
-    /// Records that were still to be made when the session ended, and those of unconfirmed objects that are missing: they
-    /// may have been removed since they were made. Without them nobody would know that the edge has not got these objects.
+    /// Records that were still to be made when the session ended, and those of unconfirmed objects that are
+    /// missing: they may have been removed since they were made. Without them nobody would know that the edge
+    /// has not got these objects.
     pub(super) fn unrecorded(&self, is_missing: impl Fn(&Record) -> bool) -> Vec<Arc<Record>> {
         let inner = self.inner.lock();
         let waiting = inner.kept.values().filter(|entry| {
@@ -351,8 +357,8 @@ impl Inner {
         self.later_flying = self.later_flying.saturating_sub(usize::from(priority == Priority::Later));
     }
 
-    /// The edge need no longer be told that this object of this name is gone: others of the name may follow, up to the next
-    /// that is to go.
+    /// The edge need no longer be told that this object of this name is gone: others of the name may follow,
+    /// up to the next that is to go.
     fn left(&mut self, name: &Resource, gone: &Key, wake: &Notify) {
         let Some((leaving, waiting)) = self.leaving.get_mut(name).filter(|(leaving, _)| leaving == gone)
         else {

@@ -22,8 +22,8 @@ const VOLUME_OPERATIONS: [&str; 4] =
     ["createvolume", "deletevolume", "controllerpublishvolume", "controllerunpublishvolume"];
 const PLAIN_TYPES: [&str; 5] = ["lease", "nodepatch", "podpatch", "podstatus", "certificatesigningrequest"];
 
-/// KubeEdge's order of decisions, first match wins. The tests on the resource are literal substring tests, as a
-/// Go edge's cloud makes them, on the full resource, which is given beside the message.
+/// KubeEdge's order of decisions, first match wins. The tests on the resource are literal substring tests, as
+/// a Go edge's cloud makes them, on the full resource, which is given beside the message.
 pub(super) fn mode(text: &str, message: &Message) -> Mode {
     let route = &message.route;
     let operation = &route.operation;
@@ -89,8 +89,8 @@ pub(super) enum Priority {
     Later,
 }
 
-/// The priority of a message with this full resource. It is the same for all messages about one object, so that they
-/// stay in order.
+/// The priority of a message with this full resource. It is the same for all messages about one object, so
+/// that they stay in order.
 pub(super) fn priority(resource: &str, group: &Group) -> Priority {
     let kind = element(resource, 3);
     let later =
@@ -98,8 +98,8 @@ pub(super) fn priority(resource: &str, group: &Group) -> Priority {
     if later { Priority::Later } else { Priority::Control }
 }
 
-/// Whether the object may come back under its unique id: one that is taken from this node only, as a DeviceModel that no
-/// device of the node uses any more.
+/// Whether the object may come back under its unique id: one that is taken from this node only, as a
+/// DeviceModel that no device of the node uses any more.
 pub(super) fn withdraws(message: &Message) -> bool {
     message.route.operation == Operation::DELETE && message.route.source == ModuleName::DEVICE_CONTROLLER
 }

@@ -171,7 +171,8 @@ impl Reader<'_> {
                 }
             }
             if !listens {
-                // Silence counts while we listen only: an API server that is slow must not cost the node its session.
+                // Silence counts while we listen only: an API server that is slow must not cost the node its
+                // session.
                 self.alive += before.elapsed();
             }
         }
@@ -188,7 +189,8 @@ impl Reader<'_> {
         rest.map_or(word, |rest| rest.min(word))
     }
 
-    /// An edge of ours holds a cloud for dead that says nothing and answers no pings, as one does that does not read.
+    /// An edge of ours holds a cloud for dead that says nothing and answers no pings, as one does that does
+    /// not read.
     fn say_a_word(&mut self) {
         let now = Instant::now();
         let is_due = self.unread.is_some_and(|since| since + self.shared.times.keepalive / WORDS <= now);
@@ -270,7 +272,8 @@ fn cluster_ca(question: &Message, pem: &str) -> Message {
         .with(Content::text(pem))
 }
 
-/// Puts a message for the node into its session's pool, or leaves it to the reconciliation; says why it can do neither.
+/// Puts a message for the node into its session's pool, or leaves it to the reconciliation; says why it can
+/// do neither.
 pub(super) fn deliver(node: &NodeName, handle: &Handle, message: Message) -> Result<(), &'static str> {
     put(node, handle, Delivery::of(node, message, |key| handle.pool.record_of(key)))
 }

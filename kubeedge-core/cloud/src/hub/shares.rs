@@ -11,8 +11,9 @@ use kubeedge_core::{
 };
 use tokio::{sync::Semaphore, time::Instant};
 
-/// What one node may ask of the cloud. What is beyond is not refused: it waits in the node's own connection, which is
-/// not read meanwhile, and nobody else notices. KubeEdge has no such limits; a Go edge stays far below these.
+/// What one node may ask of the cloud. What is beyond is not refused: it waits in the node's own connection,
+/// which is not read meanwhile, and nobody else notices. KubeEdge has no such limits; a Go edge stays far
+/// below these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NodeLimits {
@@ -32,8 +33,8 @@ impl Default for NodeLimits {
     }
 }
 
-/// The places at the modules that edges ask. Places are given in the order of asking, and a session asks for one at a
-/// time: however much one of them wants, another waits for one message of each at most.
+/// The places at the modules that edges ask. Places are given in the order of asking, and a session asks for
+/// one at a time: however much one of them wants, another waits for one message of each at most.
 #[derive(Debug, Default)]
 pub(super) struct Shares {
     places: HashMap<ModuleName, Arc<Semaphore>>,
@@ -76,8 +77,8 @@ type Handed = Result<Answered, SendError>;
 pub(super) struct InWork<'a> {
     shares: &'a Shares,
     limits: NodeLimits,
-    /// The one whose turn has not come, and its size. Those in work are listened to meanwhile: their places are what it
-    /// may be waiting for.
+    /// The one whose turn has not come, and its size. Those in work are listened to meanwhile: their places
+    /// are what it may be waiting for.
     waiting: Option<(BoxFuture<'static, Handed>, usize)>,
     working: FuturesUnordered<BoxFuture<'static, (Option<Message>, usize)>>,
     bytes: usize,
@@ -119,7 +120,8 @@ impl<'a> InWork<'a> {
         self.waiting = Some((self.shares.hand(bus, to, message), bytes));
     }
 
-    /// The next answer; `None` when something else has changed. Pending while nothing is in work. Cancel-safe.
+    /// The next answer; `None` when something else has changed. Pending while nothing is in work.
+    /// Cancel-safe.
     pub(super) async fn next(&mut self) -> Option<Message> {
         let Self { waiting, working, .. } = self;
         let turn = async {

@@ -100,7 +100,8 @@ impl Access {
     }
 }
 
-/// The ConfigMaps and Secrets a pod refers to, each with its kind as in resources; `None` if it is not on the node.
+/// The ConfigMaps and Secrets a pod refers to, each with its kind as in resources; `None` if it is not on the
+/// node.
 pub(crate) fn referred_by(pod: &Object, node: &NodeName) -> Option<Vec<(&'static str, String)>> {
     let kind = |referent| match referent {
         Referent::ConfigMap => "configmap",

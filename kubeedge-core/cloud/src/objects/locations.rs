@@ -14,8 +14,8 @@ pub(super) enum Referent {
     Secret,
 }
 
-/// The nodes of each ConfigMap and Secret. Entries go with the object or the node, not with the pod, as in Go: a pod
-/// that comes back finds its ConfigMaps up to date.
+/// The nodes of each ConfigMap and Secret. Entries go with the object or the node, not with the pod, as in
+/// Go: a pod that comes back finds its ConfigMaps up to date.
 #[derive(Debug, Default)]
 pub(super) struct Locations {
     nodes: HashMap<(Referent, ObjectKey), BTreeSet<NodeName>>,

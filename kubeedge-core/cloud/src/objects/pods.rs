@@ -190,8 +190,8 @@ async fn put_status(
     Ok(())
 }
 
-/// Fits a reported status to what was known of the pod: when it started, since when its conditions hold, and the
-/// containers in the order users know.
+/// Fits a reported status to what was known of the pod: when it started, since when its conditions hold, and
+/// the containers in the order users know.
 fn settle(status: &mut Map<String, Value>, pod: &Known, clock: &Clock) {
     let now = || Value::String(kubeedge_common::stamp::stamp(clock));
     match (&pod.status.start_time, status.get("startTime")) {

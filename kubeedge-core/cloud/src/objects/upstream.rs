@@ -232,7 +232,8 @@ impl Upstream {
         }
     }
 
-    /// The confirmation of a node's update. Failures are not answered, as in Go: the edge tries again with its next one.
+    /// The confirmation of a node's update. Failures are not answered, as in Go: the edge tries again with
+    /// its next one.
     fn when_done(&self, ask: &Ask<'_>, done: Answered) -> Option<Message> {
         match done {
             Ok(node) => Some(answer::versioned_confirmation(ask.message, &node)),

@@ -9,8 +9,8 @@ use std::{
 
 use foldhash::fast::FixedState;
 
-/// `<node>.<uid>`. Looked up with each confirmation of an edge: copies share the text, and those of one name that are the
-/// same copy are found without a look at it.
+/// `<node>.<uid>`. Looked up with each confirmation of an edge: copies share the text, and those of one name
+/// that are the same copy are found without a look at it.
 #[derive(Clone)]
 pub(crate) struct RecordName {
     text: Arc<str>,

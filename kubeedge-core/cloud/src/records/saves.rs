@@ -1,6 +1,6 @@
-//! Confirmations that wait to be saved: the newest of each record, and of each record one in a while, so that an object
-//! that changes quickly costs one write now and then, and not one for each version. What is not saved when this process
-//! dies is sent to its edge once more.
+//! Confirmations that wait to be saved: the newest of each record, and of each record one in a while, so that
+//! an object that changes quickly costs one write now and then, and not one for each version. What is not
+//! saved when this process dies is sent to its edge once more.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -17,13 +17,13 @@ use super::{Record, RecordName};
 
 /// How many records may wait.
 const MOST: usize = 100_000;
-/// How long a record rests that was saved; four times as long each time that its object did not rest meanwhile, up to the
-/// longest.
+/// How long a record rests that was saved; four times as long each time that its object did not rest
+/// meanwhile, up to the longest.
 const REST: Duration = Duration::from_secs(2);
 const LONGER: u32 = 4;
 const LONGEST_REST: Duration = Duration::from_secs(32);
-/// While an object changes at least so often, its record rests on and is not saved: what would be saved is old before it is
-/// stored. Once in a while it is all the same.
+/// While an object changes at least so often, its record rests on and is not saved: what would be saved is
+/// old before it is stored. Once in a while it is all the same.
 const CHANGING: Duration = Duration::from_secs(1);
 const LATEST: Duration = Duration::from_secs(100);
 
@@ -34,7 +34,8 @@ pub(crate) enum Confirmed {
     At(ResourceVersion),
     /// The object is gone there.
     Gone,
-    /// An edge that was asked has this version, which its record does not say. Gives way to what is confirmed.
+    /// An edge that was asked has this version, which its record does not say. Gives way to what is
+    /// confirmed.
     Corrected {
         /// What the record is to say.
         to: ResourceVersion,
@@ -83,8 +84,8 @@ impl Rest {
     }
 }
 
-/// A record of which something waits to be saved, or about which something is being done. Where nothing is being done, it
-/// is in line.
+/// A record of which something waits to be saved, or about which something is being done. Where nothing is
+/// being done, it is in line.
 #[derive(Debug)]
 struct Entry {
     newest: Option<Confirmed>,
@@ -115,8 +116,8 @@ struct Inner {
 }
 
 impl Inner {
-    /// Takes what is to be saved in the place of what was, and gives the record a place in line if nothing is being done
-    /// about it; false when there is no room.
+    /// Takes what is to be saved in the place of what was, and gives the record a place in line if nothing is
+    /// being done about it; false when there is no room.
     fn put(&mut self, record: &Arc<Record>, newest: Confirmed, now: Instant) -> bool {
         let full = self.waiting >= MOST;
         match self.entries.get_mut(&record.name) {
@@ -227,9 +228,9 @@ impl Saves {
         true
     }
 
-    /// Takes a correction, to be saved without a rest. Returns false when there is no room for it. Returns false, too, when
-    /// a confirmation of the record waits or is being saved: this confirmation is then saved without a rest, and the
-    /// correction is to be found out anew after it.
+    /// Takes a correction, to be saved without a rest. Returns false when there is no room for it. Returns
+    /// false, too, when a confirmation of the record waits or is being saved: this confirmation is then saved
+    /// without a rest, and the correction is to be found out anew after it.
     pub(super) fn correct(&self, record: &Arc<Record>, correction: Confirmed) -> bool {
         let mut inner = self.inner.lock();
         let gives_way = inner.is_busy(record);
@@ -241,14 +242,16 @@ impl Saves {
         !gives_way
     }
 
-    /// Saves what waits of this record without a rest; completes when nothing waits and nothing is being saved of it.
+    /// Saves what waits of this record without a rest; completes when nothing waits and nothing is being
+    /// saved of it.
     pub(super) async fn at_once(&self, record: &Arc<Record>) {
         self.inner.lock().cut_rest(record);
         self.wake.notify_one();
         self.until(|inner| !inner.is_busy(record)).await;
     }
 
-    /// Saves all that waits without a rest, from now on; completes when nothing waits and nothing is being saved.
+    /// Saves all that waits without a rest, from now on; completes when nothing waits and nothing is being
+    /// saved.
     pub(super) async fn finish(&self) {
         self.inner.lock().hurry = true;
         self.wake.notify_one();

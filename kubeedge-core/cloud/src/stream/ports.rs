@@ -1,8 +1,8 @@
 //! The tunnel ports of the cloudcores of a cluster, as Go keeps them.
 //!
-//! Each cloudcore has a port of its own, from 10351 on, by which the API server tells it from the others. The ports
-//! stand in ConfigMap `tunnelport`, in an annotation: `{"ipTunnelPort":{"10.0.0.1":10351},"port":{"10351":true}}`.
-//! Go's iptables manager reads it.
+//! Each cloudcore has a port of its own, from 10351 on, by which the API server tells it from the others. The
+//! ports stand in ConfigMap `tunnelport`, in an annotation:
+//! `{"ipTunnelPort":{"10.0.0.1":10351},"port":{"10351":true}}`. Go's iptables manager reads it.
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -43,8 +43,8 @@ pub(super) struct Index {
 }
 
 impl Index {
-    /// Takes in what became of a record. Returns the node and the unique id of an object that, unlike before, the node is said to
-    /// have.
+    /// Takes in what became of a record. Returns the node and the unique id of an object that, unlike before,
+    /// the node is said to have.
     pub(super) fn note(&mut self, change: &Change, informers: &Informers) -> Option<(NodeName, String)> {
         let record = change.new.as_ref().or(change.old.as_ref())?;
         let (node, uid) = records::split_name(&record.key.name)?;

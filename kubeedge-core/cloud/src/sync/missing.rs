@@ -1,10 +1,10 @@
 //! Records that somebody has removed, though their objects belong on their nodes.
 //!
-//! Without record nobody would know that the edge has not got the object, or has an older form of it. What a session knows
-//! to be with its edge is recorded again with the next pass, and nothing is sent. Everything else that belongs on the node is
-//! handed to CloudHub once more: it is sent, or a record is made for a node that is away. Objects by themselves on a node
-//! come first; what they refer to is known by their records. In Go an object without record is sent when cloudcore
-//! starts, and not before.
+//! Without record nobody would know that the edge has not got the object, or has an older form of it. What a
+//! session knows to be with its edge is recorded again with the next pass, and nothing is sent. Everything
+//! else that belongs on the node is handed to CloudHub once more: it is sent, or a record is made for a node
+//! that is away. Objects by themselves on a node come first; what they refer to is known by their records. In
+//! Go an object without record is sent when cloudcore starts, and not before.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -20,7 +20,8 @@ use super::{
 };
 use crate::informer::{Informer, Informers, Object, ObjectKey};
 
-/// The passes in which a record is missed: by the second, the cluster's cache has heard of an object that went with it.
+/// The passes in which a record is missed: by the second, the cluster's cache has heard of an object that
+/// went with it.
 const FIRST: u32 = 2;
 /// From then on it is taken for removed on purpose.
 const LAST: u32 = 8;
@@ -42,8 +43,8 @@ impl Missing {
         }
     }
 
-    /// One more pass over the nodes that do not wait. Returns those that miss records. A record whose object has gone too is
-    /// missed no more.
+    /// One more pass over the nodes that do not wait. Returns those that miss records. A record whose object
+    /// has gone too is missed no more.
     fn pass(&mut self, waits: impl Fn(&NodeName) -> bool) -> Vec<NodeName> {
         for (_, of_node) in self.0.iter_mut().filter(|(node, _)| !waits(node)) {
             of_node.retain(|_, (was, passes)| {

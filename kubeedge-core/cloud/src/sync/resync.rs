@@ -11,12 +11,13 @@
 //!
 //! Twice, as this cloudcore may hear of what another has sent to the edge a little later than the edge.
 //!
-//! A record is written only if nobody has written it since it was compared, be it the session or another cloudcore, and not
-//! at all when the session has had to do with the object: what is under way is told by its confirmation. So a comparison
-//! can be repeated or broken off at any point. An edge cannot get hold of an object by claiming to have it: a record
-//! is made for what its pods refer to and for its own devices only.
+//! A record is written only if nobody has written it since it was compared, be it the session or another
+//! cloudcore, and not at all when the session has had to do with the object: what is under way is told by its
+//! confirmation. So a comparison can be repeated or broken off at any point. An edge cannot get hold of an
+//! object by claiming to have it: a record is made for what its pods refer to and for its own devices only.
 //!
-//! Devices that DeviceTwin knows are compared in the same tree, so that only those that came or went are announced.
+//! Devices that DeviceTwin knows are compared in the same tree, so that only those that came or went are
+//! announced.
 
 mod unrecorded;
 
@@ -163,8 +164,8 @@ impl Comparisons {
         bus.send(&ModuleName::CLOUD_HUB, opening.in_group(Group::RESOURCE).with(content)).await
     }
 
-    /// A record says by now that the node has this object. If its session knows nothing of that, an earlier one does, whose
-    /// edge may have had another disk: it is asked once more.
+    /// A record says by now that the node has this object. If its session knows nothing of that, an earlier
+    /// one does, whose edge may have had another disk: it is asked once more.
     pub(super) fn doubt(&mut self, node: &NodeName, uid: &str) {
         let Some(exchange) = self.exchanges.get_mut(node) else { return };
         if matches!(exchange.state, State::Done)
@@ -313,8 +314,8 @@ impl Comparisons {
         corrections::correct(&self.sessions, node, session, Correction { record, uid, version, at })
     }
 
-    /// Tells DeviceTwin of devices it does not know, and of those that are not on the node; each with whether it should
-    /// know it.
+    /// Tells DeviceTwin of devices it does not know, and of those that are not on the node; each with whether
+    /// it should know it.
     fn announce(
         &self,
         index: &mut Index,

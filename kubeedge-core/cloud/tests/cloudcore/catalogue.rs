@@ -1,5 +1,6 @@
-//! The catalogue of messages, row by row: what an edge says and exactly what it is answered, what happens in the cluster and
-//! exactly what the edge is told, which of it wants an acknowledgement, and what modules that are not there leave alone.
+//! The catalogue of messages, row by row: what an edge says and exactly what it is answered, what happens in
+//! the cluster and exactly what the edge is told, which of it wants an acknowledgement, and what modules that
+//! are not there leave alone.
 
 mod down;
 mod up;

@@ -19,8 +19,8 @@ use tokio::sync::{mpsc, oneshot};
 type Frames = mpsc::Sender<Frame>;
 type Answer = oneshot::Sender<Result<(), String>>;
 type Pushes = Arc<AtomicUsize>;
-/// How many frames a link holds: from an edge as many small ones as a socket does, to an edge few, so that one that does not
-/// read is soon noticed.
+/// How many frames a link holds: from an edge as many small ones as a socket does, to an edge few, so that
+/// one that does not read is soon noticed.
 const FROM_EDGE: usize = 1024;
 const TO_EDGE: usize = 16;
 

@@ -1,15 +1,17 @@
-//! Whole recorded sessions of a Go edge (`kubeedge-core/tests/data/session-*.jsonl`), played again: what the edge said is
-//! said, what had happened in the cluster happens, and what Go's cloudcore told is compared with what ours tells.
+//! Whole recorded sessions of a Go edge (`kubeedge-core/tests/data/session-*.jsonl`), played again: what the
+//! edge said is said, what had happened in the cluster happens, and what Go's cloudcore told is compared with
+//! what ours tells.
 //!
 //! Accepted differences:
 //! - What DynamicController said is not compared: there is none yet.
-//! - Several updates of one object in a row count as one: Go tells an edge of nearly every status it has just reported itself
-//!   (as `managedFields` change), ours leaves that to the reconciliation.
+//! - Several updates of one object in a row count as one: Go tells an edge of nearly every status it has just
+//!   reported itself (as `managedFields` change), ours leaves that to the reconciliation.
 //! - A pod that was bound before it was looked at is inserted, where Go, which saw it unbound, updates it.
-//! - What is deleted in the cluster itself, as the model of a deleted device, is taken from the edge by the reconciliation, with its
-//!   metadata alone.
+//! - What is deleted in the cluster itself, as the model of a deleted device, is taken from the edge by the
+//!   reconciliation, with its metadata alone.
 //! - Beside an error Go's cloud sends the object it tried to make, ours an empty one; no edge looks at it.
-//! - The devices of a node are announced again when it connects, as announcements are sent once and may have been lost.
+//! - The devices of a node are announced again when it connects, as announcements are sent once and may have
+//!   been lost.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -47,7 +49,8 @@ fn paths(resource: &str) -> Option<(String, String)> {
     Some((collection, object))
 }
 
-/// What there is before the session begins: what the edge asks for, and in a later session what it has got before.
+/// What there is before the session begins: what the edge asks for, and in a later session what it has got
+/// before.
 fn furnish(cluster: &FakeCluster, session: &[Recorded], later: bool) {
     let mut seen = std::collections::BTreeSet::new();
     for frame in session.iter().filter(|frame| !frame.up && frame.link.is_empty()) {

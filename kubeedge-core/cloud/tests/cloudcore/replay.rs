@@ -1,5 +1,5 @@
-//! What a Go edge said in a recorded session (`tests/data/exchanges.jsonl`), said again: every answer must have the
-//! route, the keys and the version header that Go's cloudcore gave.
+//! What a Go edge said in a recorded session (`tests/data/exchanges.jsonl`), said again: every answer must
+//! have the route, the keys and the version header that Go's cloudcore gave.
 
 use kubeedge_core::message::Message;
 use kubeedge_core::{

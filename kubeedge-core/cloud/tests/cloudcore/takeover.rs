@@ -81,7 +81,8 @@ async fn a_cluster_initialised_by_go_keeps_its_ca_certificate_and_token_and_its_
     let cloud = Cloud::start_on(gos_cluster(&go), later(&go, 11)).await;
     assert_eq!(cloud.status.ca, decoded(&go["cadata"]));
     assert_eq!(cloud.status.token.borrow().as_bytes(), decoded(&go["tokendata"]));
-    // An edge that joined Go's cloudcore connects, and renews its certificate, over TLS with Go's server certificate.
+    // An edge that joined Go's cloudcore connects, and renews its certificate, over TLS with Go's server
+    // certificate.
     let edge = gos_edge(&go);
     cloud.dial_with("edge-1", edge.credentials()).await.unwrap();
     let csr = node_request("edge-1", &Key::generate().unwrap()).unwrap();

@@ -21,8 +21,10 @@ pub enum BodyError {
     Broken(#[source] BoxError),
 }
 
-/// The whole of a body of `limit` bytes at most. A body that announces more is refused before anything is read.
-// Boxed: of a future that is generic over errors that become boxed errors, the compiler does not find that it is Send.
+/// The whole of a body of `limit` bytes at most. A body that announces more is refused before anything is
+/// read.
+// Boxed: of a future that is generic over errors that become boxed errors, the compiler does not find that it
+// is Send.
 pub fn read_body<'a, B>(
     body: B,
     limit: usize,

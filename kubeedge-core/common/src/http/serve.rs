@@ -27,14 +27,15 @@ use crate::lobby::{Lobby, LobbyLimits};
 /// Bounds of a service.
 #[derive(Clone, Copy, Debug)]
 pub struct ServeLimits {
-    /// How many connections there may be, in all and of one address, how many more wait, and how long one may crawl
-    /// while others wait for its place.
+    /// How many connections there may be, in all and of one address, how many more wait, and how long one may
+    /// crawl while others wait for its place.
     pub connections: LobbyLimits,
     /// Whether a connection with a request under way never crawls, such as a watch or a command.
     pub spare_busy: bool,
     /// How long a TLS handshake may take.
     pub handshake: Duration,
-    /// How long a connection may be without a request: from its start or the last answer to the end of the next head.
+    /// How long a connection may be without a request: from its start or the last answer to the end of the
+    /// next head.
     pub idle: Duration,
     /// How long a connection may be there in all, where it is bounded.
     pub lifetime: Option<Duration>,
@@ -92,7 +93,8 @@ pub struct Peer {
     pub certificate: Option<Bytes>,
 }
 
-/// Takes over connections that change their protocol. Each request that [`serve`] passes on carries one as extension.
+/// Takes over connections that change their protocol. Each request that [`serve`] passes on carries one as
+/// extension.
 #[derive(Clone, Debug)]
 pub struct Upgrades(mpsc::Sender<Session>);
 
@@ -106,15 +108,16 @@ impl fmt::Debug for Session {
 }
 
 impl Upgrades {
-    /// Runs a session once the answer, `101 Switching Protocols`, is sent. The session is a part of its connection: it
-    /// counts against the limits, and is dropped when the service ends. `false` when the connection has one already.
+    /// Runs a session once the answer, `101 Switching Protocols`, is sent. The session is a part of its
+    /// connection: it counts against the limits, and is dropped when the service ends. `false` when the
+    /// connection has one already.
     pub fn run(&self, session: impl Future<Output = ()> + Send + 'static) -> bool {
         self.0.try_send(Session(Box::pin(session))).is_ok()
     }
 }
 
-/// Serves until shutdown, then lets requests under way end, as long as the limits say. `service` makes what answers
-/// the requests of one connection. Dropped, it ends all connections at once.
+/// Serves until shutdown, then lets requests under way end, as long as the limits say. `service` makes what
+/// answers the requests of one connection. Dropped, it ends all connections at once.
 // Boxed for the reason that `read_body` has.
 pub fn serve<M, S, B>(
     listener: HttpListener,

@@ -1,5 +1,5 @@
-//! The controllers of cloudcore. Go sizes a queue and a pool of workers for each kind of message; ours have one bounded
-//! queue for each module, so these keys are read and not acted on.
+//! The controllers of cloudcore. Go sizes a queue and a pool of workers for each kind of message; ours have
+//! one bounded queue for each module, so these keys are read and not acted on.
 
 use super::super::section::section;
 

@@ -57,7 +57,8 @@ section! {
 }
 
 section! {
-    /// Links over QUIC as in RFC 9000. What Go calls QUIC is Google's of 2018, another protocol: Go edges use WebSocket.
+    /// Links over QUIC as in RFC 9000. What Go calls QUIC is Google's of 2018, another protocol: Go edges use
+    /// WebSocket.
     CloudHubQuic {
         /// Whether edges can connect so.
         enable: bool = false,

@@ -29,14 +29,15 @@ section! {
         token: String = String::new(),
         /// Whether the certificate is renewed before it ends.
         rotate_certificates: bool = true,
-        /// The link over WebSocket. With QUIC on too, the way that is taken where QUIC leads nowhere; Go refuses both.
+        /// The link over WebSocket. With QUIC on too, the way that is taken where QUIC leads nowhere; Go
+        /// refuses both.
         websocket: EdgeHubWebSocket = EdgeHubWebSocket::default(),
         /// The link over QUIC as in RFC 9000, which Go's cloudcore does not speak.
         quic: EdgeHubQuic = EdgeHubQuic::default(),
     }
     optional {
-        /// How many uploads of programs on the node may wait for the cloud; what comes beyond that is refused, and they are
-        /// told over MQTT. Ours: Go ignores it. Without: 8192.
+        /// How many uploads of programs on the node may wait for the cloud; what comes beyond that is
+        /// refused, and they are told over MQTT. Ours: Go ignores it. Without: 8192.
         upload_queue_size: u32,
         /// How many bytes these may have together. Ours: Go ignores it. Without: 33554432, which is 32 MiB.
         upload_queue_bytes: u64,
@@ -54,14 +55,15 @@ section! {
         read_deadline: u32 = 15,
         /// How many seconds one message may take to be written.
         write_deadline: u32 = 15,
-        /// The hub, as host and port; several with commas between them are tried in turn. Empty: this host, port 10000.
+        /// The hub, as host and port; several with commas between them are tried in turn. Empty: this host,
+        /// port 10000.
         server: String = String::new(),
     }
 }
 
 section! {
-    /// The link over QUIC as in RFC 9000. What Go calls QUIC is Google's of 2018, another protocol: a Go cloudcore is dialled
-    /// over WebSocket.
+    /// The link over QUIC as in RFC 9000. What Go calls QUIC is Google's of 2018, another protocol: a Go
+    /// cloudcore is dialled over WebSocket.
     EdgeHubQuic {
         /// Whether it is used.
         enable: bool = false,

@@ -7,7 +7,8 @@ section! {
     DeviceTwin {
         /// Whether it runs.
         enable: bool = true,
-        /// The folder of `dmi.sock`, through which mappers call; of a path that ends in `.sock` the folder is meant.
+        /// The folder of `dmi.sock`, through which mappers call; of a path that ends in `.sock` the folder is
+        /// meant.
         dmi_sock_path: String = "/etc/kubeedge/".to_owned(),
     }
 }
@@ -30,8 +31,8 @@ section! {
         mqtt_server_internal: String = "tcp://127.0.0.1:1884".to_owned(),
         /// The external broker, as URL.
         mqtt_server_external: String = "tcp://127.0.0.1:1883".to_owned(),
-        /// The client id of the reading connection; empty: one is made up. With one of its own the external broker keeps for the
-        /// node what is published while edgecore is away, and until it is stored.
+        /// The client id of the reading connection; empty: one is made up. With one of its own the external
+        /// broker keeps for the node what is published while edgecore is away, and until it is stored.
         #[serde(rename = "mqttSubClientID")]
         mqtt_sub_client_id: String = String::new(),
         /// The client id of the publishing connection; empty: one is made up.

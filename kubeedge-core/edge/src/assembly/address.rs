@@ -1,6 +1,7 @@
 //! Where the servers of a cloudcore are reached.
 
-/// Where an edge reaches a cloudcore: three servers, in KubeEdge on the ports 10000, 10002 and 10004 of one host.
+/// Where an edge reaches a cloudcore: three servers, in KubeEdge on the ports 10000, 10002 and 10004 of one
+/// host.
 ///
 /// ```
 /// use kubeedge_edge::CloudAddress;

@@ -29,7 +29,8 @@ use crate::{
 pub struct EdgeCoreSettings {
     /// The name of this node.
     pub node: NodeName,
-    /// The time of day that all modules go by. It must be the container runtime's, as pauses of pods are counted by it.
+    /// The time of day that all modules go by. It must be the container runtime's, as pauses of pods are
+    /// counted by it.
     pub clock: Clock,
     /// EdgeHub: the link to the cloud.
     pub hub: EdgeHubSettings,
@@ -50,8 +51,8 @@ pub struct EdgeCoreSettings {
 }
 
 impl EdgeCoreSettings {
-    /// KubeEdge's defaults for the node of this name, without a tunnel. Random numbers start from the name, so that
-    /// nodes do not dial all at once.
+    /// KubeEdge's defaults for the node of this name, without a tunnel. Random numbers start from the name,
+    /// so that nodes do not dial all at once.
     pub fn for_node(name: impl Into<NodeName>) -> Self {
         let node = name.into();
         let seed = seed(&node);
@@ -86,8 +87,9 @@ impl EdgeCoreSettings {
         self
     }
 
-    /// Listens on free ports of the loopback address instead of KubeEdge's, for several edgecores on one machine:
-    /// [`EdgeStatus`](super::EdgeStatus) tells which the node's own API and the internal MQTT broker have.
+    /// Listens on free ports of the loopback address instead of KubeEdge's, for several edgecores on one
+    /// machine: [`EdgeStatus`](super::EdgeStatus) tells which the node's own API and the internal MQTT broker
+    /// have.
     #[must_use]
     pub fn on_free_ports(mut self) -> Self {
         let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
@@ -97,8 +99,8 @@ impl EdgeCoreSettings {
         self
     }
 
-    /// Joins this cloudcore with a token, as `keadm join` does: the link goes to its hub, with a certificate that the
-    /// token gets at its HTTPS service, and the tunnel for logs and commands to its tunnel server.
+    /// Joins this cloudcore with a token, as `keadm join` does: the link goes to its hub, with a certificate
+    /// that the token gets at its HTTPS service, and the tunnel for logs and commands to its tunnel server.
     #[must_use]
     pub fn joining(mut self, cloud: impl Into<CloudAddress>, token: &str) -> Self {
         let CloudAddress { hub, https, tunnel } = cloud.into();

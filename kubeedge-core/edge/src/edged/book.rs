@@ -10,8 +10,8 @@ use parking_lot::RwLock;
 pub struct PodBook(Arc<RwLock<HashMap<String, Arc<Pod>>>>);
 
 impl PodBook {
-    /// Enters a pod with the status it carries; takes the place of an earlier one of the same uid. A pod without uid is
-    /// not entered.
+    /// Enters a pod with the status it carries; takes the place of an earlier one of the same uid. A pod
+    /// without uid is not entered.
     pub fn enter(&self, pod: Pod) {
         if let Some(uid) = pod.metadata.uid.clone() {
             self.0.write().insert(uid, Arc::new(pod));
@@ -40,7 +40,8 @@ impl PodBook {
         self.0.write().remove(uid);
     }
 
-    /// A pod by name, and by uid if one is given. Where an ending pod has a successor of its name, the successor.
+    /// A pod by name, and by uid if one is given. Where an ending pod has a successor of its name, the
+    /// successor.
     pub fn find(&self, namespace: &str, name: &str, uid: Option<&str>) -> Option<Arc<Pod>> {
         let book = self.0.read();
         let named = book.values().filter(|pod| {

@@ -113,8 +113,9 @@ impl Heart<'_> {
         Ok(())
     }
 
-    /// Whether the cluster holds the node for ready when it is not, or the other way round: after an absence the cluster
-    /// has marked it, and drives pods away if it is not told soon. The copy that the cloud keeps up to date says so.
+    /// Whether the cluster holds the node for ready when it is not, or the other way round: after an absence
+    /// the cluster has marked it, and drives pods away if it is not told soon. The copy that the cloud keeps
+    /// up to date says so.
     async fn is_held_for_another(&self, status: &NodeStatus) -> bool {
         let copy = self.client.node(self.node.as_str()).await.ok().flatten();
         copy.is_some_and(|node| node.status.as_ref().and_then(readiness) != readiness(status))

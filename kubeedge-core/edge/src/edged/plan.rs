@@ -1,8 +1,8 @@
 //! What to do next for a pod: a pure function of what it should be and what the runtime holds.
 //!
-//! The rules are the kubelet's: init containers one after the other, then all main containers; restarts by policy
-//! with a pause that doubles from 10 s to 5 min and is forgotten after 10 quiet minutes; a sandbox that died takes
-//! its containers with it.
+//! The rules are the kubelet's: init containers one after the other, then all main containers; restarts by
+//! policy with a pause that doubles from 10 s to 5 min and is forgotten after 10 quiet minutes; a sandbox
+//! that died takes its containers with it.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -201,7 +201,8 @@ impl Planner<'_> {
                 self.start(&spec.name, attempt, Some(*finished_at));
             }
             ContainerState::Exited { .. } => {}
-            // Made but never started: a start that failed or was cut off. Its place is taken by the next attempt.
+            // Made but never started: a start that failed or was cut off. Its place is taken by the next
+            // attempt.
             _ => {
                 self.out.actions.push(Action::RemoveContainer { id: container.id.clone() });
                 self.start(&spec.name, container.attempt, Some(container.created_at));

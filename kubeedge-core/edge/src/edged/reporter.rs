@@ -25,7 +25,8 @@ struct Pending {
     place: u64,
 }
 
-/// The newest status of each pod that was not sent yet, by UID. Those that were refused wait behind all others.
+/// The newest status of each pod that was not sent yet, by UID. Those that were refused wait behind all
+/// others.
 #[derive(Debug, Default)]
 struct Line {
     pending: HashMap<String, Pending>,

@@ -1,8 +1,9 @@
-//! The node's own HTTP API, as the kubelet's read-only server offers it: logs, commands, lists, health and usage.
+//! The node's own HTTP API, as the kubelet's read-only server offers it: logs, commands, lists, health and
+//! usage.
 //!
-//! Plain HTTP without authentication, so it is for the loopback alone; the cloud reaches it through EdgeStream. Because
-//! web pages can reach the loopback too, commands with an `Origin` are refused; EdgeStream takes it off, as the cloud
-//! has asked who the caller is.
+//! Plain HTTP without authentication, so it is for the loopback alone; the cloud reaches it through
+//! EdgeStream. Because web pages can reach the loopback too, commands with an `Origin` are refused;
+//! EdgeStream takes it off, as the cloud has asked who the caller is.
 //!
 //! | path | answers |
 //! |---|---|

@@ -152,8 +152,8 @@ fn terminated(container: &Container, runtime: &str) -> State {
     State { terminated: Some(terminated), ..State::default() }
 }
 
-/// The kubelet's phase: Pending until all have started once, Running while anything runs or will, then Succeeded or
-/// Failed.
+/// The kubelet's phase: Pending until all have started once, Running while anything runs or will, then
+/// Succeeded or Failed.
 fn phase(pod: &Pod, view: &PodView, mains: &[ContainerStatus]) -> &'static str {
     let policy = Policy::of(pod);
     let init_failed = init_containers(pod).filter(|spec| !is_sidecar(spec)).any(|spec| {

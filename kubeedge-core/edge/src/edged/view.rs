@@ -137,8 +137,8 @@ pub(crate) fn main_containers(pod: &Pod) -> impl Iterator<Item = &ContainerSpec>
     pod.spec.iter().flat_map(|spec| spec.containers.iter())
 }
 
-/// The kubelet's hash of what makes a container another container: FNV-1a over Go's print of the JSON of image and
-/// name. Equal to Go's, so that an edgecore of either kind adopts the other's containers.
+/// The kubelet's hash of what makes a container another container: FNV-1a over Go's print of the JSON of
+/// image and name. Equal to Go's, so that an edgecore of either kind adopts the other's containers.
 pub(crate) fn container_hash(spec: &ContainerSpec) -> String {
     #[derive(Serialize)]
     struct Identity<'a> {

@@ -1,9 +1,10 @@
-//! Volumes of a pod as folders of the node: emptyDir, hostPath, ConfigMap, Secret, downward API and projected.
+//! Volumes of a pod as folders of the node: emptyDir, hostPath, ConfigMap, Secret, downward API and
+//! projected.
 //!
-//! Files of ConfigMaps, Secrets and the like are written as the kubelet writes them: into a fresh folder that a
-//! symlink `..data` is then switched to, so that a reader sees the old files or the new ones, never a mixture.
-//! Unlike the kubelet, Secrets are not put on a tmpfs: mounting one needs privileges that edgecore may lack. Their
-//! folder is closed to everybody but edgecore's user.
+//! Files of ConfigMaps, Secrets and the like are written as the kubelet writes them: into a fresh folder that
+//! a symlink `..data` is then switched to, so that a reader sees the old files or the new ones, never a
+//! mixture. Unlike the kubelet, Secrets are not put on a tmpfs: mounting one needs privileges that edgecore
+//! may lack. Their folder is closed to everybody but edgecore's user.
 
 use std::{
     collections::BTreeMap,
@@ -271,11 +272,11 @@ fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
 }
 
-/// Writes the files into a fresh folder, switches `..data` to it, and links each top-level name through `..data`.
-/// Does nothing when the files are as wanted already.
+/// Writes the files into a fresh folder, switches `..data` to it, and links each top-level name through
+/// `..data`. Does nothing when the files are as wanted already.
 ///
-/// Nothing waits for the disk, as with the kubelet: the files are compared with what they must be before each start of a
-/// pod, so that what a power cut takes is written again.
+/// Nothing waits for the disk, as with the kubelet: the files are compared with what they must be before each
+/// start of a pod, so that what a power cut takes is written again.
 fn switch(folder: &Path, files: &Payload) -> io::Result<()> {
     make_folder(folder, 0o755)?;
     let data = folder.join("..data");

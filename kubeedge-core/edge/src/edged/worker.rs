@@ -27,8 +27,8 @@ use super::{
 };
 use crate::meta::Client;
 
-/// How often a pod is looked at when nothing happens: the kubelet's syncFrequency. ConfigMap and Secret volumes are
-/// brought up to date then.
+/// How often a pod is looked at when nothing happens: the kubelet's syncFrequency. ConfigMap and Secret
+/// volumes are brought up to date then.
 const RESYNC: Duration = Duration::from_secs(60);
 /// How soon a failed step is tried again.
 const RETRY: Duration = Duration::from_secs(3);
@@ -102,7 +102,8 @@ impl Worker {
         }
     }
 
-    /// Works until the pod is gone (then returns its uid) or shutdown is requested. What runs goes on running.
+    /// Works until the pod is gone (then returns its uid) or shutdown is requested. What runs goes on
+    /// running.
     pub(crate) async fn run(mut self, shutdown: Shutdown) -> Option<String> {
         let mut views = self.shared.observer.subscribe();
         let mut references = self.shared.references.subscribe();

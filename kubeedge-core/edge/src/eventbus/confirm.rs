@@ -1,7 +1,7 @@
 //! Confirmations to a broker that remembers us, of what can be lost no more.
 //!
-//! What is not confirmed the broker sends again on the next connection, in order. So a publish is confirmed after the
-//! module it is for has it safely, and after all that were read before it.
+//! What is not confirmed the broker sends again on the next connection, in order. So a publish is confirmed
+//! after the module it is for has it safely, and after all that were read before it.
 
 use std::sync::{
     Arc,

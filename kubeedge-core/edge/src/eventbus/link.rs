@@ -26,8 +26,9 @@ pub(super) const MAX_PAYLOAD: usize = 4 << 20;
 pub(super) const MAX_TOPIC: usize = 0xffff;
 /// Room for a packet's header besides payload and topic.
 const HEADER: usize = 16;
-/// The largest packet that is read, if only to be refused: whoever published it is told, and a broker that remembers us sends
-/// what is behind it. A larger one breaks the connection before any memory is taken for it.
+/// The largest packet that is read, if only to be refused: whoever published it is told, and a broker that
+/// remembers us sends what is behind it. A larger one breaks the connection before any memory is taken for
+/// it.
 const MAX_READ: usize = 16 << 20;
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// Go tries every five seconds.
@@ -83,7 +84,8 @@ impl Address {
 pub(super) struct LinkSettings {
     pub(super) address: Address,
     pub(super) sub_client_id: String,
-    /// Whether the broker remembers the reading connection, and gets its confirmations when what was read is safe.
+    /// Whether the broker remembers the reading connection, and gets its confirmations when what was read is
+    /// safe.
     pub(super) lasts: bool,
     pub(super) pub_client_id: String,
     pub(super) username: String,
@@ -173,7 +175,8 @@ impl Link {
         }
     }
 
-    /// This topic is read from now on, or no longer: the broker is told now if connected, at the next connect in any case.
+    /// This topic is read from now on, or no longer: the broker is told now if connected, at the next connect
+    /// in any case.
     pub(super) fn changed(&self, topic: &str) {
         self.subscriptions.changed(topic);
     }

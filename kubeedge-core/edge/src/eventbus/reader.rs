@@ -102,8 +102,8 @@ impl Reader {
         safe.filter(|_| passed)
     }
 
-    /// Tells whoever published what was dropped since, once a second at most. What is left is told with the next packet, which
-    /// is a keepalive's at the latest.
+    /// Tells whoever published what was dropped since, once a second at most. What is left is told with the
+    /// next packet, which is a keepalive's at the latest.
     fn tell_refusals(&mut self) {
         if self.told.is_some_and(|told| told.elapsed() < refusals::TELL) {
             return;
@@ -118,7 +118,8 @@ impl Reader {
     }
 
     fn is_subscribed_to(&self, topic: &str) -> bool {
-        // Below a first level of our own: the function knows no topics that begin with `$`, nor with a letter of several bytes.
+        // Below a first level of our own: the function knows no topics that begin with `$`, nor with a letter
+        // of several bytes.
         let below = |path: &str| format!("t/{path}");
         let topic = below(topic);
         self.topics.read().iter().any(|filter| rumqttc::matches(&topic, &below(filter)))

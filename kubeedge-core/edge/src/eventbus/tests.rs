@@ -74,7 +74,8 @@ impl Bench {
         self.bus.request(&ModuleName::EVENT_BUS, message, PATIENCE).await.unwrap()
     }
 
-    /// Publishes by a client of its own, again and again, until EventBus has passed it on: it may still be subscribing.
+    /// Publishes by a client of its own, again and again, until EventBus has passed it on: it may still be
+    /// subscribing.
     async fn until_passed_on(&mut self, port: u16, topic: &str, payload: &str) -> Message {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {

@@ -1,8 +1,8 @@
 //! The connection that publishes.
 //!
-//! At a break rumqttc gives back all that it had taken and that the broker had not confirmed, and forgets it at the next
-//! connect, which begins a session of its own. So it is kept here and published again, in order and before what came
-//! since: some of it arrives twice.
+//! At a break rumqttc gives back all that it had taken and that the broker had not confirmed, and forgets it
+//! at the next connect, which begins a session of its own. So it is kept here and published again, in order
+//! and before what came since: some of it arrives twice.
 
 use std::collections::VecDeque;
 
@@ -11,8 +11,8 @@ use rumqttc::{Event, EventLoop, Outgoing, Packet, Publish, QoS, Request};
 
 use super::link::Presence;
 
-/// After how many breaks in a row without any confirmation the oldest message is given up: the broker may break off
-/// because of it.
+/// After how many breaks in a row without any confirmation the oldest message is given up: the broker may
+/// break off because of it.
 const TRIES: u32 = 5;
 
 /// See the module's text.
@@ -54,8 +54,8 @@ impl Writer {
         }
     }
 
-    /// Gives rumqttc what is kept, before it looks for anything new. One at a time, since what it is given this way it
-    /// publishes however much is on its way. Says whether it has some.
+    /// Gives rumqttc what is kept, before it looks for anything new. One at a time, since what it is given
+    /// this way it publishes however much is on its way. Says whether it has some.
     fn feed(&mut self, events: &mut EventLoop) -> bool {
         let full = events.state.inflight() >= events.mqtt_options.inflight();
         if events.network.is_some()
@@ -105,8 +105,8 @@ impl Writer {
         }
     }
 
-    /// Drops the oldest of what was sent if the broker breaks off again and again and confirms nothing. What it took before
-    /// the message it does not like is older.
+    /// Drops the oldest of what was sent if the broker breaks off again and again and confirms nothing. What
+    /// it took before the message it does not like is older.
     fn give_up(&mut self, sent: &mut Vec<Publish>) {
         if sent.is_empty() {
             return;

@@ -57,7 +57,8 @@ pub(crate) fn target(message: &Message) -> Target {
         ("twin", _) => Target::Module(ModuleName::TWIN),
         ("taskmanager", _) => Target::Module(ModuleName::TASK_MANAGER),
         ("resource" | "func", _) if !message.is_answer() => Target::Module(ModuleName::META_MANAGER),
-        // A late answer: MetaManager keeps the objects the cloud wants confirmed. What others answered it would send back.
+        // A late answer: MetaManager keeps the objects the cloud wants confirmed. What others answered it
+        // would send back.
         ("resource" | "func", "edgecontroller" | "dynamiccontroller" | "synccontroller")
             if route.operation == Operation::RESPONSE =>
         {
@@ -72,7 +73,8 @@ pub(crate) fn target(message: &Message) -> Target {
     }
 }
 
-/// How many devices and models MetaManager has before it at a time, so that a pod does not wait until thousands are stored.
+/// How many devices and models MetaManager has before it at a time, so that a pod does not wait until
+/// thousands are stored.
 const DEVICES_AT_ONCE: usize = 8;
 
 #[derive(Debug, Default)]
@@ -103,7 +105,8 @@ impl OwnBacklog {
 fn is_device(module: &ModuleName, message: &Message) -> bool {
     let resource = message.route.resource.as_str();
     let kind = ObjectPath::parse(resource).map_or("", |path| path.kind);
-    // A comparison comes after everything that came before it, or it would miss what is about to be taken away.
+    // A comparison comes after everything that came before it, or it would miss what is about to be taken
+    // away.
     let comes_last = resource == digest::RESOURCE;
     *module == ModuleName::META_MANAGER && (comes_last || matches!(kind, "device" | "devicemodel"))
 }
@@ -120,7 +123,8 @@ pub(super) struct Backlogs {
 }
 
 impl Backlogs {
-    /// One task for each module there is, which delivers in order. Answers of vendors' modules go to the outbox.
+    /// One task for each module there is, which delivers in order. Answers of vendors' modules go to the
+    /// outbox.
     pub(super) fn start(bus: &Bus, node: &NodeName, outbox: &Arc<Outbox>, tasks: &mut JoinSet<()>) -> Self {
         let (mut of, mut vendors) = (HashMap::new(), HashMap::new());
         for module in RECEIVERS.into_iter().filter(|module| bus.has(module)) {
@@ -141,7 +145,8 @@ impl Backlogs {
         Self { node, of, routes, vendors, nobody: Seldom::default() }
     }
 
-    /// Leaves a message for the module it is for; never waits. What the cloud is to be answered at once, if anything.
+    /// Leaves a message for the module it is for; never waits. What the cloud is to be answered at once, if
+    /// anything.
     pub(super) fn leave(&self, message: Message) -> Option<Message> {
         let (resource, group) = (message.route.resource.clone(), message.route.group.clone());
         let module = match target(&message) {

@@ -1,4 +1,5 @@
-//! Certificates in files. New ones take the old ones' place so that a crash at any moment leaves a pair that fits.
+//! Certificates in files. New ones take the old ones' place so that a crash at any moment leaves a pair that
+//! fits.
 
 use std::{
     fs::File,

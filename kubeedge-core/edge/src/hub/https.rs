@@ -55,7 +55,8 @@ pub(super) fn authority(setting: &str) -> Result<String, JoinError> {
 /// Whom a node asks for the CA and for certificates: cloudcore, or a stand-in for it in a test of time.
 #[async_trait]
 pub(super) trait Registrar: fmt::Debug + Send + Sync {
-    /// The CA certificate in DER, if it is the one the token names and the server that gave it has a certificate by it.
+    /// The CA certificate in DER, if it is the one the token names and the server that gave it has a
+    /// certificate by it.
     async fn ca(&self, host: &str, token: &str) -> Result<Bytes, JoinError>;
 
     /// A certificate in DER for a request in DER. The server is verified by this CA.
@@ -207,8 +208,8 @@ struct Shown {
     at: UnixTime,
 }
 
-/// Remembers what the server shows and verifies it later. That the server holds the key of what it shows is verified at
-/// once.
+/// Remembers what the server shows and verifies it later. That the server holds the key of what it shows is
+/// verified at once.
 #[derive(Debug)]
 struct Witness {
     signatures: SignatureChecks,

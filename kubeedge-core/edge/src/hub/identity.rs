@@ -27,25 +27,27 @@ pub enum IdentitySource {
 
 /// How a node joins and keeps its certificates, as Go edges and cloudcores do it.
 ///
-/// Stored files are used when they are the certificate of this node, by this CA, with this key, and not expired. Otherwise
-/// the CA certificate is fetched and accepted only if the join token holds its hash; then a certificate is asked for with
-/// the token over a connection verified by that CA. Before the CA is known its server cannot be verified, since Go's
-/// shows its own certificate only. So nothing secret goes over that first connection, and once the CA is known by its hash,
-/// the certificate shown on that connection is verified by it after all.
+/// Stored files are used when they are the certificate of this node, by this CA, with this key, and not
+/// expired. Otherwise the CA certificate is fetched and accepted only if the join token holds its hash; then
+/// a certificate is asked for with the token over a connection verified by that CA. Before the CA is known
+/// its server cannot be verified, since Go's shows its own certificate only. So nothing secret goes over that
+/// first connection, and once the CA is known by its hash, the certificate shown on that connection is
+/// verified by it after all.
 ///
-/// A certificate is renewed at a random 70 to 90 % of its life, with itself as proof: at once, after 2, 4, 8 and 16 s, then
-/// every 32 s, as Go does it; the link is made anew with the new one. A certificate that expired, because the node was
-/// off or cut off all that time, is kept in its files and not used: the node asks with the join token if it has one, and
-/// looks again every minute, as what is wrong may be its clock. Pods, devices and MQTT go on meanwhile.
+/// A certificate is renewed at a random 70 to 90 % of its life, with itself as proof: at once, after 2, 4, 8
+/// and 16 s, then every 32 s, as Go does it; the link is made anew with the new one. A certificate that
+/// expired, because the node was off or cut off all that time, is kept in its files and not used: the node
+/// asks with the join token if it has one, and looks again every minute, as what is wrong may be its clock.
+/// Pods, devices and MQTT go on meanwhile.
 #[derive(Clone)]
 pub struct JoinSettings {
     /// The HTTPS service of cloudcore: `host:port` or `https://host:port`. KubeEdge: port 10002.
     pub https: String,
     /// The join token, whole; without one only stored certificates are used.
     pub token: Option<String>,
-    /// A file whose content, if it is there, goes before [`Self::token`]. It is looked at each time a token is wanted, so that a
-    /// fresh one can be put there while edgecore runs, and removed once it has served. KubeEdge:
-    /// `/etc/kubeedge/bootstrap-edgecore.conf`.
+    /// A file whose content, if it is there, goes before [`Self::token`]. It is looked at each time a token
+    /// is wanted, so that a fresh one can be put there while edgecore runs, and removed once it has served.
+    /// KubeEdge: `/etc/kubeedge/bootstrap-edgecore.conf`.
     pub token_file: Option<PathBuf>,
     /// The CA certificate, PEM. KubeEdge: `/etc/kubeedge/ca/rootCA.crt`.
     pub ca_file: PathBuf,
@@ -191,8 +193,8 @@ pub(super) fn unix(moment: Millis) -> i64 {
     moment.0.div_euclid(1000)
 }
 
-/// Checks that a certificate is a client's, of this node, by this CA, with this key, and not expired. That it is valid
-/// only later is left to the cloud to judge: devices without a clock of their own start in the past.
+/// Checks that a certificate is a client's, of this node, by this CA, with this key, and not expired. That it
+/// is valid only later is left to the cloud to judge: devices without a clock of their own start in the past.
 pub(super) fn fits(identity: &Identity, node: &NodeName, now: i64) -> Result<Leaf, String> {
     let leaf = Leaf::read(&identity.certificate).map_err(|error| error.to_string())?;
     if pki::node_of(&leaf.common_name) != Some(node.as_str()) {

@@ -40,8 +40,8 @@ impl std::fmt::Debug for Joiner {
 }
 
 impl Joiner {
-    /// Asks the HTTPS service (`host:port` or `https://host:port`) for its CA and checks it against the token, as
-    /// [`JoinSettings`](super::JoinSettings) says. Certificates are verified by the clock.
+    /// Asks the HTTPS service (`host:port` or `https://host:port`) for its CA and checks it against the
+    /// token, as [`JoinSettings`](super::JoinSettings) says. Certificates are verified by the clock.
     pub async fn new(https: &str, token: &str, clock: Clock) -> Result<Self, JoinError> {
         let (_, jwt) = pki::split_token(token)?;
         let (host, service) = (https::authority(https)?, Https::new(clock.clone()));
@@ -55,8 +55,8 @@ impl Joiner {
         certified(&self.service, &self.clock, &self.host, ca, node, proof).await.map(|(identity, _)| identity)
     }
 
-    /// A certificate got earlier with its key, if it is this node's, by this CA and not expired; else what is wrong
-    /// with it.
+    /// A certificate got earlier with its key, if it is this node's, by this CA and not expired; else what is
+    /// wrong with it.
     pub fn accept(&self, node: &NodeName, certificate: Bytes, key: Key) -> Result<Identity, String> {
         let identity = Identity { ca: self.ca.clone(), certificate, key };
         fits(&identity, node, unix(self.clock.now())).map(|_| identity)

@@ -1,5 +1,5 @@
-//! What waits for the cloud, in lanes; who waits for its answers; and what is to be sent again. The rules by kind of message stand
-//! in the documentation of [`super`].
+//! What waits for the cloud, in lanes; who waits for its answers; and what is to be sent again. The rules by
+//! kind of message stand in the documentation of [`super`].
 
 mod kind;
 mod modules;
@@ -89,8 +89,9 @@ impl Outbox {
         Ok(())
     }
 
-    /// Moves messages from the mailbox into the lanes until the mailbox ends. While a working link has too much control
-    /// traffic before it, the mailbox waits, and with it its senders; without a link nobody waits.
+    /// Moves messages from the mailbox into the lanes until the mailbox ends. While a working link has too
+    /// much control traffic before it, the mailbox waits, and with it its senders; without a link nobody
+    /// waits.
     pub(super) async fn fill(&self, inbox: &mut Inbox) {
         loop {
             while self.is_crowded() {
@@ -168,7 +169,8 @@ impl Outbox {
         }
     }
 
-    /// Tells programs on the node, by way of EventBus, which of their uploads found no room; as long as it runs.
+    /// Tells programs on the node, by way of EventBus, which of their uploads found no room; as long as it
+    /// runs.
     pub(super) async fn tell_refusals(self: Arc<Self>, bus: Bus, node: NodeName) {
         loop {
             self.turned_away.notified().await;
@@ -200,7 +202,8 @@ impl Outbox {
             .find(|lane| open(*lane) && (!state.lane(*lane).is_empty() || (*lane == MODULES && modules)))
     }
 
-    /// The next message to write in a lane that is open, and its lane. It stays here until [`Outbox::written`].
+    /// The next message to write in a lane that is open, and its lane. It stays here until
+    /// [`Outbox::written`].
     pub(super) fn try_next(&self, mut open: impl FnMut(Lane) -> bool) -> Option<(Lane, Message)> {
         let next = self.next_of_module(&mut open).or_else(|| self.state.lock().fly(open));
         self.room.notify_one();
@@ -290,8 +293,8 @@ impl Outbox {
         self.state.lock().unheard.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
-    /// Forgets requests whose askers have gone, and sends again what modules of the cloud have not answered. A cloud that is not
-    /// known to be ours may not confirm.
+    /// Forgets requests whose askers have gone, and sends again what modules of the cloud have not answered.
+    /// A cloud that is not known to be ours may not confirm.
     pub(super) fn sweep(&self, is_ours: bool) {
         self.state.lock().waiters.retain(|_, waiter| !waiter.reply.is_closed());
         self.modules.lock().tick(is_ours);
@@ -312,7 +315,8 @@ impl Outbox {
         state.alive = Some(Instant::now());
     }
 
-    /// There is no link: requests fail, other messages wait for the next one, first those that may not have arrived.
+    /// There is no link: requests fail, other messages wait for the next one, first those that may not have
+    /// arrived.
     pub(super) fn down(&self) {
         let mut state = self.state.lock();
         state.up = false;

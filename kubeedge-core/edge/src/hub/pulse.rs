@@ -1,8 +1,8 @@
 //! Signs of life of the cloud, and what they prove.
 //!
-//! The cloud's own end of the link answers pings; nothing above it takes notice, Go's neither. A pong says that what was written
-//! before the ping was read. Over a transport without pings, what was written two heartbeats ago on a link that still stands
-//! counts as read.
+//! The cloud's own end of the link answers pings; nothing above it takes notice, Go's neither. A pong says
+//! that what was written before the ping was read. Over a transport without pings, what was written two
+//! heartbeats ago on a link that still stands counts as read.
 
 use kubeedge_core::transport::{FrameSink, Pong, TransportError};
 use tokio::time::{Duration, Instant};
@@ -37,8 +37,8 @@ impl Pulse {
         wanted.then_some(last)
     }
 
-    /// Sends a ping unless one is under way. `written`: how many messages went out before. `again`: one more even then, as a
-    /// cloud that is slow to take what went before can still say that it is there.
+    /// Sends a ping unless one is under way. `written`: how many messages went out before. `again`: one more
+    /// even then, as a cloud that is slow to take what went before can still say that it is there.
     pub(super) async fn ping(
         &mut self,
         tx: &mut dyn FrameSink,

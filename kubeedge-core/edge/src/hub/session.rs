@@ -257,8 +257,8 @@ fn keepalive() -> Message {
         .with(Content::text("ping"))
 }
 
-/// When the next message of a lane may go. Half of those that may go at once are kept for control: a flood of twins or uploads
-/// leaves it room.
+/// When the next message of a lane may go. Half of those that may go at once are kept for control: a flood of
+/// twins or uploads leaves it room.
 fn free_at(limit: &Rate, lane: Lane) -> Instant {
     if lane == Lane::Control { limit.free_at() } else { limit.free_at_share(2) }
 }
@@ -275,7 +275,8 @@ mod tests {
     use super::*;
     use crate::hub::outbox::Bounds;
 
-    /// A cloud that takes pings and never answers; until so long after its beginning it says that it has them.
+    /// A cloud that takes pings and never answers; until so long after its beginning it says that it has
+    /// them.
     struct Slow {
         until: Instant,
         heard: Option<Instant>,

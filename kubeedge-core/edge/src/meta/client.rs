@@ -1,5 +1,5 @@
-//! What Edged asks of the cluster: read from the edge's own copy where that is good enough, otherwise asked of the cloud
-//! by way of MetaManager.
+//! What Edged asks of the cluster: read from the edge's own copy where that is good enough, otherwise asked
+//! of the cloud by way of MetaManager.
 
 use std::{fmt, time::Duration};
 
@@ -111,13 +111,14 @@ struct Wrapped {
 }
 
 impl Client {
-    /// Reads from this copy and asks MetaManager over this bus; each request may take `within` (KubeEdge: 60 s).
+    /// Reads from this copy and asks MetaManager over this bus; each request may take `within` (KubeEdge: 60
+    /// s).
     pub fn new(meta: MetaHandle, bus: Bus, within: Duration) -> Self {
         Self { meta, bus, within }
     }
 
-    /// All pods the edge knows of, of all namespaces; always answered locally. One that cannot be read is left out
-    /// with an error in the log, so that it does not keep the others from running.
+    /// All pods the edge knows of, of all namespaces; always answered locally. One that cannot be read is
+    /// left out with an error in the log, so that it does not keep the others from running.
     pub async fn pods(&self) -> Result<Vec<Pod>, ClientError> {
         let stored = self.meta.list(&Selector::known("pod")).await?;
         let readable = stored.iter().filter_map(|pod| {
@@ -167,7 +168,8 @@ impl Client {
         self.write(Operation::PATCH, namespace, "podpatch", name, &patch.to_string()).await
     }
 
-    /// Tells the cluster that a pod is gone from the node. No error when the cluster has forgotten it already.
+    /// Tells the cluster that a pod is gone from the node. No error when the cluster has forgotten it
+    /// already.
     pub async fn delete_pod(&self, namespace: &str, name: &str, uid: &str) -> Result<(), ClientError> {
         let options = json!({"gracePeriodSeconds": 0, "preconditions": {"uid": uid}});
         let resource = resource::object(namespace, "pod", name);

@@ -112,9 +112,9 @@ impl Remote {
         }
     }
 
-    /// Takes an answer nobody waits for: late, or sent again because its acknowledgement was lost. Go stores any such
-    /// answer under its resource, so that a late `OK` takes the place of a pod; here only objects the cloud wants
-    /// acknowledged are kept. Says whether this was one.
+    /// Takes an answer nobody waits for: late, or sent again because its acknowledgement was lost. Go stores
+    /// any such answer under its resource, so that a late `OK` takes the place of a pod; here only objects
+    /// the cloud wants acknowledged are kept. Says whether this was one.
     pub(super) async fn late(&self, answer: &Message) -> bool {
         let resource = answer.route.resource.as_str();
         let wanted = is_acknowledged(resource);

@@ -1,4 +1,5 @@
-//! Answering a cloud of ours that compares what is here with what it believes is here; see [`kubeedge_common::digest`].
+//! Answering a cloud of ours that compares what is here with what it believes is here; see
+//! [`kubeedge_common::digest`].
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,8 +17,8 @@ use super::{DeviceInventory, objects::Objects};
 /// Answers that are given in one comparison, more than any cloud of ours asks for.
 const MOST: usize = 4096;
 
-/// Answers until the cloud knows enough. Each answer is a request to EdgeHub, so that it goes over this link only and ends
-/// with it: the next one may be to a cloud that knows nothing of this.
+/// Answers until the cloud knows enough. Each answer is a request to EdgeHub, so that it goes over this link
+/// only and ends with it: the next one may be to a cloud that knows nothing of this.
 pub(super) async fn answer(
     bus: Bus,
     objects: Objects,

@@ -257,7 +257,8 @@ impl Dispatcher {
     }
 }
 
-/// The key of what a message carries. What DynamicController sends may be of any group, whatever its kind is called.
+/// The key of what a message carries. What DynamicController sends may be of any group, whatever its kind is
+/// called.
 fn key_of(message: &Message, head: &Head) -> ObjectKey {
     let trusts_object = Origin::of(&message.route.source) == Origin::DynamicController;
     ObjectKey::of_object(message.route.resource.as_str(), head.group.as_deref(), trusts_object)

@@ -45,11 +45,11 @@ impl Object {
     }
 }
 
-/// MetaManager's copy, for modules of this process. Cheap to clone; works whether or not MetaManager runs, and over its
-/// restarts.
+/// MetaManager's copy, for modules of this process. Cheap to clone; works whether or not MetaManager runs,
+/// and over its restarts.
 ///
-/// All methods fail with the store's own errors; [`StoreError::advice`](Failure::advice) says whether trying again helps.
-/// Nothing here asks the cloud.
+/// All methods fail with the store's own errors; [`StoreError::advice`](Failure::advice) says whether trying
+/// again helps. Nothing here asks the cloud.
 ///
 /// ```
 /// # use kubeedge_edge::meta::{MetaEvent, MetaHandle, Selector};
@@ -69,8 +69,8 @@ impl Object {
 pub struct MetaHandle(pub(super) Objects);
 
 impl MetaHandle {
-    /// The copy in a store, for a node that has no MetaManager of ours. All handles of one store must be clones of one, as
-    /// changes made through another are not heard of.
+    /// The copy in a store, for a node that has no MetaManager of ours. All handles of one store must be
+    /// clones of one, as changes made through another are not heard of.
     pub fn over(store: Arc<dyn MetaStore>) -> Self {
         Self(Objects::new(store))
     }
@@ -80,13 +80,14 @@ impl MetaHandle {
         self.0.get(key).await
     }
 
-    /// All objects of a kind, or of a kind and namespace, in the order of their names. Reads only their own rows.
+    /// All objects of a kind, or of a kind and namespace, in the order of their names. Reads only their own
+    /// rows.
     pub async fn list(&self, of: &Selector) -> Result<Vec<Object>, StoreError> {
         self.0.list(of).await
     }
 
-    /// Stores an object, unless a later form of it is here already. It is durable when this returns. The cloud does not
-    /// learn that it is here.
+    /// Stores an object, unless a later form of it is here already. It is durable when this returns. The
+    /// cloud does not learn that it is here.
     pub async fn put(&self, key: &ObjectKey, object: Bytes) -> Result<(), StoreError> {
         self.0.put_newest(key, &Head::of(&object), object, None).await
     }

@@ -1,10 +1,12 @@
 //! Where an object stands in the copy: group, kind, namespace and name.
 //!
-//! A row's name is `group/kind/namespace/name`: objects of one kind stand together, those of one namespace within. The core
-//! group is written `core`. Objects of the cluster have an empty namespace. In each part `/`, `%`, control characters and
-//! what is not ASCII are percent-encoded, so that three slashes are always the separators.
+//! A row's name is `group/kind/namespace/name`: objects of one kind stand together, those of one namespace
+//! within. The core group is written `core`. Objects of the cluster have an empty namespace. In each part
+//! `/`, `%`, control characters and what is not ASCII are percent-encoded, so that three slashes are always
+//! the separators.
 //!
-//! On the wire KubeEdge names objects `namespace/kind/name`, without a group; [`kinds`] knows the group of each kind.
+//! On the wire KubeEdge names objects `namespace/kind/name`, without a group; [`kinds`] knows the group of
+//! each kind.
 
 use std::fmt;
 
@@ -46,12 +48,14 @@ impl ObjectKey {
         Self { group: group.into(), kind: kind.into(), namespace: namespace.into(), name: name.into() }
     }
 
-    /// The key of an object whose kind KubeEdge knows, and with it the group. Unknown kinds count as the core group's.
+    /// The key of an object whose kind KubeEdge knows, and with it the group. Unknown kinds count as the core
+    /// group's.
     pub fn known(kind: &str, namespace: &str, name: &str) -> Self {
         Self::new(kinds::of(kind).group, kind, namespace, name)
     }
 
-    /// The key of what a resource of KubeEdge names. A text that is no path of an object is the name of a row without kind.
+    /// The key of what a resource of KubeEdge names. A text that is no path of an object is the name of a row
+    /// without kind.
     pub fn of_resource(resource: &str) -> Self {
         match ObjectPath::parse(resource) {
             Some(path) => Self::known(path.kind, scope(path.namespace), path.name),
@@ -59,8 +63,8 @@ impl ObjectKey {
         }
     }
 
-    /// As [`ObjectKey::of_resource`], in the group that the object itself states where the kind does not say it, or
-    /// always if `trusts_object`.
+    /// As [`ObjectKey::of_resource`], in the group that the object itself states where the kind does not say
+    /// it, or always if `trusts_object`.
     pub(super) fn of_object(resource: &str, stated: Option<&str>, trusts_object: bool) -> Self {
         let key = Self::of_resource(resource);
         let is_open = trusts_object || !kinds::is_known(&key.kind);

@@ -1,9 +1,9 @@
 //! Rows of the layout of old are taken over into today's.
 //!
-//! Up to now the copy was one bucket by resource, `namespace/kind/name`, as Go's table `meta` has it; rows of Go's
-//! database are copied there when its file is opened for the first time. Each batch moves some rows: what is
-//! taken away in one place stands in the other in the same commit, so that a process that dies goes on where it
-//! was. A bucket that is empty is one that was taken over.
+//! Up to now the copy was one bucket by resource, `namespace/kind/name`, as Go's table `meta` has it; rows of
+//! Go's database are copied there when its file is opened for the first time. Each batch moves some rows:
+//! what is taken away in one place stands in the other in the same commit, so that a process that dies goes
+//! on where it was. A bucket that is empty is one that was taken over.
 
 use bytes::Bytes;
 use futures::TryStreamExt;
@@ -18,8 +18,8 @@ use super::{
     objects::{key, token_key},
 };
 
-/// Rows by KubeEdge's resources, as Go's table `meta` and the first layout of this copy have them. Rows that are put here
-/// before MetaManager is first used are taken over into [`super::BUCKET`].
+/// Rows by KubeEdge's resources, as Go's table `meta` and the first layout of this copy have them. Rows that
+/// are put here before MetaManager is first used are taken over into [`super::BUCKET`].
 pub const BY_RESOURCE: Bucket = Bucket("meta");
 
 /// Rows that are moved in one commit.

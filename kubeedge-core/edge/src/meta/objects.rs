@@ -24,15 +24,16 @@ use super::{
 /// Where MetaManager keeps its copy: the key is that of [`ObjectKey::row`], the value the object's JSON.
 pub const BUCKET: Bucket = Bucket("object");
 
-/// Which version of each object the cloud was told that it is here, by unique id. A row is written and removed in the commit
-/// that stores and removes its object, so that it never says more than is stored; the stored object may be newer, as
-/// answers to patches bring it up to date.
+/// Which version of each object the cloud was told that it is here, by unique id. A row is written and
+/// removed in the commit that stores and removes its object, so that it never says more than is stored; the
+/// stored object may be newer, as answers to patches bring it up to date.
 pub(super) const CONFIRMED: Bucket = Bucket("confirmed");
 
 /// Tokens of service accounts, by namespace, account and request; see [`super::tokens`].
 pub(super) const TOKENS: Bucket = Bucket("token");
 
-/// Changes of one object are made one after the other, so that they are told in the order in which they were stored.
+/// Changes of one object are made one after the other, so that they are told in the order in which they were
+/// stored.
 const LOCKS: usize = 64;
 
 /// What a row of [`CONFIRMED`] says: the version, and the resource the object is stored under.
@@ -166,8 +167,9 @@ impl Objects {
         self.store().await?.commit(Batch::new().put(key(patch), value)).await
     }
 
-    /// Stores an object of the cloud, unless the row holds a later form of it already: updates and answers may overtake
-    /// each other. `new` is the head of `value`, `confirms` the version the cloud is going to be told is here.
+    /// Stores an object of the cloud, unless the row holds a later form of it already: updates and answers
+    /// may overtake each other. `new` is the head of `value`, `confirms` the version the cloud is going to be
+    /// told is here.
     pub(super) async fn put_newest(
         &self,
         object: &ObjectKey,
@@ -196,8 +198,8 @@ impl Objects {
         self.edit(object, change).await
     }
 
-    /// Replaces a row by a newer form of the same object; nothing happens when the row is gone, is another object's or is
-    /// newer.
+    /// Replaces a row by a newer form of the same object; nothing happens when the row is gone, is another
+    /// object's or is newer.
     pub(super) async fn refresh(&self, object: &ObjectKey, value: Bytes) -> Result<(), StoreError> {
         let new = Head::of(&value);
         let change = |old: Option<&Entry>| match old.map(|old| (old, Head::of(&old.value))) {
@@ -210,8 +212,8 @@ impl Objects {
         self.edit(object, change).await
     }
 
-    /// Removes an object, unless the row is of another object of the same name that was made since. An empty `uid` means
-    /// whichever is there.
+    /// Removes an object, unless the row is of another object of the same name that was made since. An empty
+    /// `uid` means whichever is there.
     pub(super) async fn remove(&self, object: &ObjectKey, uid: &str) -> Result<(), StoreError> {
         let change = |old: Option<&Entry>| {
             let had = old.map(|row| uid_in(&row.value)).unwrap_or_default();
@@ -225,8 +227,8 @@ impl Objects {
         self.edit(object, change).await
     }
 
-    /// Removes a pod with its last patch, unless the row is of another pod of the same name, and the tokens that were
-    /// made for it.
+    /// Removes a pod with its last patch, unless the row is of another pod of the same name, and the tokens
+    /// that were made for it.
     pub(super) async fn remove_pod(&self, pod: &ObjectKey, uid: &str) -> Result<(), StoreError> {
         let mut uid = uid.to_owned();
         if uid.is_empty() {

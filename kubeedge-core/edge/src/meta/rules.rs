@@ -78,7 +78,8 @@ pub(super) fn decide(command: &Command, connected: bool) -> Action {
         Command::Insert(subject) | Command::Update(subject) | Command::Patch(subject)
             if subject.kind.role == Role::Event =>
         {
-            // Without a link, events are dropped as Go drops them: they are hints, and their flood would fill the queue.
+            // Without a link, events are dropped as Go drops them: they are hints, and their flood would fill
+            // the queue.
             if connected { Action::SendToCloud } else { Action::Drop }
         }
         Command::Insert(subject) => inserted(subject),
@@ -133,8 +134,9 @@ fn delivery(Subject { origin, kind }: &Subject) -> Delivery {
         // Go gives these the twin's route first and acknowledges them with it.
         (Origin::DeviceController, _) => (Receiver::Twin, Acknowledge::BeforeDeliveryAsTwin),
         (Origin::PolicyController, _) => (Receiver::Nobody, Acknowledge::AfterDelivery),
-        // What changed while the link was down is sent by the cloud's reconciliation in EdgeController's name. Go
-        // hands such devices to Edged, which has no use for them, so that mappers keep the old description.
+        // What changed while the link was down is sent by the cloud's reconciliation in EdgeController's
+        // name. Go hands such devices to Edged, which has no use for them, so that mappers keep the old
+        // description.
         (_, Role::Device) => (Receiver::Twin, Acknowledge::AfterDelivery),
         _ => (Receiver::Edged, Acknowledge::AfterDelivery),
     };

@@ -1,4 +1,5 @@
-//! Service account tokens: kept while they are good, fetched anew in time, and used up to their end without a link.
+//! Service account tokens: kept while they are good, fetched anew in time, and used up to their end without a
+//! link.
 
 use std::sync::Arc;
 

@@ -26,8 +26,8 @@ pub enum MetaEvent {
     Modified(Object),
     /// It is gone; this is its last form.
     Deleted(Object),
-    /// Changes were lost, because too much waited or it is not known whether a commit happened. List anew; what
-    /// follows is what happened afterwards.
+    /// Changes were lost, because too much waited or it is not known whether a commit happened. List anew;
+    /// what follows is what happened afterwards.
     Lagged,
 }
 

@@ -101,7 +101,8 @@ fn target(url: &GoUrl) -> Result<PathAndQuery, http::uri::InvalidUri> {
     }
 }
 
-/// The caller's headers; those that cannot be headers are left out, and so are those that speak of another connection.
+/// The caller's headers; those that cannot be headers are left out, and so are those that speak of another
+/// connection.
 fn headers(connector: &Connector) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for (name, values) in &connector.header {

@@ -260,8 +260,8 @@ async fn body(
     }
 }
 
-/// Carries every byte of a connection in both directions. An error is one of the request itself: later ones are the
-/// stream's end.
+/// Carries every byte of a connection in both directions. An error is one of the request itself: later ones
+/// are the stream's end.
 async fn both(
     id: u64,
     request: Local,

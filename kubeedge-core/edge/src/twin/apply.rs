@@ -209,7 +209,8 @@ impl Twin {
                 self.uplink.link(connected);
             }
             "bus" | "eventbus" => topics::take(&mut self.registry, resource, &message.content.data()),
-            // Whether MetaManager has put its own name in the route or left the cloud's: an object is an object.
+            // Whether MetaManager has put its own name in the route or left the cloud's: an object is an
+            // object.
             "devicecontroller" if names_object(resource) => self.take_object(&message).await,
             "devicecontroller" | "edgemgr" => members::take(&mut self.registry, &message),
             "meta" | "metamanager" | "metaserver" => self.take_object(&message).await,
@@ -244,7 +245,8 @@ impl Twin {
                     tracing::warn!(id, found = %device.id(), "object of another name ignored");
                 }
                 Ok(device) => {
-                    // The cloud names members and objects separately; whichever comes first makes the device known.
+                    // The cloud names members and objects separately; whichever comes first makes the device
+                    // known.
                     self.registry.add_device(WireDevice {
                         id: id.to_owned(),
                         name: device.id().name,

@@ -1,7 +1,7 @@
 //! Which mapper serves which device: objects in, calls of mappers out.
 //!
-//! A mapper is told by a task of its own, so that one that is slow holds up neither DeviceTwin nor another mapper; of several
-//! changes of one device only the last is told.
+//! A mapper is told by a task of its own, so that one that is slow holds up neither DeviceTwin nor another
+//! mapper; of several changes of one device only the last is told.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -88,7 +88,8 @@ impl Mappers {
         }
     }
 
-    /// A DeviceModel object is new or changed: its devices are described anew, which Go leaves to their next change.
+    /// A DeviceModel object is new or changed: its devices are described anew, which Go leaves to their next
+    /// change.
     pub(super) async fn put_model(&mut self, key: &str, model: ModelObject) {
         if self.models.get(key) == Some(&model) {
             return;

@@ -60,8 +60,8 @@ impl DeviceObject {
         &self.spec.protocol.protocol_name
     }
 
-    /// The device with what its model says of it. The model's configuration is the default of the device's, key by
-    /// key, as Go merges them.
+    /// The device with what its model says of it. The model's configuration is the default of the device's,
+    /// key by key, as Go merges them.
     pub(super) fn join(&self, model: &ModelObject) -> DriverResult<Device> {
         let spec = &self.spec;
         let wanted = &model.spec.protocol;

@@ -8,8 +8,8 @@ use kubeedge_core::{
 };
 use tokio::time::{Duration, timeout};
 
-/// How long EventBus may take to make room. After that messages which find none are dropped at once, until one finds some:
-/// an EventBus that cannot start must not keep stored changes from the cloud.
+/// How long EventBus may take to make room. After that messages which find none are dropped at once, until
+/// one finds some: an EventBus that cannot start must not keep stored changes from the cloud.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// See the module's text.

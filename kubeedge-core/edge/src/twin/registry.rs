@@ -1,4 +1,5 @@
-//! The devices and their twins: each method changes rows and notes what is to be said of it. Nothing is stored or sent here.
+//! The devices and their twins: each method changes rows and notes what is to be said of it. Nothing is
+//! stored or sent here.
 
 use std::collections::BTreeMap;
 

@@ -1,12 +1,13 @@
 //! The way to the cloud: what it has not been told yet, and what it has not confirmed yet.
 //!
-//! Go remembers every message until it is confirmed, without limit, and forgets what changed while the link was down. We
-//! remember which properties changed, so that memory is bounded by the number of properties, a slow cloud gets only the
-//! newest value of each, and a change made offline is told at the next connect. After a restart everything is told, since the
-//! values are stored and nobody knows what the cloud has.
+//! Go remembers every message until it is confirmed, without limit, and forgets what changed while the link
+//! was down. We remember which properties changed, so that memory is bounded by the number of properties, a
+//! slow cloud gets only the newest value of each, and a change made offline is told at the next connect.
+//! After a restart everything is told, since the values are stored and nobody knows what the cloud has.
 //!
-//! Each report is a request to EdgeHub: the cloud's confirmation is its answer, and the hub says at once when it cannot be
-//! sent or its link broke. So few reports are on their way at a time that none waits long in the hub with an old value.
+//! Each report is a request to EdgeHub: the cloud's confirmation is its answer, and the hub says at once when
+//! it cannot be sent or its link broke. So few reports are on their way at a time that none waits long in the
+//! hub with an old value.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -38,8 +39,8 @@ const RESEND: Duration = Duration::from_secs(60);
 const WINDOW: Duration = Duration::from_secs(1);
 /// How many reports may be on their way at a time.
 const MOST_UNDER_WAY: usize = 128;
-/// For how long a report that is not confirmed counts as on its way. Go's cloud never confirms those of devices it does not
-/// know.
+/// For how long a report that is not confirmed counts as on its way. Go's cloud never confirms those of
+/// devices it does not know.
 const UNDER_WAY: Duration = Duration::from_secs(10);
 
 /// What of one device the cloud has to be told.

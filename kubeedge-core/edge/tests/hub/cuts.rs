@@ -95,7 +95,8 @@ async fn insist(bus: Bus, operation: Operation, resource: &'static str, values: 
     }
 }
 
-/// The node's modules: they upload, report, ask, and confirm what the cloud sends. Ends with what MetaManager got.
+/// The node's modules: they upload, report, ask, and confirm what the cloud sends. Ends with what MetaManager
+/// got.
 async fn modules(node: &mut Node) -> (JoinSet<()>, mpsc::UnboundedReceiver<Message>) {
     let mut tasks = JoinSet::new();
     for n in 0..UPLOADS {

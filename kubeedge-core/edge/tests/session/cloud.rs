@@ -76,8 +76,8 @@ impl Node {
     }
 }
 
-/// The cloud's end of a link. What the node repeats by the clock (lease, status) is answered by itself once it was answered
-/// for the first time.
+/// The cloud's end of a link. What the node repeats by the clock (lease, status) is answered by itself once
+/// it was answered for the first time.
 pub(crate) struct Cloud {
     pub(crate) path: String,
     link: Link,

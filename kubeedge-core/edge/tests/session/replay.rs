@@ -1,14 +1,16 @@
-//! Recorded sessions of Go's cloudcore (`kubeedge-core/tests/data/session-*.jsonl`), played to our edge: everything the cloud
-//! said by itself is said, every question is answered as it was, and what a Go edge said is compared with what ours says.
+//! Recorded sessions of Go's cloudcore (`kubeedge-core/tests/data/session-*.jsonl`), played to our edge:
+//! everything the cloud said by itself is said, every question is answered as it was, and what a Go edge said
+//! is compared with what ours says.
 //!
 //! Accepted differences:
-//! - A Go edge says `OK` to the answers of its requests for leases, nodes and tokens too; its cloud ignores that, ours does
-//!   not say it.
+//! - A Go edge says `OK` to the answers of its requests for leases, nodes and tokens too; its cloud ignores
+//!   that, ours does not say it.
 //! - Go's first patch of the node is empty; ours comes with the first status.
-//! - How often a pod's status, the node's status and the lease are told follows the runtime and the clock: that they are
-//!   told, in Go's shape, is compared.
+//! - How often a pod's status, the node's status and the lease are told follows the runtime and the clock:
+//!   that they are told, in Go's shape, is compared.
 //! - Go asks for the list of devices again each minute, as nobody answers; ours asks at each connection.
-//! - Events tell of what containers did, which is not the recorded machine's; their shape is compared in the catalogue.
+//! - Events tell of what containers did, which is not the recorded machine's; their shape is compared in the
+//!   catalogue.
 //! - What MetaServer, mappers and apps on MQTT said is not played.
 
 use std::time::Duration;
@@ -107,7 +109,8 @@ async fn replay(session: &str) {
     node.stop().await;
 }
 
-/// Every route a Go edge spoke on by itself is spoken on by ours, with the same shape of content; and no other.
+/// Every route a Go edge spoke on by itself is spoken on by ours, with the same shape of content; and no
+/// other.
 async fn compare(cloud: &mut Cloud, session: &[Recorded]) {
     let spoken = |frame: &&Recorded| frame.up && frame.parent.is_none() && !frame.is_left_out();
     for theirs in session.iter().filter(spoken) {

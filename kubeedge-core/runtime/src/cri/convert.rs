@@ -20,12 +20,12 @@ use super::{
     messages::{self as cri, NamespaceMode},
 };
 
-/// The annotation under which a sandbox remembers what it was made from. Making a container takes the sandbox's whole
-/// configuration again, and after a restart of this side only the runtime still has it.
+/// The annotation under which a sandbox remembers what it was made from. Making a container takes the
+/// sandbox's whole configuration again, and after a restart of this side only the runtime still has it.
 const SPEC: &str = "edge.kubeedge.io/sandbox-spec";
 
-/// What containers do not see of the host's /proc and /sys, unless privileged; the kubelet's default. Runtimes hide
-/// nothing that is not named.
+/// What containers do not see of the host's /proc and /sys, unless privileged; the kubelet's default.
+/// Runtimes hide nothing that is not named.
 const MASKED: [&str; 12] = [
     "/proc/asound",
     "/proc/acpi",
@@ -109,8 +109,8 @@ fn port(port: &PortMapping) -> RuntimeResult<cri::PortMapping> {
     })
 }
 
-/// The configuration a sandbox was made with, from what the runtime knows of it. Of a sandbox that another agent made
-/// only what the runtime says is known: not its log folder.
+/// The configuration a sandbox was made with, from what the runtime knows of it. Of a sandbox that another
+/// agent made only what the runtime says is known: not its log folder.
 pub(crate) fn config_of(status: cri::PodSandboxStatus) -> RuntimeResult<cri::PodSandboxConfig> {
     let metadata = status.metadata.unwrap_or_default();
     let mut annotations = status.annotations;

@@ -1,5 +1,5 @@
-//! Hints that containers changed: from the interface where the runtime has them there (containerd 1.7 and newer,
-//! CRI-O 1.26 and newer), else from containerd's own service, which listens on the same socket.
+//! Hints that containers changed: from the interface where the runtime has them there (containerd 1.7 and
+//! newer, CRI-O 1.26 and newer), else from containerd's own service, which listens on the same socket.
 
 use std::time::Duration;
 
@@ -25,8 +25,8 @@ use super::{
 const AGAIN: Duration = Duration::from_secs(1);
 /// How many hints wait for a slow reader. More say nothing that these do not: look.
 const HINTS: usize = 64;
-/// containerd tells its interface of an end and everyone else at the same time: a look at once is too early, and the
-/// second hint is for when the first was too.
+/// containerd tells its interface of an end and everyone else at the same time: a look at once is too early,
+/// and the second hint is for when the first was too.
 const DELAYS: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(500)];
 
 type Ids = BoxStream<'static, Result<String, Status>>;

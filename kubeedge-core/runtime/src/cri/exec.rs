@@ -42,7 +42,8 @@ impl CriRuntime {
         Ok(streams::carried(call, &what, ways))
     }
 
-    /// Over a WebSocket, unless the end of the input has to be sent alone, which only newer runtimes understand there.
+    /// Over a WebSocket, unless the end of the input has to be sent alone, which only newer runtimes
+    /// understand there.
     async fn open(&self, id: &ContainerId, call: Call, what: &ExecSpec) -> RuntimeResult<Ways> {
         if what.stdin && !what.tty {
             match spdy::open(&self.address(id, call, what).await?, what).await {

@@ -1,4 +1,5 @@
-//! All there is. The lists of the interface lack times, exit codes and log files, which each container's status has.
+//! All there is. The lists of the interface lack times, exit codes and log files, which each container's
+//! status has.
 
 use std::{collections::HashMap, net::IpAddr, path::PathBuf};
 
@@ -16,7 +17,8 @@ use super::{
 
 /// How many statuses are asked for at a time.
 const AT_ONCE: usize = 8;
-/// How long after its end a container's status may still change: why it ended may be known later than that it did.
+/// How long after its end a container's status may still change: why it ended may be known later than that it
+/// did.
 const SETTLING: i64 = 5000;
 
 /// What is known of one container, true as long as the list shows it in the same state.
@@ -56,7 +58,8 @@ impl Statuses {
         Ok((sandboxes, containers))
     }
 
-    /// A sandbox with its addresses, which stay the same as long as it is ready; `None` when it has just been removed.
+    /// A sandbox with its addresses, which stay the same as long as it is ready; `None` when it has just been
+    /// removed.
     async fn sandbox(&self, client: &Client, listed: cri::PodSandbox) -> RuntimeResult<Option<Sandbox>> {
         let found = convert::sandbox(listed);
         if !found.ready {

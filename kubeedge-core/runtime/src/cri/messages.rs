@@ -1,5 +1,5 @@
-//! The messages of the Container Runtime Interface, v1, and of containerd's events, made from `proto/`: the fields that
-//! are used. What a runtime sends beyond them is skipped.
+//! The messages of the Container Runtime Interface, v1, and of containerd's events, made from `proto/`: the
+//! fields that are used. What a runtime sends beyond them is skipped.
 
 #![allow(
     unreachable_pub,

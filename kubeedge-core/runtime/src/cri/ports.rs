@@ -1,5 +1,5 @@
-//! A connection to a port of a sandbox, over a WebSocket as Kubernetes' port forwarding has it: of each port one channel
-//! with data and one with an error, each of which begins with the number of the port.
+//! A connection to a port of a sandbox, over a WebSocket as Kubernetes' port forwarding has it: of each port
+//! one channel with data and one with an error, each of which begins with the number of the port.
 
 use std::io;
 

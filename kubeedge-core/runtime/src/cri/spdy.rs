@@ -1,8 +1,8 @@
-//! The streams of a command over SPDY/3.1 with Kubernetes' `v4.channel.k8s.io`: what every runtime's streaming server
-//! speaks, and where the input can be ended alone.
+//! The streams of a command over SPDY/3.1 with Kubernetes' `v4.channel.k8s.io`: what every runtime's
+//! streaming server speaks, and where the input can be ended alone.
 //!
-//! Only what a client of it needs: each stream is opened once, its headers are sent uncompressed inside zlib's frame,
-//! and what the server says in headers is not read. These servers use no flow control.
+//! Only what a client of it needs: each stream is opened once, its headers are sent uncompressed inside
+//! zlib's frame, and what the server says in headers is not read. These servers use no flow control.
 
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt, future, sink, stream};
@@ -163,8 +163,8 @@ fn syn_stream(stream: u32, kind: &str) -> Vec<u8> {
         headers.extend_from_slice(&u32::try_from(text.len()).unwrap_or(0).to_be_bytes());
         headers.extend_from_slice(text.as_bytes());
     }
-    // All headers of a connection are one zlib stream: a head, then blocks that are stored as they are, each with an
-    // empty one after it that makes the reader hand out what it has.
+    // All headers of a connection are one zlib stream: a head, then blocks that are stored as they are, each
+    // with an empty one after it that makes the reader hand out what it has.
     let head: &[u8] = if stream == ERROR { &[0x78, 0x01] } else { &[] };
     let length = u16::try_from(headers.len()).unwrap_or(0);
     let block = [&[0], length.to_le_bytes().as_slice(), &(!length).to_le_bytes(), &headers].concat();

@@ -1,4 +1,5 @@
-//! The streams of a command: what the caller holds, what the carrier moves, and what the verdict at the end means.
+//! The streams of a command: what the caller holds, what the carrier moves, and what the verdict at the end
+//! means.
 
 use std::{pin::Pin, sync::Arc};
 
@@ -68,8 +69,8 @@ struct Pipes {
     call: Call,
 }
 
-/// What the caller holds of the open streams of a command. What carries between the two ends with the last of output
-/// and exit.
+/// What the caller holds of the open streams of a command. What carries between the two ends with the last of
+/// output and exit.
 pub(crate) fn carried(call: Call, what: &ExecSpec, ways: Ways) -> Streams {
     let (Streams { stdin, mut output, exit, resize, .. }, pipes) = pipes(call, what);
     let carrying = Arc::new(AbortOnDropHandle::new(tokio::spawn(carry(ways, pipes))));

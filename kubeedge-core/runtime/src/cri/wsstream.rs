@@ -1,5 +1,5 @@
-//! The streams of a command over a WebSocket: binary messages whose first byte names the channel, as Kubernetes'
-//! `v4.channel.k8s.io` and `v5.channel.k8s.io` have it. Only the latter can end the input alone.
+//! The streams of a command over a WebSocket: binary messages whose first byte names the channel, as
+//! Kubernetes' `v4.channel.k8s.io` and `v5.channel.k8s.io` have it. Only the latter can end the input alone.
 
 use futures::{SinkExt, StreamExt, future};
 use http::{HeaderValue, Uri, header::SEC_WEBSOCKET_PROTOCOL};

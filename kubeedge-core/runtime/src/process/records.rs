@@ -113,7 +113,8 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    /// Of this process or one of its children. A child that has ended but was not waited for still has its number.
+    /// Of this process or one of its children. A child that has ended but was not waited for still has its
+    /// number.
     pub(super) fn of(pid: Pid) -> io::Result<Self> {
         let pid = pid.as_raw_nonzero().get();
         Ok(Self { pid, start: stat_field(pid, 22)?, boot: boot_time()? })
@@ -170,12 +171,13 @@ impl Held {
         }
     }
 
-    /// Completes when the shim of the container in this folder has ended, and with it the container. Cancel-safe.
+    /// Completes when the shim of the container in this folder has ended, and with it the container.
+    /// Cancel-safe.
     pub(super) async fn ended(&self, folder: &Path) {
         let pipe = pipe::OpenOptions::new().open_receiver(folder.join(ALIVE));
         let pipe = pipe.inspect_err(|error| tracing::debug!(error = %error, "cannot watch a shim"));
-        // Nothing is ever written to it: reading ends with the last process that has it open. But a pipe that was let
-        // go of before it was opened here never says so: hence the regular look.
+        // Nothing is ever written to it: reading ends with the last process that has it open. But a pipe that
+        // was let go of before it was opened here never says so: hence the regular look.
         let let_go = async {
             match pipe {
                 Ok(mut pipe) => drop(pipe.read_u8().await),

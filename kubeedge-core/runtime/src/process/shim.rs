@@ -37,8 +37,8 @@ const STARTED: &str = "started";
 /// The most a shim has to say.
 const MAX_WORD: u64 = 4096;
 
-/// Has a shim start the container in this folder; returns when its program runs. The shim goes to `reap`, which waits
-/// for its end.
+/// Has a shim start the container in this folder; returns when its program runs. The shim goes to `reap`,
+/// which waits for its end.
 pub(super) async fn launch(shim: &Shim, folder: &Path, reap: impl FnOnce(Child)) -> RuntimeResult<()> {
     let doing = STARTING;
     let mut command = tokio::process::Command::new(&shim.program);
@@ -63,8 +63,8 @@ pub(super) async fn launch(shim: &Shim, folder: &Path, reap: impl FnOnce(Child))
     }
 }
 
-/// What a shim's process does: `run FOLDER` holds a container, `terminal DEVICE PROGRAM ARGS…` becomes a program on a
-/// terminal of its own. Blocks until it is over. Not for a process that does anything else.
+/// What a shim's process does: `run FOLDER` holds a container, `terminal DEVICE PROGRAM ARGS…` becomes a
+/// program on a terminal of its own. Blocks until it is over. Not for a process that does anything else.
 pub fn shim_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<_> = args.into_iter().collect();
     let done = match args.as_slice() {

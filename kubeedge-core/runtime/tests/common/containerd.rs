@@ -1,7 +1,8 @@
-//! A containerd of a test's own: with its own folders, socket, network and images, gone without trace when dropped.
+//! A containerd of a test's own: with its own folders, socket, network and images, gone without trace when
+//! dropped.
 //!
-//! Self-contained, so that any test crate can include it by path. Needs root, `containerd`, `ctr`, `runc`, the CNI
-//! plugins in `/usr/lib/cni`, and a static busybox.
+//! Self-contained, so that any test crate can include it by path. Needs root, `containerd`, `ctr`, `runc`,
+//! the CNI plugins in `/usr/lib/cni`, and a static busybox.
 
 use std::{
     env,
@@ -117,7 +118,8 @@ impl Containerd {
             ipam = at("ipam"),
         );
         fs::write(self.path("cni/10-test.conflist"), network).unwrap();
-        // Root may lack CAP_SYS_RESOURCE, as in many containers: without restrict_oom_score_adj runc then dies.
+        // Root may lack CAP_SYS_RESOURCE, as in many containers: without restrict_oom_score_adj runc then
+        // dies.
         let config = format!(
             r#"version = 2
 root = "{root}"

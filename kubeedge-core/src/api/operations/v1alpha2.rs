@@ -1,7 +1,7 @@
 //! Jobs as KubeEdge writes them since 1.22.
 //!
-//! A job has a `phase`, and so has each node, with the actions taken there. The fields beside them that v1alpha1 had
-//! are still there for those who read them.
+//! A job has a `phase`, and so has each node, with the actions taken there. The fields beside them that
+//! v1alpha1 had are still there for those who read them.
 
 use std::collections::BTreeMap;
 

@@ -157,8 +157,8 @@ impl Bench {
     }
 }
 
-/// Asks a cluster as whoever runs it, for tests that need no bench: a body of null is none, the form of a patch is
-/// `application/merge-patch+json`, of all else `application/json`.
+/// Asks a cluster as whoever runs it, for tests that need no bench: a body of null is none, the form of a
+/// patch is `application/merge-patch+json`, of all else `application/json`.
 pub async fn ask(cluster: &dyn ClusterApi, method: &str, path: &str, body: &Value) -> Answer {
     let media = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
     let body = if body.is_null() { Vec::new() } else { body.to_string().into() };

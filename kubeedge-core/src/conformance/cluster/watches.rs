@@ -98,7 +98,8 @@ pub async fn a_bookmark_comes_before_a_watch_ends(harness: impl ClusterHarness) 
     next.tells(&[("ADDED", "c")]).await;
 }
 
-/// 410 as the first event, as Kubernetes tells it: clients list again then, and many never do after an answer of 410.
+/// 410 as the first event, as Kubernetes tells it: clients list again then, and many never do after an answer
+/// of 410.
 pub async fn a_version_that_was_forgotten_is_gone(harness: impl ClusterHarness) {
     let bench = Bench::of(&harness).await;
     let made = bench.config_map("a", json!({})).await;

@@ -15,8 +15,8 @@ use super::{
 };
 use crate::runtime::{ContainerId, ExecSpec, ExecSyncSpec, Output, RuntimeKind, SandboxId, Streams};
 
-/// What the harness says the runtime can do is what the runtime offers: a wrapper that forgets to forward an ability
-/// loses it without a word.
+/// What the harness says the runtime can do is what the runtime offers: a wrapper that forgets to forward an
+/// ability loses it without a word.
 pub async fn abilities_are_offered_as_declared(harness: impl RuntimeHarness) {
     let (runtime, abilities) = (harness.runtime(), harness.abilities());
     for (what, declared, offered) in [

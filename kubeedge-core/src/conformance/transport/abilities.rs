@@ -1,5 +1,5 @@
-//! What some links can do beside carrying frames: pings, lanes, batches. A transport that has them is held to them, and so is
-//! what wraps it.
+//! What some links can do beside carrying frames: pings, lanes, batches. A transport that has them is held to
+//! them, and so is what wraps it.
 
 #![allow(clippy::unwrap_used, reason = "a kit's cases fail by panicking, as tests do")]
 
@@ -40,7 +40,8 @@ pub async fn both_ends_can_what_the_harness_says(harness: Harness) {
     }
 }
 
-/// An answered ping means that the peer has taken what was sent before; a peer that does not read answers none.
+/// An answered ping means that the peer has taken what was sent before; a peer that does not read answers
+/// none.
 pub async fn a_ping_is_answered_when_what_went_before_was_taken(harness: Harness) {
     let (mut near, mut far, _door) = harness.pair().await;
     if !harness.can(Ability::Pings) {

@@ -183,8 +183,8 @@ pub async fn text_that_is_not_utf8_arrives_or_is_refused(harness: Harness) {
     assert_eq!(next(&mut far).await, frame(3));
 }
 
-/// A `send` that was dropped half-way, and a link that was given up after it: the peer gets whole frames, in their order, and
-/// then the end.
+/// A `send` that was dropped half-way, and a link that was given up after it: the peer gets whole frames, in
+/// their order, and then the end.
 pub async fn a_dropped_send_leaves_no_torn_frame(harness: Harness) {
     let (mut near, mut far, _door) = harness.pair().await;
     let size = harness.transport.limits().max_frame.min(1 << 20) / 4;

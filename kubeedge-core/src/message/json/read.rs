@@ -48,7 +48,8 @@ fn empty() -> Message {
     Message { header, route: Route::default(), content: Content::empty() }
 }
 
-/// Where the parts of a frame are read to. In place: moved from one to the next, they would cost more than reading them.
+/// Where the parts of a frame are read to. In place: moved from one to the next, they would cost more than
+/// reading them.
 struct Parts<'a, 'm> {
     message: &'m mut Message,
     content: &'m mut Option<&'a RawValue>,

@@ -78,8 +78,9 @@ impl Entry {
 const MOST_GONE: usize = 1024;
 const GONE: Duration = Duration::from_secs(60);
 
-/// Deletions that the edge has confirmed in this session. Until the cluster's cache has heard that its record has gone, an object
-/// is taken for being there; to an edge of Go, which deletes by name, saying it again could cost the next object of the name.
+/// Deletions that the edge has confirmed in this session. Until the cluster's cache has heard that its record
+/// has gone, an object is taken for being there; to an edge of Go, which deletes by name, saying it again
+/// could cost the next object of the name.
 #[derive(Debug, Default)]
 pub(super) struct Gone(VecDeque<(Instant, Id)>);
 
@@ -119,9 +120,11 @@ pub(super) fn needs_record(
         Some(kept) => Some(kept.needs_record),
         None => match known(&offer.record) {
             Known::At(confirmed) if !forced && version <= confirmed.number() => None,
-            // An object that is being deleted gets its record like any other, or its edge might never hear of it.
+            // An object that is being deleted gets its record like any other, or its edge might never hear of
+            // it.
             Known::Missing => Some(true),
-            // Go drops what has a record without a version, and never sends it if the version was never written.
+            // Go drops what has a record without a version, and never sends it if the version was never
+            // written.
             Known::Unversioned | Known::At(_) => Some(false),
         },
     }

@@ -54,7 +54,8 @@ pub(in crate::hub) struct Flight {
     pub(in crate::hub) record: Arc<Record>,
     /// The record has to be made first.
     pub(in crate::hub) needs_record: bool,
-    /// The record must say first that the edge may no longer have the object, which is in the cluster all the same.
+    /// The record must say first that the edge may no longer have the object, which is in the cluster all the
+    /// same.
     pub(in crate::hub) withdraws: bool,
     pub(super) priority: Priority,
 }
@@ -76,7 +77,8 @@ pub(in crate::hub) enum Next {
     Object(Flight),
 }
 
-/// The message as it is written: without the node in its resource, and without what means something in one process only.
+/// The message as it is written: without the node in its resource, and without what means something in one
+/// process only.
 pub(in crate::hub) fn for_the_wire(mut message: Message) -> Message {
     message.route.resource = resource::trimmed(&message.route.resource);
     message.header.sync = false;

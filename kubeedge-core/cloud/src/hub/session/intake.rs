@@ -1,7 +1,7 @@
 //! What an edge sends, from its frame to where it goes: limits, decode, authorize, route.
 //!
-//! Each step is a function that takes what the step before it gave. Routes stand in `hub/upstream.rs`; what is done on
-//! them, in the session.
+//! Each step is a function that takes what the step before it gave. Routes stand in `hub/upstream.rs`; what
+//! is done on them, in the session.
 
 use kubeedge_core::{
     message::{Message, resource},
@@ -56,8 +56,8 @@ pub(in crate::hub) fn authorize(node: &NodeName, message: Message) -> Result<Mes
     }
 }
 
-/// The node in `node/<node>/<namespace>/<type>…`, the form within the cloud, if it is not this one. Objects of a namespace
-/// that is called `node` have three elements at most.
+/// The node in `node/<node>/<namespace>/<type>…`, the form within the cloud, if it is not this one. Objects
+/// of a namespace that is called `node` have three elements at most.
 fn prefix_of_another<'a>(node: &NodeName, text: &'a str) -> Option<&'a str> {
     let (named, rest) = text.strip_prefix("node/")?.split_once('/')?;
     (rest.contains('/') && named != node.as_str()).then_some(named)

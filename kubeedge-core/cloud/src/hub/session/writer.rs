@@ -23,8 +23,9 @@ use crate::{
 /// Messages written in a row before confirmations and clocks are looked at.
 const WRITES: usize = 64;
 
-/// How often a session with objects on their way pushes out what it has written: what becomes ready meanwhile goes out
-/// together, for a small part of the cost. A session that rested pushes out each of the next few at once.
+/// How often a session with objects on their way pushes out what it has written: what becomes ready meanwhile
+/// goes out together, for a small part of the cost. A session that rested pushes out each of the next few at
+/// once.
 const PUSHES_PER_SECOND: u32 = 50;
 const PUSHES_AT_ONCE: u32 = 16;
 /// client-go's second limit beside the growing pause: ten requeues a second, a hundred at once.
@@ -95,8 +96,8 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// When the next push may be; `None` for now. Nobody who asks one thing after the other is held up: where nothing is on
-    /// its way, nothing is worth waiting for.
+    /// When the next push may be; `None` for now. Nobody who asks one thing after the other is held up: where
+    /// nothing is on its way, nothing is worth waiting for.
     fn rests_until(&self) -> Option<Instant> {
         self.pushes.rests_until().filter(|_| self.pool.is_flying())
     }
@@ -189,7 +190,8 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// The confirmation becomes the record's version; a deleted object's record goes, unless the object comes back.
+    /// The confirmation becomes the record's version; a deleted object's record goes, unless the object comes
+    /// back.
     fn confirm(&self, flight: &Flight) {
         let route = &flight.message.route;
         let confirmed = match &flight.message.header.resource_version {

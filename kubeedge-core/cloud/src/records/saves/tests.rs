@@ -84,7 +84,8 @@ async fn what_never_rests_is_saved_ever_more_seldom_until_it_does() {
     assert_eq!(saves.take().unwrap().1, at("2"), "at once");
 }
 
-/// Confirms a record all the while for so long, or until it is to be saved, at the version that each number has.
+/// Confirms a record all the while for so long, or until it is to be saved, at the version that each number
+/// has.
 async fn confirms(
     saves: &Saves,
     record: &Arc<Record>,

@@ -1,4 +1,5 @@
-//! The writing half of a tunnel. It runs beside the reading half: an edge may stop to read until we have read.
+//! The writing half of a tunnel. It runs beside the reading half: an edge may stop to read until we have
+//! read.
 
 use std::{
     future::pending,
@@ -22,7 +23,8 @@ use tokio::{
 const OUTGOING: usize = 64;
 /// How long one frame may wait for an edge that does not read.
 const WRITE: Duration = Duration::from_secs(30);
-/// How often an edge is asked for a sign of life. Go's edge sends pings of its own, but no transport shows them.
+/// How often an edge is asked for a sign of life. Go's edge sends pings of its own, but no transport shows
+/// them.
 const BEAT: Duration = Duration::from_secs(20);
 /// After so many beats without frame or pong the edge counts as gone.
 const SILENT: u32 = 3;
@@ -57,8 +59,8 @@ impl Outgoing {
     }
 }
 
-/// Writes what waits, as long as the edge takes it and is there; says why it ended. `heard` is set by whoever reads the
-/// edge's frames.
+/// Writes what waits, as long as the edge takes it and is there; says why it ended. `heard` is set by whoever
+/// reads the edge's frames.
 pub(super) async fn write(tx: Box<dyn FrameSink>, mut waiting: Waiting, heard: &AtomicBool) -> String {
     let mut writer = Writer { tx, pong: None, silent: 0 };
     let mut beat = time::interval_at(Instant::now() + BEAT, BEAT);
@@ -89,7 +91,8 @@ struct Writer {
 }
 
 impl Writer {
-    /// Asks the edge for a sign of life. Over a transport without pings an edge may be silent for as long as it likes.
+    /// Asks the edge for a sign of life. Over a transport without pings an edge may be silent for as long as
+    /// it likes.
     async fn beat(&mut self, heard: bool) -> Result<(), String> {
         if self.pong.is_none() {
             self.silent = 0;

@@ -169,7 +169,8 @@ async fn node(cluster: &FakeCluster, edge: &mut Edge) {
     assert_eq!(told[0][2]["status"], json!({"phase": "Running"}));
 }
 
-/// A module in the place of one that does not exist yet: passes on what the test says, and shows what it is told.
+/// A module in the place of one that does not exist yet: passes on what the test says, and shows what it is
+/// told.
 #[derive(Clone)]
 struct Stand {
     name: ModuleName,
@@ -197,8 +198,8 @@ impl Module for Stand {
     }
 }
 
-/// Source, group, operation, resource in the cloud, resource at the edge, content, whether it comes again until it is
-/// acknowledged.
+/// Source, group, operation, resource in the cloud, resource at the edge, content, whether it comes again
+/// until it is acknowledged.
 type Said = (&'static str, &'static str, &'static str, &'static str, &'static str, Value, bool);
 
 fn modules_to_come() -> Vec<Said> {

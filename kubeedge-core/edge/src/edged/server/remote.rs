@@ -25,8 +25,8 @@ use tokio_tungstenite::{
 use super::exec::Task;
 use kubeedge_common::channel::{CLOSE, RESIZE, STATUS, STDERR, STDIN, STDOUT};
 
-/// How long a client may take to close its side; until then what it still sends is read, so that nothing said to it
-/// is lost.
+/// How long a client may take to close its side; until then what it still sends is read, so that nothing said
+/// to it is lost.
 const PARTING: Duration = Duration::from_secs(5);
 
 /// Carries a command's input and output until it ends or the client leaves, which ends the command.
@@ -40,7 +40,8 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let (mut to, mut from) = socket.split();
-    // Other than the kubelet, without an empty first message: kubectl complains of what comes before its streams are made.
+    // Other than the kubelet, without an empty first message: kubectl complains of what comes before its
+    // streams are made.
     let active = Notify::new();
     let status = match started {
         Err(error) => internal(&error),

@@ -1,4 +1,5 @@
-//! What becomes of a message: when it goes, how it is known that the cloud has it, and whether it outlives this process.
+//! What becomes of a message: when it goes, how it is known that the cloud has it, and whether it outlives
+//! this process.
 
 use kubeedge_core::{
     message::{Message, resource::ObjectPath},
@@ -20,9 +21,11 @@ pub(super) enum Room {
 pub(super) enum Proof {
     /// Its asker waits for the answer and learns when none can come any more. Never sent twice.
     Asker,
-    /// By its answer. Until then it is sent again on every new link, unless a newer one of its object takes its place.
+    /// By its answer. Until then it is sent again on every new link, unless a newer one of its object takes
+    /// its place.
     Answer,
-    /// By a sign of life that the cloud gives after it was written: an answer to something written later, or a pong.
+    /// By a sign of life that the cloud gives after it was written: an answer to something written later, or
+    /// a pong.
     Life,
     /// By having been written: if it is lost the cloud asks for it again.
     Writing,

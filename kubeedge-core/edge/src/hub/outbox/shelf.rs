@@ -1,7 +1,7 @@
 //! What of the outbox is in the store, and what has to go there.
 //!
-//! Changes are gathered and committed together. While there is a link they rest for a second first: what the cloud has by then
-//! is never written. Without a link they are written as soon as the store takes them.
+//! Changes are gathered and committed together. While there is a link they rest for a second first: what the
+//! cloud has by then is never written. Without a link they are written as soon as the store takes them.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -12,8 +12,8 @@ use kubeedge_core::{
 };
 use tokio::time::{Duration, Instant};
 
-/// What waits for the cloud: `q/<number>` each in its order, `s/<resource>` the newest of its object. Values are messages
-/// as Go writes them.
+/// What waits for the cloud: `q/<number>` each in its order, `s/<resource>` the newest of its object. Values
+/// are messages as Go writes them.
 pub(super) const BUCKET: Bucket = Bucket("outbox");
 const EACH: &str = "q/";
 const NEWEST: &str = "s/";
@@ -106,8 +106,8 @@ impl Shelf {
         self.due = Some(self.due.map_or(due, |earlier| earlier.min(due)));
     }
 
-    /// The next changes to commit, in the order of their keys; `None` when there are none. They stay wished for until
-    /// [`Shelf::stored`].
+    /// The next changes to commit, in the order of their keys; `None` when there are none. They stay wished
+    /// for until [`Shelf::stored`].
     pub(super) fn take(&mut self) -> Option<Taken> {
         let (mut batch, mut stamps, mut bytes) = (Batch::new(), Vec::new(), 0);
         for (name, wish) in &self.wishes {

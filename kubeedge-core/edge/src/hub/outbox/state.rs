@@ -87,7 +87,8 @@ pub(super) struct State {
     flying: Option<Item>,
     /// Whether the cloud was quicker to answer it than we are to know that it is out.
     answered_in_flight: bool,
-    /// Written on this link and not yet known to be with the cloud, by number; each is sent again if the link breaks.
+    /// Written on this link and not yet known to be with the cloud, by number; each is sent again if the link
+    /// breaks.
     unproved: BTreeMap<u64, Item>,
     /// The numbers of statuses among them.
     statuses: HashMap<MessageId, u64>,
@@ -208,7 +209,8 @@ impl State {
         self.newest.get(&item.message.route.resource) == Some(&item.message.header.id)
     }
 
-    /// Notes who waits for the answer, or until an upload can be lost no more; says whether the message is to be sent.
+    /// Notes who waits for the answer, or until an upload can be lost no more; says whether the message is to
+    /// be sent.
     pub(super) fn admit(&mut self, message: &Message, kind: Kind, reply: oneshot::Sender<Message>) -> bool {
         let waiter = Waiter::of(message, reply);
         if kind.row == Row::Each {
@@ -309,7 +311,8 @@ impl State {
         }
     }
 
-    /// Takes in what an earlier process left. It was taken once and is not refused now, whatever the bounds are.
+    /// Takes in what an earlier process left. It was taken once and is not refused now, whatever the bounds
+    /// are.
     pub(super) fn restore(&mut self, message: Message, row: String) {
         let kind = Kind::of(&message, false);
         self.load(kind.room).add(message.size());
@@ -357,7 +360,8 @@ impl State {
         }
     }
 
-    /// The cloud has answered this message, and so has read what went before it. Returns who waits for the answer.
+    /// The cloud has answered this message, and so has read what went before it. Returns who waits for the
+    /// answer.
     pub(super) fn answered(&mut self, question: &MessageId) -> Option<Waiter> {
         let waiter = self.waiters.remove(question);
         let status = self.statuses.remove(question);
@@ -373,8 +377,8 @@ impl State {
         waiter
     }
 
-    /// The cloud has read what was written up to this number, in one lane or in all. Of statuses the newest stay until they are
-    /// answered.
+    /// The cloud has read what was written up to this number, in one lane or in all. Of statuses the newest
+    /// stay until they are answered.
     pub(super) fn prove(&mut self, through: u64, lane: Option<Lane>) {
         let later = self.unproved.split_off(&through.saturating_add(1));
         for (number, item) in std::mem::replace(&mut self.unproved, later) {
