@@ -41,7 +41,7 @@ fn a_vendors_edgecore_with_its_own_store_and_module_runs_pods_over_a_restart() {
     site.until(&["logs", "own"], |said| said.contains("started"));
     assert_eq!(edge.stop(), Some(0));
     let journal = std::fs::read_to_string(site.folder().join("vendor-1/journal")).unwrap();
-    assert!(journal.contains("default/pod/own"), "{journal}");
+    assert!(journal.contains("core/pod/default/own"), "{journal}");
     let _edge = join(&site, program, "vendor-1");
     site.until(&["get", "pod", "own"], |said| said.contains("1/1"));
     assert_eq!(id(&site), before, "the container was started anew");

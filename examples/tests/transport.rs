@@ -15,7 +15,9 @@ use kubeedge_transport::Memory;
 use metered::{Traffic, metered};
 
 fn harness() -> Harness {
-    Harness::new(metered(Memory::new(), Arc::default()), "anywhere").without(Ability::Pings)
+    Harness::new(metered(Memory::new(), Arc::default()), "anywhere")
+        .without(Ability::Lanes)
+        .without(Ability::Batches)
 }
 
 mod kit {
