@@ -53,8 +53,12 @@ impl Flawed {
     async fn late(place: &MemoryStore) -> Self {
         let inner = MemoryStore::new();
         let all: Vec<Entry> = place.scan(Scan::new(kit::BUCKET, "")).try_collect().await.unwrap();
-        let all = all.into_iter().fold(Batch::new(), |batch, entry| batch.put(entry.key, entry.value));
-        inner.commit(all).await.unwrap();
+        for entry in all {
+            // The copy has the version of the original.
+            for _ in 0..entry.version {
+                inner.commit(Batch::new().put(entry.key.clone(), entry.value.clone())).await.unwrap();
+            }
+        }
         Self { inner, flaw: Flaw::AtClose, late: Some((place.reopened(), Mutex::default())) }
     }
 }
