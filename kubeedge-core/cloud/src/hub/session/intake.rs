@@ -6,6 +6,7 @@
 use kubeedge_core::{
     message::{Message, resource},
     name::NodeName,
+    routes,
     transport::{Frame, TransportError},
     wire::Codec,
 };
@@ -42,7 +43,10 @@ pub(in crate::hub) fn authorize(node: &NodeName, message: Message) -> Result<Mes
     match route.operation.as_str() {
         // Of the link itself, which has no other end.
         "keepalive" | "config" | "ping" | "pong" => return Ok(message),
-        "prepull" | "upgrade" | "UpdateNodeActionStatus" if !rules::is_volume(text) => {
+        // What an operation of a vendor's group means is the vendor's affair.
+        "prepull" | "upgrade" | "UpdateNodeActionStatus"
+            if !rules::is_volume(text) && !routes::is_vendors(&route.group) =>
+        {
             let named = resource::target_node(&route.resource).unwrap_or_default();
             if named != *node {
                 return Err(OfAnother { named: named.as_str().to_owned() });
@@ -133,5 +137,13 @@ mod tests {
         ] {
             assert_eq!(authorized(source, operation, text), Ok(()), "{text}");
         }
+    }
+
+    #[test]
+    fn a_vendors_operation_need_not_name_the_node() {
+        let of_vendor = |text| message("acme", "upgrade", text).in_group("acme".into());
+        assert!(authorize(&"n".into(), of_vendor("firmware/7")).is_ok());
+        let other = authorize(&"n".into(), of_vendor("node/other/firmware/7")).unwrap_err();
+        assert_eq!(other.named, "other");
     }
 }
