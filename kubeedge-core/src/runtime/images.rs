@@ -40,8 +40,9 @@ impl fmt::Debug for RegistryAuth {
 pub trait Images: Send + Sync {
     /// The image, if it is here.
     async fn find(&self, image: &ImageRef) -> RuntimeResult<Option<Image>>;
-    /// Fetches an image and returns its id. [`RuntimeKind::ImageUnavailable`](super::RuntimeKind::ImageUnavailable) with the reason when it cannot
-    /// be had.
+    /// Fetches an image and returns its id.
+    /// [`RuntimeKind::ImageUnavailable`](super::RuntimeKind::ImageUnavailable) with the reason
+    /// when it cannot be had.
     async fn pull(&self, image: &ImageRef, auth: Option<&RegistryAuth>) -> RuntimeResult<String>;
     /// All images.
     async fn list(&self) -> RuntimeResult<Vec<Image>>;

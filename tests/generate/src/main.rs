@@ -1,4 +1,5 @@
-//! Makes the committed Rust code from proto files: `cargo run --manifest-path tests/generate/Cargo.toml [-- --write]`.
+//! Makes the committed Rust code from proto files:
+//! `cargo run --manifest-path tests/generate/Cargo.toml [-- --write]`.
 //!
 //! Without `--write` it compares, and fails when what is committed is not what the proto files say.
 
