@@ -3,11 +3,7 @@
 mod name;
 mod saves;
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream::FuturesUnordered};
 
@@ -139,6 +135,7 @@ pub struct Records {
     cluster: Arc<Informer>,
     /// Records to be made, each with how often it was made already.
     later: Mutex<HashMap<RecordName, (Arc<Record>, usize)>>,
+    unseen: Mutex<Unseen>,
     wake: Notify,
     confirmed: Saves,
     room: Notify,
@@ -152,7 +149,7 @@ const AGAIN: usize = 2;
 
 /// Records that were made and that the cache has not shown yet, when that was, and how often they were made
 /// before.
-type Unseen = VecDeque<(Instant, Arc<Record>, usize)>;
+type Unseen = HashMap<RecordName, (Instant, Arc<Record>, usize)>;
 
 /// From how many remembered records on the hub takes nothing more from controllers until some are made.
 const MAX_LATER: usize = 100_000;
@@ -169,6 +166,7 @@ impl Records {
             namespaced,
             cluster,
             later: Mutex::default(),
+            unseen: Mutex::default(),
             wake: Notify::new(),
             confirmed: Saves::default(),
             room: Notify::new(),
@@ -319,10 +317,13 @@ impl Records {
         let body = br#"{"kind":"DeleteOptions","apiVersion":"v1","gracePeriodSeconds":0}"#.to_vec();
         let path = record.path(&[&record.name]);
         let client = self.clients.ours();
-        match client.call(http::Method::DELETE, &path, cluster::Media::Json, body).await {
+        let removed = match client.call(http::Method::DELETE, &path, cluster::Media::Json, body).await {
             Err(status) if !status.is_not_found() => Err(status),
             _ => Ok(()),
-        }
+        };
+        // A record that comes and goes between two looks is not one that the cache never showed.
+        self.unseen.lock().remove(&record.name);
+        removed
     }
 
     /// Remembers to make a record for a node that is away, so that it gets the object when it is back.
@@ -345,32 +346,38 @@ impl Records {
     /// so is one that the cache never shows: somebody has removed it while the cache did not hear of
     /// anything.
     pub(crate) async fn make_remembered(&self) {
-        let mut unseen = Unseen::new();
         loop {
             let batch: Vec<_> = self.later.lock().drain().map(|(_, later)| later).collect();
             if batch.is_empty() {
+                let looks = !self.unseen.lock().is_empty();
                 tokio::select! {
                     () = self.wake.notified() => {}
-                    () = tokio::time::sleep(LOOK), if !unseen.is_empty() => {}
+                    () = tokio::time::sleep(LOOK), if looks => {}
                 }
             } else {
                 self.room.notify_one();
-                self.make(batch, &mut unseen).await;
+                self.make(batch).await;
             }
-            unseen.retain(|(_, record, _)| self.is_missing(record));
-            while let Some((_, record, times)) = unseen.pop_front_if(|(made, ..)| made.elapsed() >= SHOWN) {
-                if times < AGAIN {
-                    self.later.lock().entry(record.name.clone()).or_insert((record, times + 1));
-                }
+            self.make_again();
+        }
+    }
+
+    /// Remembers once more what was made and the cache has not shown in time.
+    fn make_again(&self) {
+        let mut unseen = self.unseen.lock();
+        unseen.retain(|_, (_, record, _)| self.is_missing(record));
+        for (name, (_, record, times)) in unseen.extract_if(|_, (made, ..)| made.elapsed() >= SHOWN) {
+            if times < AGAIN {
+                self.later.lock().entry(name).or_insert((record, times + 1));
             }
         }
     }
 
-    async fn make(&self, batch: Vec<(Arc<Record>, usize)>, unseen: &mut Unseen) {
+    async fn make(&self, batch: Vec<(Arc<Record>, usize)>) {
         let mut failed = false;
         for (record, times) in batch {
             let Err(status) = self.ensure(&record).await else {
-                unseen.push_back((Instant::now(), record, times));
+                self.unseen.lock().insert(record.name.clone(), (Instant::now(), record, times));
                 continue;
             };
             tracing::warn!(record = %record.name, error = %status, "cannot make a sync record");

@@ -52,3 +52,58 @@ async fn while_the_api_server_hangs_confirmations_wait_without_using_the_process
     });
     assert!(tokio::time::timeout(Duration::from_secs(60), counted).await.is_err());
 }
+
+/// A cluster that takes everything, and counts the objects that are made.
+#[derive(Clone, Debug, Default)]
+struct Taking(Arc<std::sync::atomic::AtomicUsize>);
+
+impl Taking {
+    fn made(&self) -> usize {
+        self.0.load(std::sync::atomic::Ordering::Relaxed)
+    }
+}
+
+impl ClusterApi for Taking {
+    fn service(&self, _acting_as: &Actor) -> KubeService {
+        let made = self.0.clone();
+        KubeService::new(tower::service_fn(move |request: Request<Body>| {
+            if request.method() == http::Method::POST {
+                made.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            }
+            let object = http_body_util::Full::from(r#"{"metadata":{"resourceVersion":"1"}}"#);
+            let body = http_body_util::BodyExt::map_err(object, |never| match never {});
+            let body = http_body_util::BodyExt::boxed_unsync(body);
+            std::future::ready(Ok::<_, ClusterError>(Response::new(body)))
+        }))
+    }
+}
+
+/// How often a record is made that the cache never shows, if the edge confirms the deletion in time or not.
+async fn made(is_removed: bool) -> usize {
+    let cluster = Taking::default();
+    let clients = Arc::new(Clients::new(Arc::new(cluster.clone())));
+    let records = Records::new(clients.clone(), &Informers::new(clients.kube().clone()));
+    let record = Arc::new(Record::new(&"n".into(), "default", "u"));
+    records.ensure_later(record.clone());
+    let user = async {
+        while cluster.made() == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        if is_removed {
+            records.remove(&record).await.unwrap();
+        }
+        tokio::time::sleep(Duration::from_secs(60)).await;
+    };
+    tokio::select! {
+        () = records.make_remembered() => {}
+        () = user => {}
+    }
+    cluster.made()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_was_removed_is_not_made_again() {
+    assert_eq!(made(true).await, 1);
+    assert_eq!(made(false).await, 1 + AGAIN);
+}
